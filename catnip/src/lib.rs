@@ -1,0 +1,2 @@
+//! The Catnip protocol engine.
+#![forbid(unsafe_code)]

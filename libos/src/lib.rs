@@ -1,0 +1,24 @@
+//! The core of the Catnip library OS.
+//!
+//! Queue descriptors and tokens over modules that are installed at run time, the buffers and the
+//! registered memory that all of them share, and the traits a module or a device runtime implements.
+//! Nothing in this crate knows a protocol or a device.
+
+pub mod error;
+pub mod memory;
+pub mod metrics;
+pub mod module;
+pub mod operation;
+pub mod runtime;
+pub mod scatter_gather;
+pub mod socket;
+pub mod time;
+
+pub use error::{Error, SetupError};
+pub use memory::{Arena, Buffer, BufferMut};
+pub use module::{Handle, Module};
+pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
+pub use runtime::{Capabilities, FrameBatch, Runtime, RxFrame};
+pub use scatter_gather::ScatterGather;
+pub use socket::{Domain, Shutdown, SocketKind, SocketOption, SocketOptionName};
+pub use time::{Clock, Instant};

@@ -1,0 +1,165 @@
+//! What a module is: the part behind a queue descriptor that does the work.
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use crate::metrics::MetricsSink;
+use crate::{
+    Domain, Error, Instant, Operation, Outcome, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+};
+
+/// A module's own name for one of its queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(pub u64);
+
+/// Where a module posts what became of its operations.
+pub trait Completions {
+    /// Ends the operation. A token that was cancelled meanwhile is ignored.
+    fn complete(&mut self, token: Token, outcome: Outcome);
+
+    /// Ends an accept with the module's handle of the new connection, which gets a descriptor.
+    ///
+    /// # Errors
+    /// [`Error::TooManyDescriptors`] when the table is full: the accept has failed with that error,
+    /// and the module still owns the handle. [`Error::BadToken`] when nobody waits for the accept
+    /// any more: the module still owns the handle, and may keep the connection in its backlog.
+    fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error>;
+}
+
+/// A part of the library OS that serves queues: a protocol stack, in-memory queues, storage.
+///
+/// The library OS owns descriptors and tokens; the module owns what is behind its handles. An
+/// operation is handed over with [`Module::submit`] and ended once through [`Completions`], in
+/// `submit` itself or in a later [`Module::poll`]. Operations of one direction on one handle
+/// complete in the order in which they were submitted.
+pub trait Module {
+    /// The module's name, for messages and metrics.
+    fn name(&self) -> &str;
+
+    /// Makes an in-memory queue.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when the module has none.
+    fn queue(&mut self) -> Result<Handle, Error> {
+        Err(Error::NotSupported)
+    }
+
+    /// Makes a socket.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when the module serves no such sockets: the next module is asked.
+    fn socket(&mut self, domain: Domain, kind: SocketKind) -> Result<Handle, Error> {
+        let _ = (domain, kind);
+        Err(Error::NotSupported)
+    }
+
+    /// Gives the socket a local address; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// As `bind` of POSIX.
+    fn bind(&mut self, handle: Handle, local: SocketAddr) -> Result<(), Error> {
+        let _ = (handle, local);
+        Err(Error::NotSupported)
+    }
+
+    /// Makes the socket accept connections, `backlog` of them unaccepted at most.
+    ///
+    /// # Errors
+    /// As `listen` of POSIX.
+    fn listen(&mut self, handle: Handle, backlog: usize) -> Result<(), Error> {
+        let _ = (handle, backlog);
+        Err(Error::NotSupported)
+    }
+
+    /// Ends one or both directions.
+    ///
+    /// # Errors
+    /// As `shutdown` of POSIX.
+    fn shutdown(&mut self, handle: Handle, how: Shutdown) -> Result<(), Error> {
+        let _ = (handle, how);
+        Err(Error::NotSupported)
+    }
+
+    /// Sets an option.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for an option this queue does not have, [`Error::InvalidArgument`]
+    /// for a value outside what it takes.
+    fn set_option(&mut self, handle: Handle, option: SocketOption) -> Result<(), Error> {
+        let _ = (handle, option);
+        Err(Error::NotSupported)
+    }
+
+    /// Reads an option. Reading [`SocketOptionName::PendingError`] clears it.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for an option this queue does not have.
+    fn option(&mut self, handle: Handle, name: SocketOptionName) -> Result<SocketOption, Error> {
+        let _ = (handle, name);
+        Err(Error::NotSupported)
+    }
+
+    /// The local address.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when the queue has none.
+    fn local_address(&self, handle: Handle) -> Result<SocketAddr, Error> {
+        let _ = handle;
+        Err(Error::NotSupported)
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] when there is no peer, [`Error::NotSupported`] when there never is one.
+    fn peer_address(&self, handle: Handle) -> Result<SocketAddr, Error> {
+        let _ = handle;
+        Err(Error::NotSupported)
+    }
+
+    /// Starts an operation. `now` is the time of the last poll.
+    fn submit(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        operation: Operation,
+        completions: &mut dyn Completions,
+    );
+
+    /// Gives an outstanding operation up: nothing is to be posted for `token` any more.
+    fn cancel(&mut self, handle: Handle, token: Token);
+
+    /// Closes the queue. Its outstanding tokens were completed as cancelled; the module forgets them.
+    /// What was taken before is still sent and acknowledged in the background.
+    fn close(&mut self, now: Instant, handle: Handle);
+
+    /// Makes progress: receives, runs timers, sends, completes operations. Bounded work.
+    fn poll(&mut self, now: Instant, completions: &mut dyn Completions);
+
+    /// True when there is something that only a poll gets out, such as frames to be sent.
+    fn needs_poll(&self) -> bool {
+        false
+    }
+
+    /// When the module next needs a poll though nothing arrives.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Appends the descriptors that become readable when there is work; returns false when the
+    /// module can be woken by nothing but polling.
+    fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
+        let _ = fds;
+        true
+    }
+
+    /// True while peers wait for this module: open connections with data in flight or queued.
+    /// Not polling it now costs them time.
+    fn has_pending_work(&self) -> bool {
+        false
+    }
+
+    /// Writes the module's counters.
+    fn metrics(&self, sink: &mut dyn MetricsSink);
+}

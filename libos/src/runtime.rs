@@ -1,0 +1,254 @@
+//! What a device runtime is: bursts of frames in and out, and what the device can do by itself.
+
+use std::os::fd::RawFd;
+
+use arrayvec::ArrayVec;
+
+use crate::metrics::MetricsSink;
+use crate::{Buffer, Error, Instant};
+
+/// Most frames in one burst.
+pub const BURST: usize = 64;
+
+/// Received frames, oldest first.
+pub type RxBatch = ArrayVec<RxFrame, BURST>;
+
+/// What the frames of a device begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// An Ethernet header.
+    Ethernet,
+    /// An IPv4 or IPv6 header.
+    Ip,
+}
+
+/// Who computes transport checksums of what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxChecksum {
+    /// The stack computes them in software.
+    Software,
+    /// The device completes them: the stack leaves the pseudo-header's sum in the field and fills in
+    /// [`TxOffload::checksum`].
+    Partial,
+    /// Nobody: the path is memory between two peers that trust it.
+    Unneeded,
+}
+
+/// What a device can do. Read once, when the module that uses the runtime is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What frames begin with.
+    pub medium: Medium,
+    /// The device's Ethernet address; zeros when the medium has none.
+    pub hardware_address: [u8; 6],
+    /// Largest IP packet, in bytes.
+    pub mtu: usize,
+    /// Who computes checksums of what is sent.
+    pub tx_checksum: TxChecksum,
+    /// Largest TCP payload of one frame that the device cuts into segments itself, in bytes; 0 for none.
+    pub tcp_segmentation_bytes: usize,
+    /// Most segments of memory in one frame, headers included; at least 2.
+    pub max_segments: usize,
+}
+
+/// What is known about a received frame's checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RxChecksum {
+    /// Nothing: the stack checks it.
+    #[default]
+    Unknown,
+    /// The device checked the transport checksum, or the path needs none.
+    Verified,
+}
+
+/// A received frame: headers in `head`, payload from there on and in `rest`.
+#[derive(Debug)]
+pub struct RxFrame {
+    /// The frame's first bytes: all headers, and usually everything.
+    pub head: Buffer,
+    /// The frame's further bytes, in order; usually empty.
+    pub rest: Vec<Buffer>,
+    /// What is known about the transport checksum. The IPv4 header's own is always checked by the stack.
+    pub checksum: RxChecksum,
+    /// When the device joined several TCP segments: the payload bytes of each; else 0.
+    pub segment_bytes: u16,
+}
+
+impl From<Buffer> for RxFrame {
+    fn from(head: Buffer) -> Self {
+        Self { head, rest: Vec::new(), checksum: RxChecksum::Unknown, segment_bytes: 0 }
+    }
+}
+
+/// A checksum that the device completes: the sum of all bytes from `start` on goes to `start + offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// Bytes from the frame's first to the first summed.
+    pub start: u16,
+    /// Bytes from `start` to the checksum field.
+    pub offset: u16,
+}
+
+/// A TCP segmentation that the device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segmentation {
+    /// Payload bytes of each segment.
+    pub segment_bytes: u16,
+    /// Bytes of all headers, link layer to TCP options, that go in front of each segment.
+    pub header_bytes: u16,
+    /// True for IPv6, false for IPv4.
+    pub ipv6: bool,
+}
+
+/// What the device has to do to a frame before it goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TxOffload {
+    /// Complete this checksum.
+    pub checksum: Option<PartialChecksum>,
+    /// Cut into segments.
+    pub segmentation: Option<Segmentation>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FrameEnd {
+    end: usize,
+    offload: TxOffload,
+}
+
+/// A frame to be sent, as the runtime sees it.
+#[derive(Debug)]
+pub struct TxFrame<'a> {
+    /// The frame's bytes, in order.
+    pub segments: &'a [Buffer],
+    /// What the device has to do.
+    pub offload: TxOffload,
+}
+
+impl TxFrame<'_> {
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.segments.iter().map(|segment| segment.len()).sum()
+    }
+
+    /// True when the frame has no bytes, which no stack sends.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Frames to be sent, oldest first. Flat: pushing a frame moves buffers, never frames.
+#[derive(Debug, Default)]
+pub struct FrameBatch {
+    segments: Vec<Buffer>,
+    frames: Vec<FrameEnd>,
+    sent_frames: usize,
+    sent_segments: usize,
+}
+
+impl FrameBatch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a segment to the frame that [`Self::finish`] will end.
+    #[inline]
+    pub fn push(&mut self, segment: Buffer) {
+        self.segments.push(segment);
+    }
+
+    /// Ends the frame made of all segments pushed since the last one.
+    #[inline]
+    pub fn finish(&mut self, offload: TxOffload) {
+        self.frames.push(FrameEnd { end: self.segments.len(), offload });
+    }
+
+    /// Number of finished frames that were not taken yet.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.frames.len() - self.sent_frames
+    }
+
+    /// True when there is no frame to send.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The oldest frame.
+    #[must_use]
+    #[inline]
+    pub fn front(&self) -> Option<TxFrame<'_>> {
+        let frame = self.frames.get(self.sent_frames)?;
+        let segments = self.segments.get(self.sent_segments..frame.end)?;
+        Some(TxFrame { segments, offload: frame.offload })
+    }
+
+    /// The frame `index` places behind the oldest.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<TxFrame<'_>> {
+        let at = self.sent_frames + index;
+        let frame = self.frames.get(at)?;
+        let start = if index == 0 { self.sent_segments } else { self.frames.get(at - 1)?.end };
+        Some(TxFrame { segments: self.segments.get(start..frame.end)?, offload: frame.offload })
+    }
+
+    /// Marks the oldest frame as sent. Its memory is let go when the batch next runs empty.
+    #[inline]
+    pub fn pop_front(&mut self) {
+        if let Some(frame) = self.frames.get(self.sent_frames) {
+            self.sent_segments = frame.end;
+            self.sent_frames += 1;
+            if self.sent_frames == self.frames.len() && self.sent_segments == self.segments.len() {
+                self.clear();
+            }
+        }
+    }
+
+    /// Drops all frames, sent or not.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.frames.clear();
+        self.sent_frames = 0;
+        self.sent_segments = 0;
+    }
+}
+
+/// A device queue pair: frames in, frames out, once per poll.
+pub trait Runtime {
+    /// The device's name, for messages and metrics.
+    fn name(&self) -> &str;
+
+    /// What the device can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Appends the frames that have arrived to `batch`, as many as there is room for. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::DeviceFailed`] when the device is gone; no frame will ever arrive again.
+    fn receive(&mut self, now: Instant, batch: &mut RxBatch) -> Result<(), Error>;
+
+    /// Takes frames off the front of `batch` while the device has room. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::DeviceFailed`] when the device is gone; no frame will ever leave again.
+    fn transmit(&mut self, now: Instant, batch: &mut FrameBatch) -> Result<(), Error>;
+
+    /// When the device itself next has something to do, such as a simulated frame's arrival.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The descriptor that becomes readable when a frame arrives, when the device can signal.
+    fn wake_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Writes the device's counters.
+    fn metrics(&self, sink: &mut dyn MetricsSink);
+}
