@@ -1,5 +1,10 @@
 //! The Catnip protocol engine.
 #![forbid(unsafe_code)]
 
+pub mod events;
+pub mod network;
+pub mod random;
+pub mod slab;
 pub mod tcp;
 pub mod timer;
+pub mod wire;

@@ -1,0 +1,8 @@
+//! Wire formats: views over received bytes, checked once when they are made, and headers composed in place.
+//!
+//! A view's field reads go to fixed places in arrays, so no byte that a peer sends makes them panic.
+
+pub mod checksum;
+pub mod ethernet;
+pub mod ipv4;
+pub mod ipv6;
