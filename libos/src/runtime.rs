@@ -210,12 +210,74 @@ impl FrameBatch {
         }
     }
 
+    /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value.
+    #[inline]
+    pub fn take_frames(&mut self, limit: usize, mut take: impl FnMut(Segments<'_, '_>, TxOffload)) {
+        let last = self.frames.len().min(self.sent_frames.saturating_add(limit));
+        let Some(taken) = self.frames.get(self.sent_frames..last) else { return };
+        let start = self.sent_segments;
+        let Some(end) = taken.last().map(|frame| frame.end) else { return };
+        let mut from = start;
+        let mut segments = self.segments.drain(start..end);
+        for frame in taken {
+            take(Segments { left: frame.end - from, segments: &mut segments }, frame.offload);
+            from = frame.end;
+        }
+        drop(segments);
+        self.sent_frames = last;
+        if last == self.frames.len() && self.segments.len() == start {
+            self.clear();
+        } else {
+            self.frames[last..].iter_mut().for_each(|frame| frame.end -= end - start);
+        }
+    }
+
     /// Drops all frames, sent or not.
     pub fn clear(&mut self) {
         self.segments.clear();
         self.frames.clear();
         self.sent_frames = 0;
         self.sent_segments = 0;
+    }
+}
+
+/// The segments of a frame that is taken out of a [`FrameBatch`]. What is not taken is dropped.
+#[derive(Debug)]
+pub struct Segments<'a, 'batch> {
+    segments: &'a mut std::vec::Drain<'batch, Buffer>,
+    left: usize,
+}
+
+impl Segments<'_, '_> {
+    /// The segments that were not taken yet.
+    #[must_use]
+    #[inline]
+    pub fn as_slice(&self) -> &[Buffer] {
+        &self.segments.as_slice()[..self.left]
+    }
+}
+
+impl Iterator for Segments<'_, '_> {
+    type Item = Buffer;
+
+    #[inline]
+    fn next(&mut self) -> Option<Buffer> {
+        self.left = self.left.checked_sub(1)?;
+        self.segments.next()
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Segments<'_, '_> {}
+
+impl Drop for Segments<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
@@ -251,4 +313,42 @@ pub trait Runtime {
 
     /// Writes the device's counters.
     fn metrics(&self, sink: &mut dyn MetricsSink);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Arena, ArenaConfig};
+
+    #[test]
+    fn frames_are_taken_in_any_portions_with_their_own_segments() {
+        let arena = Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap();
+        let mut batch = FrameBatch::new();
+        let fill = |batch: &mut FrameBatch, first: u8| {
+            for frame in first..first + 4 {
+                for segment in 0..=frame % 3 {
+                    batch.push(arena.copy_from(&[frame, segment]).unwrap().freeze());
+                }
+                batch.finish(TxOffload::default());
+            }
+        };
+        fill(&mut batch, 0);
+        batch.pop_front();
+        let mut frames = Vec::new();
+        for (limit, left) in [(0, 3), (1, 2), (1, 1), (9, 0)] {
+            batch.take_frames(limit, |segments, _| {
+                frames.push(segments.map(|segment| segment.to_vec()).collect::<Vec<_>>());
+            });
+            assert_eq!(batch.len(), left);
+            if limit == 1 {
+                assert_eq!(batch.front().unwrap().segments[0][0] as usize, frames.len() + 1);
+            }
+        }
+        assert_eq!(frames, [vec![[1, 0], [1, 1]], vec![[2, 0], [2, 1], [2, 2]], vec![[3, 0]]]);
+        fill(&mut batch, 4);
+        batch.take_frames(3, |mut segments, _| drop(segments.next()));
+        assert_eq!((batch.len(), batch.front().unwrap().segments.len()), (1, 2));
+        batch.clear();
+        assert_eq!(arena.stats().live_buffers, 0);
+    }
 }

@@ -1,0 +1,247 @@
+//! Two devices joined back to back: frames are handed over by reference, at once and without loss.
+//!
+//! For measuring what is above a device. Sending swaps two batches however many frames there are,
+//! and receiving moves each frame's buffers; no byte is copied, except where that is cheaper than
+//! not copying (see [`PipeConfig::join_bytes`]).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use libos::metrics::MetricsSink;
+use libos::runtime::{Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
+use libos::{Arena, Capabilities, Error, FrameBatch, Instant, Runtime};
+
+/// Most frames under way in one direction; more are left with their sender.
+const MAX_FRAMES: usize = 4096;
+
+/// What a pipe is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeConfig {
+    /// What frames begin with.
+    pub medium: Medium,
+    /// Largest IP packet, in bytes.
+    pub mtu: usize,
+    /// Who computes transport checksums; with `Unneeded`, nobody checks them either.
+    pub checksum: TxChecksum,
+    /// Largest TCP payload of one frame, in bytes, which is received in one piece; 0 for one segment.
+    pub tcp_segmentation_bytes: usize,
+    /// A frame of several segments and at most so many bytes is copied into one buffer: a list of
+    /// segments costs an allocation of its own, and a copied buffer has no other owner, so that the
+    /// answer's headers fit in front of it.
+    pub join_bytes: usize,
+}
+
+impl Default for PipeConfig {
+    /// Ethernet, MTU 1500, no checksums, no segmentation.
+    fn default() -> Self {
+        Self {
+            medium: Medium::Ethernet,
+            mtu: 1500,
+            checksum: TxChecksum::Unneeded,
+            tcp_segmentation_bytes: 0,
+            join_bytes: 256,
+        }
+    }
+}
+
+/// One end of a pipe.
+#[derive(Debug)]
+pub struct PipeEnd {
+    capabilities: Capabilities,
+    join_bytes: usize,
+    arena: Arena,
+    /// Frames under way, by the side that sent them.
+    wires: Rc<[RefCell<FrameBatch>; 2]>,
+    side: usize,
+    sent_frames: u64,
+    received_frames: u64,
+}
+
+/// Makes a pipe. Each end has its arena, for frames that are joined; both may be the same. The ends'
+/// Ethernet addresses are `02:00:00:00:00:01` and `02:00:00:00:00:02`.
+#[must_use]
+pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
+    let wires = Rc::new([RefCell::new(FrameBatch::new()), RefCell::new(FrameBatch::new())]);
+    let end = |side: usize| PipeEnd {
+        capabilities: Capabilities {
+            medium: config.medium,
+            hardware_address: match config.medium {
+                Medium::Ethernet => [2, 0, 0, 0, 0, side as u8 + 1],
+                Medium::Ip => [0; 6],
+            },
+            mtu: config.mtu,
+            tx_checksum: config.checksum,
+            tcp_segmentation_bytes: config.tcp_segmentation_bytes,
+            max_segments: 16,
+        },
+        join_bytes: config.join_bytes,
+        arena: arenas[side].clone(),
+        wires: Rc::clone(&wires),
+        side,
+        sent_frames: 0,
+        received_frames: 0,
+    };
+    (end(0), end(1))
+}
+
+impl PipeEnd {
+    /// The received form of a frame.
+    #[inline]
+    fn received(&self, mut segments: Segments<'_, '_>, offload: TxOffload) -> Option<RxFrame> {
+        // A partial checksum is as good as a verified one: the bytes never left memory.
+        let checksum = match self.capabilities.tx_checksum {
+            TxChecksum::Software => RxChecksum::Unknown,
+            TxChecksum::Partial | TxChecksum::Unneeded => RxChecksum::Verified,
+        };
+        let segment_bytes = offload.segmentation.map_or(0, |segmentation| segmentation.segment_bytes);
+        let head = segments.next()?;
+        if segments.len() == 0 {
+            return Some(RxFrame { head, rest: Vec::new(), checksum, segment_bytes });
+        }
+        let rest_bytes = |segments: &Segments<'_, '_>| -> usize {
+            segments.as_slice().iter().map(|segment| segment.len()).sum()
+        };
+        let frame_bytes = head.len() + rest_bytes(&segments);
+        if frame_bytes <= self.join_bytes
+            && let Some(mut joined) = self.arena.allocate(frame_bytes)
+        {
+            joined.extend_from_slice(&head);
+            for segment in segments {
+                joined.extend_from_slice(&segment);
+            }
+            return Some(RxFrame { head: joined.freeze(), rest: Vec::new(), checksum, segment_bytes });
+        }
+        Some(RxFrame { head, rest: segments.collect(), checksum, segment_bytes })
+    }
+}
+
+impl Runtime for PipeEnd {
+    fn name(&self) -> &str {
+        "pipe"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    #[inline]
+    fn receive(&mut self, _now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
+        let mut wire = self.wires[1 - self.side].borrow_mut();
+        if wire.is_empty() {
+            return Ok(());
+        }
+        let before = batch.len();
+        wire.take_frames(batch.remaining_capacity(), |segments, offload| {
+            batch.extend(self.received(segments, offload));
+        });
+        self.received_frames += (batch.len() - before) as u64;
+        Ok(())
+    }
+
+    #[inline]
+    fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
+        let mut wire = self.wires[self.side].borrow_mut();
+        let before = batch.len();
+        if wire.is_empty() {
+            std::mem::swap(&mut *wire, batch);
+        } else {
+            let room = MAX_FRAMES.saturating_sub(wire.len());
+            batch.take_frames(room, |segments, offload| {
+                segments.for_each(|segment| wire.push(segment));
+                wire.finish(offload);
+            });
+        }
+        self.sent_frames += (before - batch.len()) as u64;
+        Ok(())
+    }
+
+    /// The clock's start while frames wait here: whenever it is now, they are due.
+    fn next_deadline(&self) -> Option<Instant> {
+        (!self.wires[1 - self.side].borrow().is_empty()).then_some(Instant::ZERO)
+    }
+
+    fn metrics(&self, sink: &mut dyn MetricsSink) {
+        sink.counter("sent_frames", self.sent_frames);
+        sink.counter("received_frames", self.received_frames);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libos::memory::ArenaConfig;
+    use libos::runtime::Segmentation;
+
+    use super::*;
+
+    fn arena() -> Arena {
+        Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap()
+    }
+
+    fn send(end: &mut PipeEnd, frames: &[&[&[u8]]], offload: TxOffload) {
+        let mut batch = FrameBatch::new();
+        for segments in frames {
+            segments.iter().for_each(|segment| batch.push(end.arena.copy_from(segment).unwrap().freeze()));
+            batch.finish(offload);
+        }
+        end.transmit(Instant::ZERO, &mut batch).unwrap();
+        assert!(batch.is_empty());
+    }
+
+    fn receive(end: &mut PipeEnd) -> Vec<RxFrame> {
+        let mut batch = RxBatch::new();
+        end.receive(Instant::ZERO, &mut batch).unwrap();
+        batch.into_iter().collect()
+    }
+
+    fn bytes(frame: &RxFrame) -> Vec<u8> {
+        frame.rest.iter().fold(frame.head.to_vec(), |bytes, buffer| [&bytes, &buffer[..]].concat())
+    }
+
+    #[test]
+    fn frames_come_out_of_the_other_end_in_order_and_only_there() {
+        let arena = arena();
+        let (mut a, mut b) = pipe(PipeConfig::default(), [&arena, &arena]);
+        send(&mut a, &[&[b"one"], &[b"two"]], TxOffload::default());
+        send(&mut a, &[&[b"three"]], TxOffload::default());
+        assert_eq!((a.next_deadline(), b.next_deadline()), (None, Some(Instant::ZERO)));
+        assert!(receive(&mut a).is_empty());
+        let frames = receive(&mut b);
+        assert_eq!(frames.iter().map(bytes).collect::<Vec<_>>(), [&b"one"[..], b"two", b"three"]);
+        assert!(frames.iter().all(|frame| frame.checksum == RxChecksum::Verified));
+        drop(frames);
+        assert_eq!(arena.stats().live_buffers, 0);
+    }
+
+    #[test]
+    fn a_burst_is_received_in_bounded_batches_without_loss() {
+        let arena = arena();
+        let (mut a, mut b) = pipe(PipeConfig::default(), [&arena, &arena]);
+        let sent: Vec<[u8; 1]> = (0..150).map(|index| [index]).collect();
+        for frames in sent.chunks(50) {
+            let frames: Vec<[&[u8]; 1]> = frames.iter().map(|frame| [&frame[..]]).collect();
+            let frames: Vec<&[&[u8]]> = frames.iter().map(|frame| &frame[..]).collect();
+            send(&mut a, &frames, TxOffload::default());
+        }
+        let mut received = Vec::new();
+        for expected in [64, 64, 22, 0] {
+            let frames = receive(&mut b);
+            assert_eq!(frames.len(), expected);
+            received.extend(frames.iter().map(bytes));
+        }
+        assert_eq!(received, sent.iter().map(|frame| frame.to_vec()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn small_frames_are_joined_and_large_ones_are_handed_over_as_they_are() {
+        let arena = arena();
+        let (mut a, mut b) = pipe(PipeConfig { join_bytes: 100, ..PipeConfig::default() }, [&arena, &arena]);
+        let segmentation = Segmentation { segment_bytes: 40, header_bytes: 2, ipv6: false };
+        let offload = TxOffload { checksum: None, segmentation: Some(segmentation) };
+        send(&mut a, &[&[b"headers", b" and payload"], &[b"headers", &[7; 100]]], offload);
+        let frames = receive(&mut b);
+        assert_eq!((bytes(&frames[0]), frames[0].rest.len()), (b"headers and payload".to_vec(), 0));
+        assert_eq!((bytes(&frames[1]).len(), frames[1].rest.len()), (107, 1));
+        assert!(frames[0].head.is_unique());
+        assert_eq!(frames[1].segment_bytes, 40);
+    }
+}
