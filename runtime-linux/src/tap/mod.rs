@@ -1,0 +1,22 @@
+//! TAP: a virtual Ethernet link whose other end is an interface of the kernel.
+//!
+//! [`TapConfig`] says how the device is to be, [`Tap::open`] opens it for the calling thread, and
+//! [`TapQueue::open`] opens it for several threads. Frames cross with a virtio-net header in front, so
+//! that checksums and segmentation are left to whoever does them best: between two programs of one
+//! machine, nobody.
+//!
+//! Everything works unprivileged inside `unshare -Urn`, where the program owns the network.
+
+mod config;
+mod counters;
+mod device;
+mod receive_buffers;
+mod runtime;
+#[cfg(test)]
+mod tests;
+mod virtio_header;
+
+pub use config::{HostAddress, MAX_MTU, MAX_NAME_BYTES, MAX_QUEUES, MIN_MTU, TapConfig, stable_mac};
+pub use counters::TapCounters;
+pub use device::TapQueue;
+pub use runtime::Tap;
