@@ -5,6 +5,8 @@ pub mod events;
 pub mod network;
 pub mod random;
 pub mod slab;
+pub mod stack;
 pub mod tcp;
 pub mod timer;
+pub mod udp;
 pub mod wire;

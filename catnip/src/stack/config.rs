@@ -1,0 +1,183 @@
+//! Settings of a stack: its addresses and routes, and those of its parts.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use libos::SetupError;
+use libos::runtime::{Capabilities, Medium};
+
+use crate::network::{NeighborConfig, Prefix, Route};
+use crate::udp::UdpConfig;
+use crate::wire::ethernet;
+
+/// Smallest MTU that an IPv4 link has (RFC 791 section 3.2).
+const MIN_MTU_IPV4: usize = 68;
+/// Smallest MTU that an IPv6 link has (RFC 8200 section 5).
+pub(crate) const MIN_MTU_IPV6: usize = 1280;
+/// Largest packet that both IP versions can express.
+const MAX_MTU: usize = 65535;
+
+/// Most addresses of one stack: every received packet's destination is compared with each.
+pub(crate) const MAX_ADDRESSES: usize = 16;
+/// Most routes, the default ones included: each is looked at when a path is made.
+const MAX_ROUTES: usize = 64;
+
+/// Everything that can be set about a stack. Made with [`StackConfig::new`]; what is not set has a
+/// default that works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackConfig {
+    /// What the device can do, and what its frames look like.
+    pub device: Capabilities,
+    /// The stack's addresses with the prefixes of the networks they are in; at most 16.
+    pub addresses: Vec<Prefix>,
+    /// The router for IPv4 packets that no route fits.
+    pub gateway_v4: Option<Ipv4Addr>,
+    /// The router for IPv6 packets that no route fits.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// Routes through other routers. The longest prefix wins.
+    pub routes: Vec<Route>,
+    /// Form a link-local IPv6 address from the hardware address (RFC 4862 section 5.3). IPv6 needs
+    /// one on Ethernet.
+    pub link_local: bool,
+    /// Check transport checksums of received packets that the device did not check.
+    pub verify_checksums: bool,
+    /// Most frames that wait for the device. At the limit nothing more is sent until it takes some.
+    pub transmit_queue_frames: usize,
+    /// Most packets that wait on their way back to this stack's own addresses. At the limit a further
+    /// one is dropped.
+    pub loop_queue_packets: usize,
+    /// ICMP errors sent per second, in the long run; 0 for none.
+    pub icmp_errors_per_second: u32,
+    /// ICMP errors sent at once after a quiet time.
+    pub icmp_errors_burst: u32,
+    /// Settings of the neighbour cache.
+    pub neighbor: NeighborConfig,
+    /// Settings of UDP.
+    pub udp: UdpConfig,
+}
+
+impl StackConfig {
+    /// Defaults for a device, and no address.
+    #[must_use]
+    pub fn new(device: Capabilities) -> Self {
+        Self {
+            device,
+            addresses: Vec::new(),
+            gateway_v4: None,
+            gateway_v6: None,
+            routes: Vec::new(),
+            link_local: true,
+            verify_checksums: true,
+            transmit_queue_frames: 1024,
+            loop_queue_packets: 1024,
+            icmp_errors_per_second: 1000,
+            icmp_errors_burst: 50,
+            neighbor: NeighborConfig::default(),
+            udp: UdpConfig::default(),
+        }
+    }
+
+    /// Adds an address.
+    #[must_use]
+    pub fn with_address(mut self, address: Prefix) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Sets the default router for the family of `gateway`.
+    #[must_use]
+    pub fn with_gateway(mut self, gateway: IpAddr) -> Self {
+        match gateway {
+            IpAddr::V4(gateway) => self.gateway_v4 = Some(gateway),
+            IpAddr::V6(gateway) => self.gateway_v6 = Some(gateway),
+        }
+        self
+    }
+
+    /// All routes: those set, and the default ones.
+    pub(crate) fn all_routes(&self) -> impl Iterator<Item = Route> {
+        let v4 = self.gateway_v4.map(|gateway| Route {
+            destination: Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 },
+            gateway: gateway.into(),
+        });
+        let v6 = self.gateway_v6.map(|gateway| Route {
+            destination: Prefix { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), length: 0 },
+            gateway: gateway.into(),
+        });
+        self.routes.iter().copied().chain(v4).chain(v6)
+    }
+
+    /// Checks what no single value shows.
+    ///
+    /// # Errors
+    /// [`SetupError::Config`] that names the first value that does not fit.
+    pub fn check(&self) -> Result<(), SetupError> {
+        self.check_device()?;
+        if self.addresses.is_empty() || self.addresses.len() > MAX_ADDRESSES {
+            return reject("addresses", self.addresses.len(), format!("1 to {MAX_ADDRESSES} addresses"));
+        }
+        for address in &self.addresses {
+            let own = address.address;
+            if !address.is_valid() || own.is_multicast() || own.is_unspecified() || own.is_loopback() {
+                return reject("addresses", address, "unicast addresses with their prefix lengths");
+            }
+            let broadcast = address.broadcast().map(IpAddr::V4);
+            if broadcast == Some(own) || own == IpAddr::V4(Ipv4Addr::BROADCAST) {
+                return reject(
+                    "addresses",
+                    address,
+                    "an address that is not its network's broadcast address",
+                );
+            }
+        }
+        let routes: Vec<Route> = self.all_routes().collect();
+        if routes.len() > MAX_ROUTES {
+            return reject("routes", routes.len(), format!("at most {MAX_ROUTES} routes"));
+        }
+        for route in routes {
+            if self.device.medium == Medium::Ethernet && !self.is_on_link(route.gateway) {
+                return reject("gateway", route.gateway, "a router in one of the stack's own networks");
+            }
+        }
+        if self.udp.ephemeral_low == 0 || self.udp.ephemeral_low > self.udp.ephemeral_high {
+            let range = format!("{} to {}", self.udp.ephemeral_low, self.udp.ephemeral_high);
+            return reject("ephemeral ports", range, "a lowest port of at least 1, not above the highest");
+        }
+        Ok(())
+    }
+
+    fn is_on_link(&self, address: IpAddr) -> bool {
+        let link_local = match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        link_local || self.addresses.iter().any(|own| own.contains(address) && own.address != address)
+    }
+
+    fn check_device(&self) -> Result<(), SetupError> {
+        let Capabilities { medium, hardware_address, mtu, max_segments, .. } = self.device;
+        let has_v6 = self.addresses.iter().any(|address| address.address.is_ipv6());
+        let smallest = if has_v6 { MIN_MTU_IPV6 } else { MIN_MTU_IPV4 };
+        if !(smallest..=MAX_MTU).contains(&mtu) {
+            return reject("device MTU", mtu, format!("{smallest} to {MAX_MTU}"));
+        }
+        if max_segments < 2 {
+            return reject("device max_segments", max_segments, "at least 2");
+        }
+        if medium == Medium::Ethernet
+            && (ethernet::is_multicast(hardware_address) || hardware_address == [0; 6])
+        {
+            return reject("device hardware address", format!("{hardware_address:x?}"), "a unicast address");
+        }
+        Ok(())
+    }
+}
+
+fn reject(key: &str, value: impl fmt::Display, allowed: impl fmt::Display) -> Result<(), SetupError> {
+    Err(SetupError::Config {
+        source: "stack".to_owned(),
+        key: key.to_owned(),
+        value: value.to_string(),
+        allowed: allowed.to_string(),
+    })
+}
