@@ -1,5 +1,8 @@
 //! The transmission control protocol (RFC 9293), one concern a file.
 
+pub mod demux;
+pub mod isn;
 pub mod options;
+pub mod rtt;
 pub mod segment;
 pub mod sequence;

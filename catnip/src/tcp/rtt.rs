@@ -1,0 +1,236 @@
+//! The round-trip time and the retransmission timeout (RFC 6298).
+
+/// The timeout after a lost SYN, before data was measured (RFC 6298 §5.7): 3 s.
+const AFTER_LOST_SYN_NS: u64 = 3_000_000_000;
+
+/// Doublings after which the timeout is no longer doubled; it is at its upper bound long before.
+const MAX_BACKOFF: u8 = 32;
+
+/// Bounds of the retransmission timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RtoConfig {
+    /// The timeout before the first measurement (RFC 6298 §2.1: 1 s).
+    pub initial_ns: u64,
+    /// Lower bound (RFC 6298 §2.4 asks for 1 s; stacks use less, as it is harmless with fine clocks).
+    pub min_ns: u64,
+    /// Upper bound (RFC 6298 §2.5: at least 60 s).
+    pub max_ns: u64,
+}
+
+impl Default for RtoConfig {
+    fn default() -> Self {
+        Self { initial_ns: 1_000_000_000, min_ns: 200_000_000, max_ns: 120_000_000_000 }
+    }
+}
+
+/// What is known of one connection's round-trip time.
+///
+/// Karn's rule (RFC 6298 §3: no sample from a segment that was sent twice, unless timestamps tell the
+/// two apart) is the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RttEstimator {
+    /// SRTT and RTTVAR; `None` before the first sample.
+    smoothed: Option<Smoothed>,
+    /// The timeout before backing off, within the bounds.
+    base_ns: u64,
+    min_rto_ns: u64,
+    max_rto_ns: u64,
+    backoff: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Smoothed {
+    srtt_ns: u64,
+    rttvar_ns: u64,
+    min_rtt_ns: u64,
+}
+
+impl RttEstimator {
+    /// An estimator without samples. An upper bound below the lower one counts as equal to it.
+    #[must_use]
+    pub fn new(config: &RtoConfig) -> Self {
+        let max_rto_ns = config.max_ns.max(config.min_ns);
+        Self {
+            smoothed: None,
+            base_ns: config.initial_ns.clamp(config.min_ns, max_rto_ns),
+            min_rto_ns: config.min_ns,
+            max_rto_ns,
+            backoff: 0,
+        }
+    }
+
+    /// Takes a measurement, and with it ends backing off (RFC 6298 §5, closing note).
+    #[inline]
+    pub fn sample(&mut self, rtt_ns: u64, clock_granularity_ns: u64) {
+        let smoothed = match self.smoothed {
+            // RFC 6298 §2.2: the first measurement.
+            None => Smoothed { srtt_ns: rtt_ns, rttvar_ns: rtt_ns / 2, min_rtt_ns: rtt_ns },
+            // RFC 6298 §2.3: alpha is 1/8, beta is 1/4; RTTVAR comes first, with the old SRTT.
+            Some(Smoothed { srtt_ns, rttvar_ns, min_rtt_ns }) => Smoothed {
+                rttvar_ns: rttvar_ns - rttvar_ns / 4 + srtt_ns.abs_diff(rtt_ns) / 4,
+                srtt_ns: srtt_ns - srtt_ns / 8 + rtt_ns / 8,
+                min_rtt_ns: min_rtt_ns.min(rtt_ns),
+            },
+        };
+        self.smoothed = Some(smoothed);
+        // RFC 6298 §2.2 to §2.5: RTO = SRTT + max(G, K * RTTVAR) with K = 4, within the bounds.
+        let margin_ns = smoothed.rttvar_ns.saturating_mul(4).max(clock_granularity_ns);
+        let rto_ns = smoothed.srtt_ns.saturating_add(margin_ns);
+        self.base_ns = rto_ns.clamp(self.min_rto_ns, self.max_rto_ns);
+        self.backoff = 0;
+    }
+
+    /// The retransmission timeout.
+    #[inline]
+    #[must_use]
+    pub fn rto_ns(&self) -> u64 {
+        if self.backoff == 0 {
+            return self.base_ns;
+        }
+        self.base_ns.saturating_mul(1 << self.backoff).min(self.max_rto_ns)
+    }
+
+    /// The retransmission timer went off: the timeout doubles, up to its bound (RFC 6298 §5.5).
+    pub fn back_off(&mut self) {
+        self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
+    }
+
+    /// The timeout is again what the measurements say.
+    pub fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// The handshake is over and its SYN had to be sent again: without a measurement the timeout is 3 s
+    /// when data transmission begins (RFC 6298 §5.7).
+    pub fn on_lost_syn(&mut self) {
+        self.backoff = 0;
+        if self.smoothed.is_none() {
+            self.base_ns = AFTER_LOST_SYN_NS.clamp(self.base_ns, self.max_rto_ns);
+        }
+    }
+
+    /// SRTT: the smoothed round-trip time.
+    #[must_use]
+    pub fn srtt_ns(&self) -> Option<u64> {
+        self.smoothed.map(|smoothed| smoothed.srtt_ns)
+    }
+
+    /// RTTVAR: its variation.
+    #[must_use]
+    pub fn rttvar_ns(&self) -> Option<u64> {
+        self.smoothed.map(|smoothed| smoothed.rttvar_ns)
+    }
+
+    /// The smallest round-trip time measured.
+    #[must_use]
+    pub fn min_rtt_ns(&self) -> Option<u64> {
+        self.smoothed.map(|smoothed| smoothed.min_rtt_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: u64 = 1_000_000;
+    const BOUNDS: RtoConfig = RtoConfig { initial_ns: 1_000 * MS, min_ns: MS, max_ns: 60_000 * MS };
+
+    #[test]
+    fn without_a_sample_the_timeout_is_the_initial_one() {
+        let estimator = RttEstimator::new(&BOUNDS);
+        assert_eq!(estimator.rto_ns(), 1_000 * MS);
+        assert_eq!((estimator.srtt_ns(), estimator.rttvar_ns(), estimator.min_rtt_ns()), (None, None, None));
+    }
+
+    #[test]
+    fn samples_are_smoothed_as_the_rfc_says() {
+        let mut estimator = RttEstimator::new(&BOUNDS);
+        // (sample, SRTT, RTTVAR, RTO) in units of 1 ms / 64, which keeps the divisions exact.
+        let unit = MS / 64;
+        for (sample, srtt, rttvar, rto) in [
+            (6_400, 6_400, 3_200, 6_400 + 4 * 3_200),
+            (6_400, 6_400, 2_400, 6_400 + 4 * 2_400),
+            (12_800, 7_200, 3_400, 7_200 + 4 * 3_400),
+            (3_200, 6_700, 3_550, 6_700 + 4 * 3_550),
+        ] {
+            estimator.sample(sample * unit, 0);
+            assert_eq!(estimator.srtt_ns(), Some(srtt * unit));
+            assert_eq!(estimator.rttvar_ns(), Some(rttvar * unit));
+            assert_eq!(estimator.rto_ns(), rto * unit);
+        }
+        assert_eq!(estimator.min_rtt_ns(), Some(3_200 * unit));
+    }
+
+    #[test]
+    fn the_timeout_stays_within_its_bounds_and_above_the_clock_granularity() {
+        for (sample_ns, granularity_ns, rto_ns) in [
+            (0, 0, MS),
+            (10, 0, MS),
+            (10, 5 * MS, 5 * MS + 10),
+            (50_000 * MS, 0, 60_000 * MS),
+            (u64::MAX, u64::MAX, 60_000 * MS),
+        ] {
+            let mut estimator = RttEstimator::new(&BOUNDS);
+            estimator.sample(sample_ns, granularity_ns);
+            assert_eq!(estimator.rto_ns(), rto_ns, "sample {sample_ns}, granularity {granularity_ns}");
+        }
+    }
+
+    #[test]
+    fn each_timeout_doubles_it_until_the_bound_and_a_sample_ends_that() {
+        let mut estimator = RttEstimator::new(&BOUNDS);
+        for expected_ms in [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+            estimator.back_off();
+            assert_eq!(estimator.rto_ns(), expected_ms * MS);
+        }
+        (0..300).for_each(|_| estimator.back_off());
+        assert_eq!(estimator.rto_ns(), 60_000 * MS);
+        estimator.reset_backoff();
+        assert_eq!(estimator.rto_ns(), 1_000 * MS);
+        estimator.back_off();
+        estimator.sample(100 * MS, 0);
+        assert_eq!(estimator.rto_ns(), 300 * MS);
+    }
+
+    #[test]
+    fn a_lost_syn_leaves_three_seconds_unless_something_was_measured() {
+        let mut estimator = RttEstimator::new(&BOUNDS);
+        estimator.back_off();
+        estimator.on_lost_syn();
+        assert_eq!(estimator.rto_ns(), 3_000 * MS);
+        estimator.sample(100 * MS, 0);
+        estimator.on_lost_syn();
+        assert_eq!(estimator.rto_ns(), 300 * MS);
+    }
+
+    #[test]
+    fn contradicting_bounds_do_no_harm() {
+        let mut estimator = RttEstimator::new(&RtoConfig { initial_ns: 5, min_ns: 20, max_ns: 10 });
+        assert_eq!(estimator.rto_ns(), 20);
+        estimator.sample(1_000, 0);
+        estimator.on_lost_syn();
+        assert_eq!(estimator.rto_ns(), 20);
+    }
+
+    proptest! {
+        #[test]
+        fn a_steady_round_trip_time_is_approached(rtt_ns in 1_000_u64..MS * 1_000, first_ns in 1_000_u64..MS * 1_000) {
+            let mut estimator = RttEstimator::new(&BOUNDS);
+            estimator.sample(first_ns, 0);
+            (0..200).for_each(|_| estimator.sample(rtt_ns, 0));
+            let srtt_ns = estimator.srtt_ns().unwrap();
+            prop_assert!(srtt_ns.abs_diff(rtt_ns) <= 16, "{srtt_ns} for {rtt_ns}");
+            prop_assert_eq!(estimator.min_rtt_ns(), Some(rtt_ns.min(first_ns)));
+        }
+
+        #[test]
+        fn the_timeout_never_leaves_its_bounds(samples in prop::collection::vec(any::<u64>(), 1..50)) {
+            let mut estimator = RttEstimator::new(&BOUNDS);
+            for sample_ns in samples {
+                estimator.sample(sample_ns, 1);
+                prop_assert!((BOUNDS.min_ns..=BOUNDS.max_ns).contains(&estimator.rto_ns()));
+            }
+        }
+    }
+}
