@@ -1,21 +1,26 @@
 //! The arena: allocates buffers out of one region.
-use std::cell::Cell;
-use std::rc::Rc;
 
+use std::fmt;
+use std::ptr::NonNull;
+
+use super::allocator::Allocator;
 use super::buffer::BufferMut;
+use super::classes::SLAB_BYTES;
+use super::raw::RawBlock;
+use super::region::Region;
 use crate::SetupError;
 
 /// How an arena is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArenaConfig {
-    /// Size of the region, in bytes.
+    /// Size of the region, in bytes; rounded up to whole pages, and to 64 KiB at least.
     pub region_bytes: usize,
     /// Try hugepages first.
     pub hugepages: bool,
 }
 
 impl Default for ArenaConfig {
-    /// 256 MiB, of hugepages when there are any. Pages are only used once they are written to.
+    /// 256 MiB, of hugepages when there are any. Normal pages are only used once they are written to.
     fn default() -> Self {
         Self { region_bytes: 256 << 20, hugepages: true }
     }
@@ -28,16 +33,22 @@ pub struct ArenaStats {
     pub region_bytes: usize,
     /// Bytes handed out, rounded up to size classes.
     pub used_bytes: usize,
+    /// Most bytes that were handed out at one time.
+    pub peak_used_bytes: usize,
     /// Buffers handed out and not given back.
     pub live_buffers: usize,
+    /// Of the used bytes, those that are lent to other threads as `Bytes`.
+    pub lent_bytes: usize,
+    /// Conversions to `Bytes` that copied because the limit was reached.
+    pub lent_copies: u64,
     /// Allocations that failed because the region was full.
     pub failed_allocations: u64,
 }
 
-/// Allocates buffers out of one region of memory. A handle: clones share the region.
-#[derive(Debug, Clone)]
+/// Allocates buffers out of one region of memory. A handle: clones share the region, which lives
+/// until the last handle and the last buffer are gone.
 pub struct Arena {
-    pub(super) live: Rc<Cell<(usize, usize)>>,
+    allocator: NonNull<Allocator>,
 }
 
 impl Arena {
@@ -46,15 +57,31 @@ impl Arena {
     /// # Errors
     /// [`SetupError::Memory`] when the region cannot be mapped.
     pub fn new(config: &ArenaConfig) -> Result<Self, SetupError> {
-        let _ = config;
-        Ok(Self { live: Rc::default() })
+        Self::with_region(Region::map(config.region_bytes.max(SLAB_BYTES), config.hugepages)?)
+    }
+
+    /// Allocates out of a region that exists already, such as a device runtime's.
+    ///
+    /// # Errors
+    /// [`SetupError::Memory`] when the region is smaller than 64 KiB.
+    pub fn with_region(region: Region) -> Result<Self, SetupError> {
+        Ok(Self { allocator: Allocator::create(region)? })
+    }
+
+    #[inline]
+    fn allocator(&self) -> &Allocator {
+        // SAFETY: the handle keeps the allocator alive.
+        unsafe { self.allocator.as_ref() }
     }
 
     /// A buffer of length 0 with room for `capacity` bytes of data, and at least
     /// [`super::HEADROOM_BYTES`] in front of them. `None` when the region is full.
+    #[inline]
     #[must_use]
     pub fn allocate(&self, capacity: usize) -> Option<BufferMut> {
-        Some(BufferMut::heap(self, capacity))
+        let block = self.allocator().allocate(capacity)?;
+        // SAFETY: a new block of the arena has one reference, which nobody has yet.
+        Some(unsafe { BufferMut::from_new_block(block) })
     }
 
     /// A buffer with a copy of `bytes`. `None` when the region is full.
@@ -66,10 +93,62 @@ impl Arena {
         Some(buffer)
     }
 
-    /// What the arena holds at the moment.
+    /// Takes back what other threads have dropped. One load when there is nothing; to be called once
+    /// per poll.
+    #[inline]
+    pub fn reclaim(&self) {
+        self.allocator().reclaim();
+    }
+
+    /// What the arena holds at the moment, after [`Self::reclaim`].
     #[must_use]
     pub fn stats(&self) -> ArenaStats {
-        let (live_buffers, used_bytes) = self.live.get();
-        ArenaStats { live_buffers, used_bytes, ..ArenaStats::default() }
+        self.allocator().stats()
+    }
+
+    /// The memory that buffers come from, to register it with a device.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        self.allocator().region()
+    }
+
+    /// True when `address` is in the arena's region.
+    #[must_use]
+    pub fn contains(&self, address: *const u8) -> bool {
+        self.region().contains(address)
+    }
+
+    /// The block that `address` points into, when it is one of this arena that has a view on this
+    /// thread. Any address may be asked for, also a dangling one.
+    #[must_use]
+    pub fn live_block(&self, address: *const u8) -> Option<RawBlock> {
+        self.allocator().live_block(address).map(RawBlock)
+    }
+
+    /// Sets how many bytes of the region other threads may hold as `Bytes` at one time; half of it
+    /// when never called. Beyond that, conversions copy to the heap, so that
+    /// a thread that keeps what it is given cannot starve the arena.
+    pub fn set_lent_limit_bytes(&self, bytes: usize) {
+        self.allocator().set_lent_limit_bytes(bytes);
+    }
+}
+
+impl Clone for Arena {
+    fn clone(&self) -> Self {
+        self.allocator().add_handle();
+        Self { allocator: self.allocator }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: this is the handle that goes.
+        unsafe { Allocator::drop_handle(self.allocator) };
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Arena").field(&self.stats()).finish()
     }
 }

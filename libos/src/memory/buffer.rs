@@ -1,62 +1,65 @@
 //! Buffers: reference-counted views into registered memory.
-#![allow(clippy::undocumented_unsafe_blocks)]
-use std::cell::Cell;
+
 use std::fmt;
 use std::ops::{Bound, Deref, DerefMut, RangeBounds};
 use std::ptr::NonNull;
-use std::rc::Rc;
 
-use super::{Arena, HEADROOM_BYTES};
-
-struct Block {
-    references: Cell<usize>,
-    memory: Box<[u8]>,
-    live: Rc<Cell<(usize, usize)>>,
-}
+use super::allocator;
+use super::block::{Block, DATA_OFFSET_BYTES};
 
 /// A shared, read-only view of bytes in registered memory. Cloning and slicing never copy.
+///
+/// Belongs to the arena's thread; as [`bytes::Bytes`] the same bytes go to others. Made from `Bytes`,
+/// `Vec<u8>` or `&'static [u8]`, it refers to these, outside any arena.
 pub struct Buffer {
-    data: NonNull<u8>,
-    len: usize,
-    block: NonNull<Block>,
+    pub(super) data: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) block: NonNull<Block>,
 }
 
 /// The only view of a buffer, which may be written to.
 pub struct BufferMut {
-    inner: Buffer,
+    pub(super) inner: Buffer,
 }
 
 impl Buffer {
-    fn block(&self) -> &Block {
+    #[inline]
+    pub(super) fn block(&self) -> &Block {
+        // SAFETY: the view is counted in the block, which lives as long.
         unsafe { self.block.as_ref() }
     }
 
-    /// True when no other view of the same memory exists.
+    /// True when no other view of the same memory exists, on any thread, and it may be written to.
+    /// Memory from outside the arena never may.
+    #[inline]
     #[must_use]
     pub fn is_unique(&self) -> bool {
-        self.block().references.get() == 1
+        self.block().is_writable()
     }
 
     /// Bytes of memory that this view keeps from being reused, at least its length.
+    #[inline]
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.block().memory.len()
+        self.block().held_bytes
     }
 
     /// A view of part of the bytes.
     ///
     /// # Panics
     /// When the range is not within the buffer; see [`Self::try_slice`].
+    #[inline]
     #[must_use]
-    #[allow(clippy::panic)]
+    #[track_caller]
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
         match self.try_slice(range) {
             Some(slice) => slice,
-            None => panic!("slice out of bounds"),
+            None => slice_out_of_bounds(self.len),
         }
     }
 
     /// A view of part of the bytes, `None` when the range is not within the buffer.
+    #[inline]
     #[must_use]
     pub fn try_slice(&self, range: impl RangeBounds<usize>) -> Option<Self> {
         let start = match range.start_bound() {
@@ -73,24 +76,29 @@ impl Buffer {
             return None;
         }
         let mut slice = self.clone();
+        // SAFETY: `start` is at most the length of the view.
         slice.data = unsafe { slice.data.add(start) };
         slice.len = end - start;
         Some(slice)
     }
 
     /// Drops the first `count` bytes from the view, all of them when there are fewer.
+    #[inline]
     pub fn advance(&mut self, count: usize) {
         let count = count.min(self.len);
+        // SAFETY: `count` is at most the length of the view.
         self.data = unsafe { self.data.add(count) };
         self.len -= count;
     }
 
     /// Drops all but the first `len` bytes from the view.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Cuts the first `count` bytes off and returns them as a view of their own; all when fewer.
+    #[inline]
     #[must_use]
     pub fn split_to(&mut self, count: usize) -> Self {
         let mut front = self.clone();
@@ -99,23 +107,39 @@ impl Buffer {
         front
     }
 
-    /// Bytes of the block in front of this view.
+    /// Bytes of the block in front of this view; none in memory from outside the arena.
+    #[inline]
     #[must_use]
     pub fn headroom(&self) -> usize {
-        self.data.as_ptr() as usize - self.block().memory.as_ptr() as usize
+        if self.block().is_external() { 0 } else { self.bytes_in_front() }
+    }
+
+    /// Bytes between the block's header and the view, in a block of an arena.
+    #[inline]
+    fn bytes_in_front(&self) -> usize {
+        self.data.as_ptr() as usize - self.block.as_ptr() as usize - size_of::<Block>()
+    }
+
+    /// Bytes from the view's first to the block's end, in a block of an arena.
+    #[inline]
+    fn bytes_to_end(&self) -> usize {
+        self.held_bytes() - size_of::<Block>() - self.bytes_in_front()
     }
 
     /// Writes `header` directly in front of the data and returns a view of both, if this is the
     /// only view of the memory and there is room. Bytes in front of the view are overwritten.
+    #[inline]
     #[must_use]
     pub fn with_header(&mut self, header: &[u8]) -> Option<Self> {
-        if !self.is_unique() || self.headroom() < header.len() {
+        if !self.is_unique() || self.bytes_in_front() < header.len() {
             return None;
         }
         let mut framed = self.clone();
+        // SAFETY: there is room in front of the data within the block, which is an arena's since it
+        // may be written to. No view covers these bytes: this one begins behind them and is alone.
         unsafe {
             framed.data = framed.data.sub(header.len());
-            std::ptr::copy_nonoverlapping(header.as_ptr(), framed.data.as_ptr(), header.len());
+            framed.data.copy_from_nonoverlapping(NonNull::from(header).cast(), header.len());
         }
         framed.len += header.len();
         Some(framed)
@@ -124,39 +148,52 @@ impl Buffer {
     /// The same bytes to write to, if this is the only view of the memory.
     ///
     /// # Errors
-    /// The buffer itself, when there are other views.
+    /// The buffer itself, when there are other views, or the memory is from outside the arena.
+    #[inline]
     pub fn try_into_mut(self) -> Result<BufferMut, Self> {
         if self.is_unique() { Ok(BufferMut { inner: self }) } else { Err(self) }
     }
 }
 
+#[cold]
+#[inline(never)]
+#[track_caller]
+#[expect(clippy::panic, reason = "the documented panic of `slice`, as of a slice's index")]
+fn slice_out_of_bounds(len: usize) -> ! {
+    panic!("slice out of the bounds of a buffer of {len} bytes")
+}
+
 impl Clone for Buffer {
+    #[inline]
     fn clone(&self) -> Self {
-        self.block().references.set(self.block().references.get() + 1);
+        self.block().retain();
         Self { data: self.data, len: self.len, block: self.block }
     }
 }
 
 impl Drop for Buffer {
+    #[inline]
     fn drop(&mut self) {
-        let references = self.block().references.get() - 1;
-        self.block().references.set(references);
-        if references == 0 {
-            let block = unsafe { Box::from_raw(self.block.as_ptr()) };
-            let (live, bytes) = block.live.get();
-            block.live.set((live - 1, bytes - block.memory.len()));
+        if self.block().release() {
+            // SAFETY: this was the last reference, and nothing uses it after this.
+            unsafe { allocator::free(self.block) };
         }
     }
 }
 
 impl Deref for Buffer {
     type Target = [u8];
+
+    #[inline]
     fn deref(&self) -> &[u8] {
+        // SAFETY: the view is within its block, whose bytes are initialised, and are written to by
+        // nobody while there are views other than a writer's own.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
 impl AsRef<[u8]> for Buffer {
+    #[inline]
     fn as_ref(&self) -> &[u8] {
         self
     }
@@ -169,53 +206,84 @@ impl fmt::Debug for Buffer {
 }
 
 impl BufferMut {
-    pub(super) fn heap(arena: &Arena, capacity: usize) -> Self {
-        let memory = vec![0; capacity + HEADROOM_BYTES].into_boxed_slice();
-        let (live, bytes) = arena.live.get();
-        arena.live.set((live + 1, bytes + memory.len()));
-        let mut block = Box::new(Block { references: Cell::new(1), memory, live: arena.live.clone() });
-        let data = unsafe { NonNull::new_unchecked(block.memory.as_mut_ptr().add(HEADROOM_BYTES)) };
-        let block = unsafe { NonNull::new_unchecked(Box::into_raw(block)) };
+    /// An empty buffer over a new block.
+    ///
+    /// # Safety
+    /// The block is an arena's, larger than [`DATA_OFFSET_BYTES`], and has one reference, which
+    /// becomes this.
+    #[inline]
+    pub(super) unsafe fn from_new_block(block: NonNull<Block>) -> Self {
+        // SAFETY: the caller's promise.
+        let data = unsafe { block.cast::<u8>().add(DATA_OFFSET_BYTES) };
         Self { inner: Buffer { data, len: 0, block } }
     }
 
     /// Bytes that fit, from the start of the data to the end of the block.
+    #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.inner.block().memory.len() - self.inner.headroom()
+        self.inner.bytes_to_end()
     }
 
     /// Sets the length, at most the capacity. New bytes hold whatever the memory held before.
+    #[inline]
     pub fn set_len(&mut self, len: usize) {
         self.inner.len = len.min(self.capacity());
     }
 
     /// Appends as many of `bytes` as fit; returns how many.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
-        let count = bytes.len().min(self.capacity() - self.inner.len);
         let end = self.inner.len;
+        let count = bytes.len().min(self.capacity() - end);
         self.inner.len += count;
         self[end..].copy_from_slice(&bytes[..count]);
         count
     }
 
     /// Ends writing; costs nothing.
+    #[inline]
     #[must_use]
     pub fn freeze(self) -> Buffer {
         self.inner
     }
 }
 
+impl From<BufferMut> for Buffer {
+    #[inline]
+    fn from(buffer: BufferMut) -> Self {
+        buffer.freeze()
+    }
+}
+
 impl Deref for BufferMut {
     type Target = [u8];
+
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.inner
     }
 }
 
 impl DerefMut for BufferMut {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the view is within its block, whose bytes are initialised, and it is the only one.
         unsafe { std::slice::from_raw_parts_mut(self.inner.data.as_ptr(), self.inner.len) }
+    }
+}
+
+impl AsRef<[u8]> for BufferMut {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for BufferMut {
+    #[inline]
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
     }
 }
 

@@ -1,0 +1,282 @@
+//! The memory an arena hands out: one contiguous, initialised range that stays where it is until the
+//! last buffer in it is gone.
+
+use std::fmt;
+use std::ptr::NonNull;
+
+use crate::SetupError;
+
+/// Mapped regions begin at a multiple of this, where the kernel allows it: what allocators that
+/// find their bookkeeping by masking an address ask for.
+const REGION_ALIGN_BYTES: usize = 64 << 20;
+
+/// Size of the hugepages that are asked for: the default of x86-64 and of arm64 with 4 KiB pages.
+const HUGEPAGE_BYTES: usize = 2 << 20;
+
+enum Backing {
+    /// A mapping of our own.
+    #[cfg(not(miri))]
+    Mapped,
+    /// The global allocator: Miri knows no mappings.
+    #[cfg(miri)]
+    Heap(std::alloc::Layout),
+    /// Memory of a device runtime, and how to give it back.
+    Foreign(Option<Box<dyn FnOnce() + Send>>),
+}
+
+/// A contiguous range of initialised memory, given back when dropped.
+pub struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    hugepages: bool,
+    backing: Backing,
+}
+
+// SAFETY: the region is a range of addresses that this object alone gives back, which any thread
+// may do: `munmap` takes calls from anywhere and a foreign release hook is `Send`.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Maps `bytes` of zeroed memory, rounded up to whole pages. With `hugepages`, reserved hugepages
+    /// are tried first; without any, normal pages are used and transparent hugepages asked for.
+    /// Normal pages cost nothing until they are written to.
+    ///
+    /// # Errors
+    /// [`SetupError::Memory`] when the address space or the memory cannot be had.
+    pub fn map(bytes: usize, hugepages: bool) -> Result<Self, SetupError> {
+        let page_bytes = if hugepages { HUGEPAGE_BYTES } else { 4096 };
+        let refuse = |reason: String| SetupError::Memory { bytes, reason };
+        let len = bytes
+            .max(1)
+            .checked_next_multiple_of(page_bytes)
+            .filter(|&len| len <= isize::MAX as usize - REGION_ALIGN_BYTES)
+            .ok_or_else(|| refuse("larger than the address space".into()))?;
+        mapping::map(len, hugepages).map_err(refuse)
+    }
+
+    /// A region in memory that somebody else mapped, such as a device runtime that can only send from
+    /// memory of its own. `release` is called once, on any thread, when nothing uses it any more.
+    ///
+    /// # Safety
+    /// The `len` bytes from `base` on are initialised, may be read and written, stay valid until
+    /// `release` is called, and nobody else touches them meanwhile other than through buffers.
+    pub unsafe fn from_foreign(
+        base: NonNull<u8>,
+        len: usize,
+        release: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        Self { base, len, hugepages: false, backing: Backing::Foreign(Some(Box::new(release))) }
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there is nothing to hand out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// True when reserved hugepages back the region.
+    #[must_use]
+    pub fn is_on_hugepages(&self) -> bool {
+        self.hugepages
+    }
+
+    /// True when `address` is in the region.
+    #[must_use]
+    pub fn contains(&self, address: *const u8) -> bool {
+        (address as usize).wrapping_sub(self.base.as_ptr() as usize) < self.len
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        match &mut self.backing {
+            #[cfg(not(miri))]
+            Backing::Mapped => mapping::unmap(self.base, self.len),
+            #[cfg(miri)]
+            // SAFETY: `mapping::map` allocated it with this layout.
+            Backing::Heap(layout) => unsafe { std::alloc::dealloc(self.base.as_ptr(), *layout) },
+            Backing::Foreign(release) => {
+                if let Some(release) = release.take() {
+                    release();
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("base", &self.base)
+            .field("len", &self.len)
+            .field("hugepages", &self.hugepages)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(miri)]
+mod mapping {
+    use super::{Backing, Region};
+    use std::alloc::{Layout, alloc_zeroed};
+    use std::ptr::NonNull;
+
+    pub(super) fn map(len: usize, _hugepages: bool) -> Result<Region, String> {
+        let layout = Layout::from_size_align(len, 4096).map_err(|error| error.to_string())?;
+        // SAFETY: the caller rounds `len` up to at least one page.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or("out of memory")?;
+        Ok(Region { base, len, hugepages: false, backing: Backing::Heap(layout) })
+    }
+}
+
+#[cfg(not(miri))]
+mod mapping {
+    use super::{Backing, REGION_ALIGN_BYTES, Region};
+    use std::io;
+    use std::ptr::{self, NonNull};
+
+    /// Maps `len` bytes, a multiple of the page size, at an aligned address.
+    pub(super) fn map(len: usize, hugepages: bool) -> Result<Region, String> {
+        let base = reserve_aligned(len)?;
+        if hugepages && map_over(base, len, libc::MAP_HUGETLB).is_ok() {
+            return Ok(Region { base, len, hugepages: true, backing: Backing::Mapped });
+        }
+        if let Err(error) = map_over(base, len, libc::MAP_NORESERVE) {
+            unmap(base, len);
+            return Err(format!("{error}; a smaller region needs less (memory.region_mib)"));
+        }
+        if hugepages {
+            // SAFETY: the range is ours. Advice that is refused costs speed alone, so the result
+            // does not matter.
+            unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        }
+        Ok(Region { base, len, hugepages: false, backing: Backing::Mapped })
+    }
+
+    /// Reserves `len` bytes of address space, without memory behind them.
+    fn reserve_aligned(len: usize) -> Result<NonNull<u8>, String> {
+        let spare = REGION_ALIGN_BYTES;
+        // SAFETY: a new anonymous mapping wherever the kernel likes touches nothing that exists.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len + spare,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(format!("no address space: {}", io::Error::last_os_error()));
+        }
+        let start = start.cast::<u8>();
+        let before = start.align_offset(REGION_ALIGN_BYTES);
+        // SAFETY: `before` is less than `spare`, so the results are within the reservation, which is ours.
+        let (base, end) = unsafe { (start.add(before), start.add(before + len)) };
+        for (unneeded, bytes) in [(start, before), (end, spare - before)] {
+            if bytes > 0 {
+                // SAFETY: an outer part of the reservation that nobody uses.
+                unsafe { libc::munmap(unneeded.cast(), bytes) };
+            }
+        }
+        NonNull::new(base).ok_or_else(|| "no address space".into())
+    }
+
+    /// Puts memory behind a reservation. Hugepages are mapped without `MAP_NORESERVE`: the kernel then
+    /// refuses here what it would otherwise end with a signal at the first touch.
+    fn map_over(base: NonNull<u8>, len: usize, kind: libc::c_int) -> Result<(), io::Error> {
+        // SAFETY: `MAP_FIXED` replaces the reservation, which is ours and not in use.
+        let mapped = unsafe {
+            libc::mmap(
+                base.as_ptr().cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | kind,
+                -1,
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    pub(super) fn unmap(base: NonNull<u8>, len: usize) {
+        // SAFETY: the range is a mapping of ours that nothing points into any more.
+        unsafe { libc::munmap(base.as_ptr().cast(), len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_mapped_region_is_zeroed_writable_and_whole_pages() {
+        for hugepages in [false, true] {
+            let region = Region::map(100_000, hugepages).unwrap();
+            assert!(region.len() >= 100_000);
+            assert_eq!(region.len() % 4096, 0);
+            let last = region.len() - 1;
+            // SAFETY: within the region, which nobody else uses.
+            unsafe {
+                assert_eq!(region.base().read(), 0);
+                assert_eq!(region.base().add(last).read(), 0);
+                region.base().add(last).write(7);
+                assert_eq!(region.base().add(last).read(), 7);
+            }
+        }
+    }
+
+    #[test]
+    fn a_region_knows_its_addresses() {
+        let region = Region::map(4096, false).unwrap();
+        let base = region.base().as_ptr();
+        assert!(region.contains(base));
+        assert!(region.contains(base.wrapping_add(region.len() - 1)));
+        assert!(!region.contains(base.wrapping_add(region.len())));
+        assert!(!region.contains(base.wrapping_sub(1)));
+        assert!(!region.contains(std::ptr::null()));
+    }
+
+    #[test]
+    fn more_than_the_address_space_is_refused_with_a_reason() {
+        for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
+            let error = Region::map(bytes, false).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("mapping {bytes} bytes: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn foreign_memory_is_released_once() {
+        let released = Arc::new(AtomicUsize::new(0));
+        let memory = Box::leak(vec![0_u8; 4096].into_boxed_slice());
+        let base = NonNull::from(&mut *memory).cast::<u8>();
+        let counter = released.clone();
+        let address = base.as_ptr() as usize;
+        // SAFETY: the memory lives until the hook runs and nobody else uses it.
+        let region = unsafe {
+            Region::from_foreign(base, 4096, move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let start = std::ptr::with_exposed_provenance_mut::<u8>(address);
+                drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, 4096)));
+            })
+        };
+        base.as_ptr().expose_provenance();
+        assert_eq!(released.load(Ordering::Relaxed), 0);
+        drop(region);
+        assert_eq!(released.load(Ordering::Relaxed), 1);
+    }
+}

@@ -1,0 +1,24 @@
+//! Tests of arena and buffers as their users see them.
+
+mod arena;
+mod model;
+mod raw;
+mod threads;
+mod views;
+
+use super::{Arena, ArenaConfig, ArenaStats};
+
+/// An arena of normal pages.
+fn arena(region_bytes: usize) -> Arena {
+    Arena::new(&ArenaConfig { region_bytes, hugepages: false }).unwrap()
+}
+
+/// What must be the same again when everything was given back.
+fn holdings(stats: ArenaStats) -> (usize, usize, usize) {
+    (stats.used_bytes, stats.live_buffers, stats.lent_bytes)
+}
+
+/// Bytes that differ from one `seed` to the next.
+fn pattern(seed: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|index| (seed.wrapping_mul(31).wrapping_add(index).wrapping_mul(167) >> 3) as u8).collect()
+}
