@@ -18,14 +18,16 @@ use super::virtio_header::HEADER_BYTES;
 const LINK_HEADER_BYTES: usize = 18;
 /// Largest IP packet that the kernel hands over with segmentation offload, in bytes.
 const MAX_JOINED_BYTES: usize = 65_535;
-/// What fits into a 2 KiB block: the first buffer, unless the MTU is larger than that.
-const SMALL_HEAD_BYTES: usize = 2048 - HEADROOM_BYTES;
-/// What fits a frame with an MTU of 9000: the first buffer for all larger MTUs.
-const LARGE_HEAD_BYTES: usize = 9216 - HEADROOM_BYTES;
-/// What fits into a 16 KiB block: each further buffer.
-const REST_BYTES: usize = 16_384 - HEADROOM_BYTES;
+/// Smallest first buffer: with the further ones room for the largest frame, and for all headers of any.
+const MIN_HEAD_BYTES: usize = 1536;
+/// Largest first buffer: a frame with an MTU of 9000.
+const MAX_HEAD_BYTES: usize = 9000 + LINK_HEADER_BYTES + 1;
+/// Each further buffer: 16 KiB with what the arena puts in front of the data.
+const REST_BYTES: usize = 16_384 - 2 * HEADROOM_BYTES;
 /// Further buffers that a frame of the largest size reaches.
 const MAX_REST: usize = 4;
+
+const _: () = assert!(MIN_HEAD_BYTES + MAX_REST * REST_BYTES > MAX_JOINED_BYTES + LINK_HEADER_BYTES);
 
 /// Buffers for one frame, sized for the device.
 #[derive(Debug)]
@@ -40,10 +42,9 @@ impl ReceiveBuffers {
     /// None yet, for a device with this MTU, which hands over joined segments when `joined` is true.
     pub fn new(mtu: usize, joined: bool) -> Self {
         let packet_bytes = if joined { mtu.max(MAX_JOINED_BYTES) } else { mtu };
-        let small = mtu + LINK_HEADER_BYTES < SMALL_HEAD_BYTES;
-        let head_bytes = if small { SMALL_HEAD_BYTES } else { LARGE_HEAD_BYTES };
         // One byte more than the largest frame: a read that fills all buffers has lost a frame's end.
         let capacity_bytes = packet_bytes + LINK_HEADER_BYTES + 1;
+        let head_bytes = (mtu + LINK_HEADER_BYTES + 1).clamp(MIN_HEAD_BYTES, MAX_HEAD_BYTES);
         let rest_count = capacity_bytes.saturating_sub(head_bytes).div_ceil(REST_BYTES);
         Self { head: None, rest: ArrayVec::new(), head_bytes, rest_count }
     }
@@ -113,19 +114,20 @@ mod tests {
 
     #[test]
     fn a_frame_takes_only_the_buffers_it_reached() {
+        const HEAD_BYTES: usize = MIN_HEAD_BYTES;
         let arena = arena();
         let mut buffers = ReceiveBuffers::new(1500, true);
         for (frame_bytes, rest) in [
             (60, vec![]),
             (1514, vec![]),
-            (SMALL_HEAD_BYTES, vec![]),
-            (SMALL_HEAD_BYTES + 1, vec![1]),
-            (SMALL_HEAD_BYTES + REST_BYTES, vec![REST_BYTES]),
-            (65_549, vec![REST_BYTES, REST_BYTES, REST_BYTES, 65_549 - SMALL_HEAD_BYTES - 3 * REST_BYTES]),
+            (HEAD_BYTES, vec![]),
+            (HEAD_BYTES + 1, vec![1]),
+            (HEAD_BYTES + REST_BYTES, vec![REST_BYTES]),
+            (65_549, vec![REST_BYTES, REST_BYTES, REST_BYTES, 65_549 - HEAD_BYTES - 3 * REST_BYTES]),
         ] {
             assert!(buffers.fill(&arena));
             let (head, tail) = buffers.take(frame_bytes).unwrap();
-            assert_eq!(head.len(), frame_bytes.min(SMALL_HEAD_BYTES));
+            assert_eq!(head.len(), frame_bytes.min(HEAD_BYTES));
             assert_eq!(tail.iter().map(|buffer| buffer.len()).collect::<Vec<_>>(), rest, "{frame_bytes}");
         }
     }
@@ -134,7 +136,7 @@ mod tests {
     fn every_mtu_leaves_room_to_notice_a_frame_that_is_too_long() {
         let arena = arena();
         for joined in [false, true] {
-            for mtu in [68, 1500, 1901, 1902, 9000, 65_521] {
+            for mtu in [68, 1500, 1517, 1518, 9000, 9001, 65_521] {
                 let mut buffers = ReceiveBuffers::new(mtu, joined);
                 assert!(buffers.fill(&arena));
                 let room = buffers.head_bytes + buffers.rest.iter().map(|b| b.len()).sum::<usize>();

@@ -138,6 +138,39 @@ fn what_is_sent_while_the_kernels_end_is_down_is_lost_and_counted() {
 }
 
 #[test]
+fn without_memory_frames_wait_in_the_device_until_there_is_some() {
+    namespace::enter("-Urn", || {
+        for offload in [true, false] {
+            let mut end = End::open(&TapConfig { offload, ..config() });
+            end.resolve();
+            while end.receive() > 0 {}
+            let mut held = Vec::new();
+            for bytes in [1 << 20, 16_000, 1500, 64] {
+                held.extend(std::iter::from_fn(|| end.arena.allocate(bytes)));
+            }
+            let socket = kernel_socket();
+            for number in 0..10_u8 {
+                socket.send_to(&[number], (OUR_IP, 7)).unwrap();
+            }
+            // What is left are the buffers that were waiting for a frame.
+            let early = end.receive();
+            assert!(early <= 1, "{early} frames");
+            assert_eq!(end.receive(), 0);
+            assert!(end.tap.counters().rx_no_buffers >= 2, "{:?}", end.tap.counters());
+
+            held.clear();
+            let mut next = 0;
+            end.expect("last datagram", |frame| {
+                let (_, _, payload) = udp(frame)?;
+                assert_eq!(payload, [next]);
+                next += 1;
+                (next == 10).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
 fn a_burst_larger_than_a_batch_arrives_in_order() {
     namespace::enter("-Urn", || {
         let mut end = End::open(&config());
