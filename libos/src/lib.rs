@@ -4,18 +4,29 @@
 //! registered memory that all of them share, and the traits a module or a device runtime implements.
 //! Nothing in this crate knows a protocol or a device.
 
+pub mod config;
 pub mod error;
+pub mod executor;
+pub mod library_os;
 pub mod memory;
+pub mod memory_queue;
 pub mod metrics;
 pub mod module;
 pub mod operation;
+mod queues;
 pub mod runtime;
 pub mod scatter_gather;
 pub mod socket;
+mod sys;
 pub mod time;
 
+pub use config::Config;
 pub use error::{Error, SetupError};
+pub use executor::{JoinHandle, OperationFuture, Sleep};
+pub use library_os::{LibOs, LibOsBuilder, ModuleId};
 pub use memory::{Arena, Buffer, BufferMut};
+pub use memory_queue::MemoryQueues;
+pub use metrics::Snapshot;
 pub use module::{Handle, Module};
 pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
 pub use runtime::{Capabilities, FrameBatch, Runtime, RxFrame};

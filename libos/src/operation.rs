@@ -102,6 +102,31 @@ pub enum OperationKind {
     Close,
 }
 
+impl OperationKind {
+    /// Number of kinds.
+    pub(crate) const COUNT: usize = Self::NAMES.len();
+    /// Names of the kinds, by [`Self::index`].
+    pub(crate) const NAMES: [&'static str; 5] = ["accept", "connect", "push", "pop", "close"];
+
+    /// The kind's place in tables.
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Operation {
+    /// Which operation it is.
+    #[must_use]
+    pub const fn kind(&self) -> OperationKind {
+        match self {
+            Self::Accept => OperationKind::Accept,
+            Self::Connect(_) => OperationKind::Connect,
+            Self::Push(_) | Self::PushTo(..) => OperationKind::Push,
+            Self::Pop(_) => OperationKind::Pop,
+        }
+    }
+}
+
 /// How an operation ended.
 #[derive(Debug)]
 pub enum Outcome {

@@ -1,0 +1,254 @@
+//! Calls on queues: those that answer at once, and those that give out a token.
+
+use std::net::SocketAddr;
+
+use super::LibOs;
+use crate::{
+    Completion, Domain, Error, Operation, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
+    SocketOption, SocketOptionName, Token,
+};
+
+/// Calls that answer at once. All of them fail with [`Error::BadDescriptor`] when the descriptor is not
+/// open and with [`Error::Busy`] from inside a module's callback.
+impl LibOs {
+    /// Makes a socket.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when no installed module serves such sockets,
+    /// [`Error::TooManyDescriptors`] when the table is full.
+    pub fn socket(&self, domain: Domain, kind: SocketKind) -> Result<QueueDescriptor, Error> {
+        self.state()?.open(|module| module.socket(domain, kind))
+    }
+
+    /// Makes an in-memory queue.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when no installed module has such queues (see
+    /// [`MemoryQueues`](crate::MemoryQueues)), [`Error::TooManyDescriptors`] when the table is full.
+    pub fn queue(&self) -> Result<QueueDescriptor, Error> {
+        self.state()?.open(|module| module.queue())
+    }
+
+    /// Gives the socket a local address; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`], [`Error::AddressNotAvailable`], [`Error::InvalidArgument`] for an
+    /// address of the other family or a socket that has one.
+    pub fn bind(&self, queue: QueueDescriptor, local: SocketAddr) -> Result<(), Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.bind(handle, local)
+    }
+
+    /// Makes the socket accept connections, `backlog` of them unaccepted at most.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for what is not a stream, [`Error::AlreadyConnected`].
+    pub fn listen(&self, queue: QueueDescriptor, backlog: usize) -> Result<(), Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.listen(handle, backlog)
+    }
+
+    /// Ends one or both directions of a connection. What was pushed before is still sent.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`].
+    pub fn shutdown(&self, queue: QueueDescriptor, how: Shutdown) -> Result<(), Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.shutdown(handle, how)
+    }
+
+    /// Sets an option.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for an option this queue does not have, [`Error::InvalidArgument`]
+    /// for a value outside what it takes.
+    pub fn set_option(&self, queue: QueueDescriptor, option: SocketOption) -> Result<(), Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.set_option(handle, option)
+    }
+
+    /// Reads an option. Reading [`SocketOptionName::PendingError`] clears it.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for an option this queue does not have.
+    pub fn option(&self, queue: QueueDescriptor, name: SocketOptionName) -> Result<SocketOption, Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.option(handle, name)
+    }
+
+    /// The local address.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] when the queue has none.
+    pub fn local_address(&self, queue: QueueDescriptor) -> Result<SocketAddr, Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.local_address(handle)
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] when there is no peer, [`Error::NotSupported`] when there never is one.
+    pub fn peer_address(&self, queue: QueueDescriptor) -> Result<SocketAddr, Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.peer_address(handle)
+    }
+}
+
+/// Operations. Each call returns a token at once; what became of the operation is in the token's one
+/// completion. All of them fail with [`Error::BadDescriptor`] when the descriptor is not open, with
+/// [`Error::TooManyOperations`] when too many completions are outstanding or not taken, and
+/// with [`Error::Busy`] from inside a module's callback.
+impl LibOs {
+    /// Starts an operation.
+    ///
+    /// # Errors
+    /// As above, and [`Error::InvalidArgument`] for a pop of no segments or no bytes.
+    #[inline]
+    pub fn submit(&self, queue: QueueDescriptor, operation: Operation) -> Result<Token, Error> {
+        if matches!(operation, Operation::Pop(PopLimit { segments: 0, .. } | PopLimit { bytes: 0, .. })) {
+            return Err(Error::InvalidArgument);
+        }
+        let now = self.now();
+        let mut state = self.state()?;
+        let (token, module, handle) = state.core.submit(queue, operation.kind())?;
+        let super::State { core, modules, .. } = &mut *state;
+        modules[module.0].submit(now, handle, token, operation, core);
+        self.release(state);
+        Ok(token)
+    }
+
+    /// Takes the next incoming connection. Completes as [`Outcome::Accepted`](crate::Outcome::Accepted).
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    pub fn accept(&self, queue: QueueDescriptor) -> Result<Token, Error> {
+        self.submit(queue, Operation::Accept)
+    }
+
+    /// Connects to a peer. Completes as [`Outcome::Connected`](crate::Outcome::Connected).
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    pub fn connect(&self, queue: QueueDescriptor, peer: SocketAddr) -> Result<Token, Error> {
+        self.submit(queue, Operation::Connect(peer))
+    }
+
+    /// Sends to the connected peer, or appends to the in-memory queue. Nothing is copied. Completes as
+    /// [`Outcome::Pushed`](crate::Outcome::Pushed) when the module has taken all of the data, which
+    /// for a full send queue is later; the program's own buffers may be dropped at once.
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    #[inline]
+    pub fn push(&self, queue: QueueDescriptor, data: impl Into<ScatterGather>) -> Result<Token, Error> {
+        self.submit(queue, Operation::Push(data.into()))
+    }
+
+    /// Sends a datagram to `peer`. Completes as [`Self::push`].
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    pub fn pushto(
+        &self,
+        queue: QueueDescriptor,
+        data: impl Into<ScatterGather>,
+        peer: SocketAddr,
+    ) -> Result<Token, Error> {
+        self.submit(queue, Operation::PushTo(data.into(), peer))
+    }
+
+    /// Receives up to the default limit. Completes as [`Outcome::Popped`](crate::Outcome::Popped); empty
+    /// data on a stream is its end.
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    #[inline]
+    pub fn pop(&self, queue: QueueDescriptor) -> Result<Token, Error> {
+        self.submit(queue, Operation::Pop(PopLimit::default()))
+    }
+
+    /// As [`Self::pop`], up to `limit`.
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    pub fn pop_with(&self, queue: QueueDescriptor, limit: PopLimit) -> Result<Token, Error> {
+        self.submit(queue, Operation::Pop(limit))
+    }
+
+    /// Closes the queue and frees the descriptor at once. Outstanding operations complete as failed with
+    /// [`Error::Cancelled`], in the order of their submission, and then the close completes as
+    /// [`Outcome::Closed`](crate::Outcome::Closed). What was pushed before is still sent.
+    ///
+    /// # Errors
+    /// See [`Self::submit`].
+    pub fn close(&self, queue: QueueDescriptor) -> Result<Token, Error> {
+        let now = self.now();
+        let mut state = self.state()?;
+        let (token, module, handle) = state.core.close(queue)?;
+        state.modules[module.0].close(now, handle);
+        self.release(state);
+        Ok(token)
+    }
+
+    /// Takes the completion if it is there; `None` while the operation is outstanding. Never polls.
+    ///
+    /// # Errors
+    /// [`Error::BadToken`] for a token that was never given out, whose completion was taken, or for
+    /// which a future waits.
+    #[inline]
+    pub fn try_take(&self, token: Token) -> Result<Option<Completion>, Error> {
+        let mut state = self.state()?;
+        match state.core.operations.completed_at(token)? {
+            Some(_) => state.core.take(token),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives an outstanding operation up: it completes as failed with [`Error::Cancelled`], and the
+    /// completion is to be taken as any other. One that has completed already stays as it is. Data
+    /// of a cancelled push may or may not have been sent in part; a cancelled pop loses no data.
+    ///
+    /// # Errors
+    /// [`Error::BadToken`] as [`Self::try_take`].
+    pub fn cancel(&self, token: Token) -> Result<(), Error> {
+        let mut state = self.state()?;
+        match state.core.operations.completed_at(token)? {
+            Some(_) => Ok(()),
+            None => {
+                let (module, handle) = state.core.server_of(token)?;
+                state.modules[module.0].cancel(handle, token);
+                state.core.end(token, crate::Outcome::Failed(Error::Cancelled))?;
+                self.release(state);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives an operation up together with its completion, which nobody needs to take then. Data
+    /// that a completed pop brought is dropped; a connection that a completed accept brought is closed.
+    ///
+    /// # Errors
+    /// [`Error::BadToken`] as [`Self::try_take`].
+    pub fn discard(&self, token: Token) -> Result<(), Error> {
+        let now = self.now();
+        let mut state = self.state()?;
+        state.core.operations.completed_at(token)?;
+        let result = state.discard(now, token);
+        self.release(state);
+        result
+    }
+
+    /// True when a completion can be taken without a poll.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        self.state().is_ok_and(|state| state.core.operations.has_ready())
+    }
+}

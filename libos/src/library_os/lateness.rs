@@ -1,0 +1,116 @@
+//! Notices when the program keeps the core for so long that peers wait.
+
+use std::time::Duration;
+
+use crate::Instant;
+use crate::time::duration_nanos;
+
+/// At most one warning in this time.
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Measures the time between polls. It reads no clock: each poll's time is there anyway.
+#[derive(Debug)]
+pub(super) struct Lateness {
+    /// The longest time between polls that is in order, in nanoseconds.
+    limit_ns: u64,
+    last_poll: Option<Instant>,
+    last_warning: Option<Instant>,
+    not_warned: u64,
+    pub(super) late_polls: u64,
+    pub(super) longest_ns: u64,
+}
+
+/// What is to be said about a late poll.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Warning {
+    /// How long the program kept the core.
+    pub(super) gap: Duration,
+    /// Late polls since the last warning about which nothing was said.
+    pub(super) not_warned: u64,
+}
+
+impl Lateness {
+    /// With no limit nothing is ever late.
+    pub(super) fn new(limit: Option<Duration>) -> Self {
+        Self {
+            limit_ns: limit.map_or(u64::MAX, duration_nanos),
+            last_poll: None,
+            last_warning: None,
+            not_warned: 0,
+            late_polls: 0,
+            longest_ns: 0,
+        }
+    }
+
+    /// The library OS itself slept: the time until the next poll is not the program's.
+    pub(super) fn slept(&mut self) {
+        self.last_poll = None;
+    }
+
+    /// A poll begins at `now`. `has_work` says whether anybody was waiting for it; it is asked for only when
+    /// the poll is late.
+    #[inline]
+    pub(super) fn poll_begins(&mut self, now: Instant, has_work: impl FnOnce() -> bool) -> Option<Warning> {
+        let last_poll = self.last_poll.replace(now)?;
+        let gap_ns = now.nanos_since(last_poll);
+        if gap_ns <= self.limit_ns || !has_work() {
+            return None;
+        }
+        self.late_polls += 1;
+        self.longest_ns = self.longest_ns.max(gap_ns);
+        if self.last_warning.is_some_and(|last| now - last < WARNING_INTERVAL) {
+            self.not_warned += 1;
+            return None;
+        }
+        self.last_warning = Some(now);
+        Some(Warning { gap: Duration::from_nanos(gap_ns), not_warned: std::mem::take(&mut self.not_warned) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn late(gap_ms: u64, not_warned: u64) -> Option<Warning> {
+        Some(Warning { gap: Duration::from_millis(gap_ms), not_warned })
+    }
+
+    #[test]
+    fn only_gaps_above_the_limit_with_work_pending_are_late() {
+        let mut lateness = Lateness::new(Some(Duration::from_millis(100)));
+        assert_eq!(lateness.poll_begins(at(500), || true), None, "the first poll is never late");
+        assert_eq!(lateness.poll_begins(at(600), || true), None, "the limit itself is in order");
+        assert_eq!(lateness.poll_begins(at(900), || false), None, "nobody waited");
+        assert_eq!(lateness.poll_begins(at(1_050), || true), late(150, 0));
+        assert_eq!((lateness.late_polls, lateness.longest_ns), (1, 150_000_000));
+    }
+
+    #[test]
+    fn warnings_come_once_a_second_and_say_how_many_were_left_out() {
+        let mut lateness = Lateness::new(Some(Duration::from_millis(100)));
+        let warnings: Vec<_> =
+            [0, 200, 400, 600, 1_300].map(|ms| lateness.poll_begins(at(ms), || true)).into_iter().collect();
+        assert_eq!(warnings, [None, late(200, 0), None, None, late(700, 2)]);
+        assert_eq!(lateness.late_polls, 4);
+    }
+
+    #[test]
+    fn time_asleep_is_not_the_programs() {
+        let mut lateness = Lateness::new(Some(Duration::from_millis(100)));
+        lateness.poll_begins(at(0), || true);
+        lateness.slept();
+        assert_eq!(lateness.poll_begins(at(5_000), || true), None);
+        assert_eq!(lateness.poll_begins(at(5_200), || true), late(200, 0));
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_late() {
+        let mut lateness = Lateness::new(None);
+        lateness.poll_begins(at(0), || true);
+        assert_eq!(lateness.poll_begins(at(1_000_000), || true), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! The library OS itself: one handle over the descriptors, the operations, the installed modules, the
+//! clock and the executor.
+
+mod builder;
+mod calls;
+mod claims;
+mod idle;
+mod lateness;
+mod options;
+mod poll;
+mod state;
+mod wait;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+
+pub use builder::LibOsBuilder;
+pub(crate) use idle::Idling;
+use options::Options;
+pub(crate) use state::Abandoned;
+use state::State;
+
+use crate::executor::Executor;
+use crate::metrics::{MetricsSink, Snapshot, SnapshotWriter};
+use crate::{Arena, Clock, Error, Instant, Module};
+
+/// Called when a wait can make no progress by itself; see [`LibOsBuilder::on_idle`].
+type IdleHook = Box<dyn FnMut(Option<Instant>) -> bool>;
+
+/// The library OS of one core: a handle, of which clones are cheap and stand for the same one.
+///
+/// It starts empty; [`LibOs::install`] adds modules that serve queues. Everything happens on the
+/// thread that calls: time passes and packets move while the program is inside [`LibOs::poll`], a
+/// wait, or [`LibOs::block_on`]. Calls take `&self`. A call from inside a module's
+/// callback fails with [`Error::Busy`]; a call from a waker is fine.
+///
+/// Spawned tasks usually hold clones of the handle and so keep the library OS alive;
+/// [`LibOs::abort_tasks`] ends them. With the last handle modules, queues and memory go as well.
+#[derive(Clone)]
+pub struct LibOs {
+    inner: Rc<Inner>,
+}
+
+pub(crate) struct Inner {
+    state: RefCell<State>,
+    /// The time of the last poll.
+    now: Cell<Instant>,
+    clock: Box<dyn Clock>,
+    clock_is_real: bool,
+    arena: Arena,
+    options: Options,
+    /// What was dropped while the state was borrowed, to be given up at the next poll.
+    abandoned: RefCell<Vec<Abandoned>>,
+    on_idle: RefCell<Option<IdleHook>>,
+    sleeper: RefCell<idle::Sleeper>,
+    executor: Executor,
+}
+
+/// An installed module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ModuleId(usize);
+
+impl LibOs {
+    /// Starts building a library OS.
+    #[must_use]
+    pub fn builder() -> LibOsBuilder {
+        LibOsBuilder::new()
+    }
+
+    /// Adds a module. Sockets and queues are made by the first module, in the order of
+    /// installation, that serves their kind.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] from inside a callback.
+    pub fn install(&self, module: impl Module + 'static) -> Result<ModuleId, Error> {
+        let mut state = self.state()?;
+        state.modules.push(Box::new(module));
+        Ok(ModuleId(state.modules.len() - 1))
+    }
+
+    /// The memory that all modules share.
+    #[must_use]
+    pub fn arena(&self) -> &Arena {
+        &self.inner.arena
+    }
+
+    /// The time of the last poll: no clock is read.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.inner.now.get()
+    }
+
+    /// All metrics of the library OS, the arena and the modules.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] from inside a callback.
+    pub fn metrics(&self) -> Result<Snapshot, Error> {
+        let state = self.state()?;
+        let mut writer = SnapshotWriter::new();
+        writer.enter("libos");
+        state.metrics(&mut writer);
+        writer.gauge("tasks", self.inner.executor.live_tasks() as u64);
+        writer.leave();
+        let arena = self.inner.arena.stats();
+        writer.enter("arena");
+        writer.gauge("region_bytes", arena.region_bytes as u64);
+        writer.gauge("used_bytes", arena.used_bytes as u64);
+        writer.gauge("live_buffers", arena.live_buffers as u64);
+        writer.counter("failed_allocations", arena.failed_allocations);
+        writer.leave();
+        for module in &state.modules {
+            writer.enter(module.name());
+            module.metrics(&mut writer);
+            writer.leave();
+        }
+        Ok(writer.finish())
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.inner.executor
+    }
+
+    pub(crate) fn read_clock(&self) -> Instant {
+        self.inner.clock.now()
+    }
+
+    #[inline]
+    fn state(&self) -> Result<RefMut<'_, State>, Error> {
+        self.inner.state.try_borrow_mut().map_err(|_| Error::Busy)
+    }
+
+    /// Ends the borrow, and then calls the wakers that were collected during it.
+    #[inline]
+    fn release(&self, mut state: RefMut<'_, State>) {
+        if state.core.foreign_wakers.is_empty() {
+            return;
+        }
+        let mut wakers = std::mem::take(&mut state.core.foreign_wakers);
+        drop(state);
+        wakers.drain(..).for_each(std::task::Waker::wake);
+        // The list goes back for its memory, unless a waker has filled another one.
+        if let Ok(mut state) = self.inner.state.try_borrow_mut()
+            && state.core.foreign_wakers.capacity() == 0
+        {
+            state.core.foreign_wakers = wakers;
+        }
+    }
+}
+
+impl std::fmt::Debug for LibOs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LibOs").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! One turn of the library OS.
+
+use super::LibOs;
+use crate::{Error, Instant};
+
+impl LibOs {
+    /// Reads the clock once and lets every module make progress: frames are received, timers run,
+    /// frames are sent. Never blocks, and does a bounded amount of work. Spawned tasks that can go on
+    /// are made ready but not run; see [`Self::turn`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`] from inside a callback.
+    pub fn poll(&self) -> Result<(), Error> {
+        self.poll_now().map(drop)
+    }
+
+    /// [`Self::poll`], and the time it took place at.
+    pub(crate) fn poll_now(&self) -> Result<Instant, Error> {
+        let now = self.inner.clock.now();
+        let mut state = self.state()?;
+        self.inner.now.set(now);
+        if !self.inner.abandoned.borrow().is_empty() {
+            let abandoned = self.inner.abandoned.take();
+            abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
+        }
+        state.poll(now);
+        self.inner.executor.expire_timers(now, |wake| state.core.wake(wake));
+        self.release(state);
+        Ok(now)
+    }
+
+    /// When a module or a timer next has something to do though nothing arrives.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let modules = self.state().ok().and_then(|state| state.next_deadline());
+        earlier(modules, self.inner.executor.next_timer())
+    }
+
+    /// True when a module has something that only a poll gets out, or a task can go on.
+    #[must_use]
+    pub fn needs_poll(&self) -> bool {
+        self.inner.executor.has_runnable() || self.state().is_ok_and(|state| state.needs_poll())
+    }
+}
+
+/// The earlier of two instants that may not be there.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,167 @@
+//! What is borrowed while a call is under way: the tables and the modules.
+
+use std::os::fd::RawFd;
+
+use super::lateness::Lateness;
+use super::options::Options;
+use crate::executor::SharedTasks;
+use crate::metrics::MetricsSink;
+use crate::queues::{Core, ModuleIndex, QueueReference};
+use crate::{Error, Instant, Module, OperationKind, Outcome, QueueDescriptor, Token};
+
+/// Something whose owner was dropped while the state was borrowed.
+#[derive(Debug)]
+pub(crate) enum Abandoned {
+    /// Nobody will ask for the completion.
+    Operation(Token),
+    /// Nobody will use the queue.
+    Queue(QueueReference),
+}
+
+/// The tables and the modules, side by side, so that a module can be called with the tables in hand.
+pub(super) struct State {
+    pub(super) core: Core,
+    pub(super) modules: Vec<Box<dyn Module>>,
+    pub(super) lateness: Lateness,
+    pub(super) polls: u64,
+    /// Polls that completed no operation.
+    pub(super) idle_polls: u64,
+    pub(super) sleeps: u64,
+    /// Waits in a row that were answered without a poll.
+    pub(super) unpolled_waits: u32,
+}
+
+impl State {
+    pub(super) fn new(options: &Options, clock_is_real: bool, tasks: SharedTasks) -> Self {
+        // A virtual clock jumps from event to event: no program is at fault for that.
+        let late_poll = options.late_poll.filter(|_| clock_is_real);
+        Self {
+            core: Core::new(options.max_descriptors, options.max_operations, tasks),
+            modules: Vec::new(),
+            lateness: Lateness::new(late_poll),
+            polls: 0,
+            idle_polls: 0,
+            sleeps: 0,
+            unpolled_waits: 0,
+        }
+    }
+
+    /// Lets every module make progress.
+    pub(super) fn poll(&mut self, now: Instant) {
+        let Self { core, modules, lateness, .. } = self;
+        let has_work = || modules.iter().any(|module| module.has_pending_work());
+        if let Some(warning) = lateness.poll_begins(now, has_work) {
+            log::warn!(
+                "the program kept the core for {} ms while peers were waiting ({} more times not reported)",
+                warning.gap.as_millis(),
+                warning.not_warned,
+            );
+        }
+        let completed = core.operations.completed();
+        for module in modules {
+            module.poll(now, core);
+        }
+        self.polls += 1;
+        self.idle_polls += u64::from(self.core.operations.completed() == completed);
+        self.unpolled_waits = 0;
+    }
+
+    /// True when a module has something that only a poll gets out.
+    #[inline]
+    pub(super) fn needs_poll(&self) -> bool {
+        self.modules.iter().any(|module| module.needs_poll())
+    }
+
+    /// When a module next needs a poll though nothing arrives.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.modules.iter().filter_map(|module| module.next_deadline()).min()
+    }
+
+    /// Appends every module's wake-up descriptors; false when a module has to be polled.
+    pub(super) fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
+        self.modules.iter().all(|module| module.wake_fds(fds))
+    }
+
+    /// The module that serves an open queue, and its handle.
+    #[inline]
+    pub(super) fn serving(
+        &mut self,
+        queue: QueueDescriptor,
+    ) -> Result<(&mut dyn Module, crate::Handle), Error> {
+        let open = self.core.descriptors.get(queue)?;
+        let (module, handle) = (open.module, open.handle);
+        Ok((self.modules[module.0].as_mut(), handle))
+    }
+
+    /// Opens a descriptor for what the first module that can makes.
+    pub(super) fn open(
+        &mut self,
+        make: impl Fn(&mut dyn Module) -> Result<crate::Handle, Error>,
+    ) -> Result<QueueDescriptor, Error> {
+        self.core.descriptors.check_room()?;
+        for (index, module) in self.modules.iter_mut().enumerate() {
+            match make(module.as_mut()) {
+                Err(Error::NotSupported) => {}
+                Err(error) => return Err(error),
+                Ok(handle) => return self.core.descriptors.open(ModuleIndex(index), handle),
+            }
+        }
+        Err(Error::NotSupported)
+    }
+
+    /// Closes a queue without a token for it.
+    pub(super) fn close_quietly(&mut self, now: Instant, queue: QueueDescriptor) -> Result<(), Error> {
+        let (module, handle) = self.core.tear_down(queue)?;
+        self.modules[module.0].close(now, handle);
+        Ok(())
+    }
+
+    /// Gives an operation up together with its completion. A connection that it accepted is closed.
+    pub(super) fn discard(&mut self, now: Instant, token: Token) -> Result<(), Error> {
+        if let Ok((module, handle)) = self.core.server_of(token) {
+            self.modules[module.0].cancel(handle, token);
+            return self.core.forget(token);
+        }
+        let completion = self.core.take(token)?.ok_or(Error::BadToken)?;
+        match completion.outcome {
+            Outcome::Accepted { queue, peer: _ } => self.close_quietly(now, queue),
+            Outcome::Connected
+            | Outcome::Pushed
+            | Outcome::Popped { .. }
+            | Outcome::Closed
+            | Outcome::Failed(_) => Ok(()),
+        }
+    }
+
+    /// Gives up what was dropped at a moment when it could not be.
+    pub(super) fn give_up(&mut self, now: Instant, abandoned: &Abandoned) {
+        // Either may be gone already, for instance with its queue; then there is nothing to do.
+        let _ = match abandoned {
+            Abandoned::Operation(token) => self.discard(now, *token),
+            Abandoned::Queue(reference) => {
+                self.core.resolve(*reference).and_then(|queue| self.close_quietly(now, queue))
+            }
+        };
+    }
+
+    pub(super) fn metrics(&self, sink: &mut dyn MetricsSink) {
+        sink.counter("polls", self.polls);
+        sink.counter("idle_polls", self.idle_polls);
+        sink.counter("sleeps", self.sleeps);
+        sink.counter("late_polls", self.lateness.late_polls);
+        sink.gauge("longest_late_poll_ns", self.lateness.longest_ns);
+        sink.gauge("descriptors_open", self.core.descriptors.open_queues() as u64);
+        sink.gauge("operations_outstanding", self.core.operations.outstanding() as u64);
+        sink.gauge("operations_held", self.core.operations.used() as u64);
+        let counts = &self.core.counts;
+        let groups =
+            [("submitted", counts.submitted), ("completed", counts.completed), ("failed", counts.failed)];
+        for (name, values) in groups {
+            sink.enter(name);
+            for (kind, value) in OperationKind::NAMES.into_iter().zip(values) {
+                sink.counter(kind, value);
+            }
+            sink.leave();
+        }
+    }
+}

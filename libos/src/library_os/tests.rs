@@ -1,0 +1,6 @@
+//! Queues and tokens, shown on in-memory queues and on a module that completes what the test says.
+
+mod misuse;
+mod queues;
+mod support;
+mod waiting;

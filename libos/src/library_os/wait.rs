@@ -1,0 +1,156 @@
+//! Waiting for completions.
+
+use std::time::Duration;
+
+use super::{Idling, LibOs};
+use crate::queues::Core;
+use crate::{Completion, Error, Token};
+
+/// A wait whose completion is already there returns without a poll, but so many times in a row at most:
+/// a program that never runs dry must not keep packets and timers waiting.
+const MAX_UNPOLLED_WAITS: u32 = 16;
+
+/// Waits. Each polls until it has what it waits for or `timeout` is over; `None` waits as long as it takes, and
+/// `Some(Duration::ZERO)` polls once. After [`Error::TimedOut`] the tokens are as outstanding
+/// as before. The timeout counts from the wait's first poll and is looked at once a poll.
+///
+/// With a clock that does not run by itself, a wait that can make no progress ends with
+/// [`Error::TimedOut`] as well; see [`LibOsBuilder::on_idle`](super::LibOsBuilder::on_idle).
+///
+/// All of them fail with [`Error::Busy`] from inside a module's callback.
+impl LibOs {
+    /// Waits for one token.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
+    /// was taken, or for which a future waits.
+    pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
+        self.wait_until(timeout, |core| match core.operations.completed_at(token)? {
+            Some(_) => core.take(token),
+            None => Ok(None),
+        })
+    }
+
+    /// Waits for any of the tokens: the one that completed first, and its place among them.
+    ///
+    /// O(tokens) for each poll that completed something; [`Self::wait_next`] is O(1).
+    ///
+    /// # Errors
+    /// As [`Self::wait`]; [`Error::InvalidArgument`] for no tokens at all.
+    pub fn wait_any(
+        &self,
+        tokens: &[Token],
+        timeout: Option<Duration>,
+    ) -> Result<(usize, Completion), Error> {
+        if tokens.is_empty() {
+            return Err(Error::InvalidArgument);
+        }
+        self.wait_until(timeout, |core| {
+            // The earliest, not the first in the list: else a busy queue at the front starves the rest.
+            let mut earliest = None;
+            for (place, token) in tokens.iter().enumerate() {
+                if let Some(completed_at) = core.operations.completed_at(*token)?
+                    && earliest.is_none_or(|(earliest, _)| completed_at < earliest)
+                {
+                    earliest = Some((completed_at, place));
+                }
+            }
+            let Some((_, place)) = earliest else { return Ok(None) };
+            Ok(core.take(tokens[place])?.map(|completion| (place, completion)))
+        })
+    }
+
+    /// Waits for all of the tokens; completions are in the tokens' order. When it fails, none is taken.
+    ///
+    /// # Errors
+    /// As [`Self::wait`]; [`Error::InvalidArgument`] for a token that is there twice.
+    pub fn wait_all(&self, tokens: &[Token], timeout: Option<Duration>) -> Result<Vec<Completion>, Error> {
+        let mut sorted: Vec<u64> = tokens.iter().map(|token| token.raw()).collect();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::InvalidArgument);
+        }
+        self.wait_until(timeout, |core| {
+            let mut done = true;
+            for token in tokens {
+                done &= core.operations.completed_at(*token)?.is_some();
+            }
+            if !done {
+                return Ok(None);
+            }
+            let mut completions = Vec::with_capacity(tokens.len());
+            for token in tokens {
+                completions.extend(core.take(*token)?);
+            }
+            Ok(Some(completions))
+        })
+    }
+
+    /// Waits for the next completions of any tokens for which no future waits, in the order in which they
+    /// completed. Appends one at least and `max` at most, and returns how many. O(appended), however
+    /// many operations are outstanding.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding;
+    /// [`Error::InvalidArgument`] when `max` is 0.
+    pub fn wait_next(
+        &self,
+        completions: &mut Vec<Completion>,
+        max: usize,
+        timeout: Option<Duration>,
+    ) -> Result<usize, Error> {
+        if max == 0 {
+            return Err(Error::InvalidArgument);
+        }
+        self.wait_until(timeout, |core| {
+            if core.operations.unclaimed() == 0 {
+                return Err(Error::WouldBlock);
+            }
+            let before = completions.len();
+            completions.extend(std::iter::from_fn(|| core.take_ready()).take(max));
+            let appended = completions.len() - before;
+            Ok((appended > 0).then_some(appended))
+        })
+    }
+
+    /// Polls until `check` returns something. It is asked again whenever an operation completed.
+    fn wait_until<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut check: impl FnMut(&mut Core) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        {
+            let mut state = self.state()?;
+            if state.unpolled_waits < MAX_UNPOLLED_WAITS
+                && !state.needs_poll()
+                && let Some(result) = check(&mut state.core)?
+            {
+                state.unpolled_waits += 1;
+                return Ok(result);
+            }
+        }
+        let mut deadline = None;
+        let mut idling = Idling::default();
+        let mut checked_at = None;
+        loop {
+            let now = self.poll_now()?;
+            let mut state = self.state()?;
+            let completed = state.core.operations.completed();
+            if checked_at != Some(completed)
+                && let Some(result) = check(&mut state.core)?
+            {
+                return Ok(result);
+            }
+            checked_at = Some(completed);
+            drop(state);
+            let deadline = *deadline.get_or_insert_with(|| timeout.map(|timeout| now + timeout));
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(Error::TimedOut);
+            }
+            if self.idle(&mut idling, now, completed, deadline)? {
+                // Foreign code ran and may have taken completions away.
+                checked_at = None;
+            }
+        }
+    }
+}
