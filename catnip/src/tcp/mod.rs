@@ -5,4 +5,6 @@ pub mod isn;
 pub mod options;
 pub mod rtt;
 pub mod segment;
+pub mod send_queue;
 pub mod sequence;
+pub mod window;

@@ -1,0 +1,269 @@
+//! Bytes that the program gave and the peer has not acknowledged, by reference.
+
+use std::collections::VecDeque;
+
+use libos::Buffer;
+
+use crate::network::PieceList;
+
+/// A buffer and where in the stream it begins.
+#[derive(Debug)]
+struct Chunk {
+    start: u64,
+    data: Buffer,
+}
+
+/// The send queue of one connection. Offsets count from its first byte, the oldest unacknowledged.
+///
+/// Sending in sequence costs O(1) a segment wherever in the queue it goes on; any other place is found
+/// in O(log chunks). How much may be queued is the caller's limit.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    /// Adjacent and not empty.
+    chunks: VecDeque<Chunk>,
+    /// The stream positions of the first byte and behind the last one.
+    start: u64,
+    end: u64,
+    /// The chunk that was asked for last.
+    cursor: usize,
+}
+
+impl SendQueue {
+    /// An empty queue, which holds no memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes in the queue.
+    #[inline]
+    #[must_use]
+    pub const fn len_bytes(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Number of buffers in the queue.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Appends a buffer.
+    pub fn push(&mut self, data: Buffer) {
+        if data.is_empty() {
+            return;
+        }
+        let start = self.end;
+        self.end += data.len() as u64;
+        self.chunks.push_back(Chunk { start, data });
+    }
+
+    /// Lets go of the first `bytes` bytes, all when there are fewer.
+    pub fn acknowledge(&mut self, bytes: usize) {
+        self.start += bytes.min(self.len_bytes()) as u64;
+        while let Some(front) = self.chunks.front_mut() {
+            let acknowledged = (self.start - front.start) as usize;
+            if acknowledged < front.data.len() {
+                front.data.advance(acknowledged);
+                front.start = self.start;
+                break;
+            }
+            self.chunks.pop_front();
+            self.cursor = self.cursor.saturating_sub(1);
+        }
+    }
+
+    /// Appends views of the bytes `offset..offset + len` to `pieces`, as many as are queued and as
+    /// `pieces` has room for. Returns how many bytes that is.
+    pub fn gather(&mut self, offset: usize, len: usize, pieces: &mut PieceList) -> usize {
+        let Some((mut index, mut skip)) = self.locate(offset) else {
+            return 0;
+        };
+        let mut gathered = 0;
+        while gathered < len && !pieces.is_full() {
+            let Some(chunk) = self.chunks.get(index) else {
+                break;
+            };
+            let mut piece = chunk.data.clone();
+            piece.advance(skip);
+            piece.truncate(len - gathered);
+            gathered += piece.len();
+            pieces.push(piece);
+            self.cursor = index;
+            index += 1;
+            skip = 0;
+        }
+        gathered
+    }
+
+    /// The buffer that is exactly the bytes `offset..offset + len`, if one is.
+    pub fn whole_chunk_at(&mut self, offset: usize, len: usize) -> Option<&mut Buffer> {
+        let (index, skip) = self.locate(offset)?;
+        let chunk = self.chunks.get_mut(index)?;
+        (skip == 0 && chunk.data.len() == len).then_some(&mut chunk.data)
+    }
+
+    /// The chunk that a byte is in, and how far in; `None` behind the end.
+    #[inline]
+    fn locate(&mut self, offset: usize) -> Option<(usize, usize)> {
+        let position = self.start + offset as u64;
+        if position >= self.end {
+            return None;
+        }
+        // Mostly it is the same chunk as before or the next.
+        for index in [self.cursor, self.cursor + 1] {
+            if let Some(skip) = self.offset_within(index, position) {
+                self.cursor = index;
+                return Some((index, skip));
+            }
+        }
+        let index = self.chunks.partition_point(|chunk| chunk.start <= position).checked_sub(1)?;
+        self.cursor = index;
+        Some((index, self.offset_within(index, position)?))
+    }
+
+    #[inline]
+    fn offset_within(&self, index: usize, position: u64) -> Option<usize> {
+        let chunk = self.chunks.get(index)?;
+        let skip = usize::try_from(position.checked_sub(chunk.start)?).ok()?;
+        (skip < chunk.data.len()).then_some(skip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libos::Arena;
+    use libos::memory::ArenaConfig;
+    use proptest::prelude::*;
+
+    fn arena() -> Arena {
+        Arena::new(&ArenaConfig { region_bytes: 1 << 20, hugepages: false }).unwrap()
+    }
+
+    fn buffer(arena: &Arena, bytes: &[u8]) -> Buffer {
+        arena.copy_from(bytes).unwrap().freeze()
+    }
+
+    fn queue(arena: &Arena, chunks: &[&[u8]]) -> SendQueue {
+        let mut queue = SendQueue::new();
+        chunks.iter().for_each(|bytes| queue.push(buffer(arena, bytes)));
+        queue
+    }
+
+    fn gathered(queue: &mut SendQueue, offset: usize, len: usize) -> Vec<u8> {
+        let mut pieces = PieceList::new();
+        let count = queue.gather(offset, len, &mut pieces);
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        assert_eq!(bytes.len(), count);
+        bytes
+    }
+
+    #[test]
+    fn bytes_are_gathered_across_buffers() {
+        let arena = arena();
+        let mut queue = queue(&arena, &[b"abc", b"", b"d", b"efgh"]);
+        assert_eq!((queue.len_bytes(), queue.chunks()), (8, 3));
+        for (offset, len, expected) in [
+            (0, 8, &b"abcdefgh"[..]),
+            (2, 3, b"cde"),
+            (7, 9, b"h"),
+            (8, 1, b""),
+            (900, 1, b""),
+            (1, 0, b""),
+            (0, 2, b"ab"),
+        ] {
+            assert_eq!(gathered(&mut queue, offset, len), expected, "{offset}+{len}");
+        }
+    }
+
+    #[test]
+    fn acknowledged_buffers_are_given_back_and_a_half_one_is_kept() {
+        let arena = arena();
+        let mut queue = queue(&arena, &[b"abc", b"def"]);
+        assert_eq!(arena.stats().live_buffers, 2);
+        queue.acknowledge(4);
+        assert_eq!(arena.stats().live_buffers, 1);
+        assert_eq!(gathered(&mut queue, 0, 9), b"ef");
+        queue.acknowledge(900);
+        assert_eq!((queue.len_bytes(), queue.chunks(), arena.stats().live_buffers), (0, 0, 0));
+        queue.push(buffer(&arena, b"next"));
+        assert_eq!(gathered(&mut queue, 0, 9), b"next");
+    }
+
+    #[test]
+    fn a_full_piece_list_ends_gathering() {
+        let arena = arena();
+        let chunks: Vec<&[u8]> = vec![b"xy"; 40];
+        let mut queue = queue(&arena, &chunks);
+        let mut pieces = PieceList::new();
+        let capacity = pieces.capacity();
+        assert_eq!(queue.gather(1, 79, &mut pieces), capacity * 2 - 1);
+        assert_eq!(queue.gather(0, 1, &mut pieces), 0);
+    }
+
+    #[test]
+    fn a_whole_buffer_is_found_only_when_the_range_is_exactly_it() {
+        let arena = arena();
+        let mut queue = queue(&arena, &[b"abc", b"def"]);
+        assert_eq!(queue.whole_chunk_at(3, 3).map(|chunk| chunk.to_vec()), Some(b"def".to_vec()));
+        assert_eq!(queue.whole_chunk_at(0, 3).map(|chunk| chunk.to_vec()), Some(b"abc".to_vec()));
+        for (offset, len) in [(0, 2), (1, 2), (0, 4), (2, 2), (6, 0), (6, 1)] {
+            assert!(queue.whole_chunk_at(offset, len).is_none(), "{offset}+{len}");
+        }
+        queue.acknowledge(1);
+        assert_eq!(queue.whole_chunk_at(0, 2).map(|chunk| chunk.to_vec()), Some(b"bc".to_vec()));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(usize),
+        Acknowledge(usize),
+        Gather(usize, usize),
+        Whole(usize, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_usize..6).prop_map(Step::Push),
+            (0_usize..12).prop_map(Step::Acknowledge),
+            (0_usize..40, 0_usize..12).prop_map(|(offset, len)| Step::Gather(offset, len)),
+            (0_usize..40, 0_usize..6).prop_map(|(offset, len)| Step::Whole(offset, len)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_row_of_bytes(steps in prop::collection::vec(step(), 1..120)) {
+            let arena = arena();
+            let mut queue = SendQueue::new();
+            let mut model: VecDeque<u8> = VecDeque::new();
+            let mut next = 0_u8;
+            for step in steps {
+                match step {
+                    Step::Push(len) => {
+                        let bytes: Vec<u8> = (0..len).map(|_| { next = next.wrapping_add(1); next }).collect();
+                        queue.push(buffer(&arena, &bytes));
+                        model.extend(bytes);
+                    }
+                    Step::Acknowledge(bytes) => {
+                        queue.acknowledge(bytes);
+                        model.drain(..bytes.min(model.len()));
+                    }
+                    Step::Gather(offset, len) => {
+                        let expected: Vec<u8> = model.iter().skip(offset).take(len).copied().collect();
+                        prop_assert_eq!(gathered(&mut queue, offset, len), expected);
+                    }
+                    Step::Whole(offset, len) => {
+                        if let Some(chunk) = queue.whole_chunk_at(offset, len) {
+                            let expected: Vec<u8> = model.iter().skip(offset).take(len).copied().collect();
+                            prop_assert_eq!(chunk.to_vec(), expected);
+                        }
+                    }
+                }
+                prop_assert_eq!(queue.len_bytes(), model.len());
+                prop_assert_eq!(arena.stats().live_buffers, queue.chunks());
+            }
+        }
+    }
+}
