@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use libos::SetupError;
 
+use super::mac::{Mac, is_station, stable_mac};
+
 /// Longest name of a network interface, in bytes (`IFNAMSIZ` less the closing zero).
 pub const MAX_NAME_BYTES: usize = 15;
 /// Smallest MTU: what every IPv4 host must take (RFC 791, section 3.2). IPv6 needs 1280.
@@ -25,9 +27,9 @@ pub struct HostAddress {
 }
 
 impl FromStr for HostAddress {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         let parse = || {
             let (address, prefix) = text.split_once('/')?;
             let address: IpAddr = address.parse().ok()?;
@@ -35,8 +37,12 @@ impl FromStr for HostAddress {
             let most = if address.is_ipv4() { 32 } else { 128 };
             (prefix_bits <= most).then_some(Self { address, prefix_bits })
         };
-        parse().ok_or_else(|| "an address with its prefix length, such as 10.1.0.1/24 or fd00::1/64".into())
+        parse().ok_or(Self::RULE)
     }
+}
+
+impl HostAddress {
+    pub(super) const RULE: &str = "addresses with their prefix lengths, such as 10.1.0.1/24 or fd00::1/64";
 }
 
 impl fmt::Display for HostAddress {
@@ -121,12 +127,7 @@ impl TapConfig {
             || format!("1 to {MAX_QUEUES}"),
         )?;
         let mac = self.hardware_address();
-        check(
-            mac[0] & 1 == 0 && mac != [0; 6],
-            "tap.mac",
-            || format_mac(mac),
-            || "an address of one station: not a group's (odd first byte) and not all zeros".into(),
-        )
+        check(is_station(mac), "tap.mac", || Mac(mac).to_string(), || Mac::RULE.into())
     }
 }
 
@@ -142,29 +143,15 @@ fn check(
     Err(SetupError::Config { source: "builder".into(), key: key.into(), value: value(), allowed: allowed() })
 }
 
+/// What [`is_interface_name`] takes, in words.
+pub(super) const NAME_RULE: &str = "1 to 15 visible ASCII characters without / : %, and not . or ..";
+
 /// What the kernel takes as a name, less `%`, which it would replace by a number.
-fn is_interface_name(name: &str) -> bool {
+pub(super) fn is_interface_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
         && name != "."
         && name != ".."
         && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
-}
-
-/// A locally administered Ethernet address made from an interface's name. Two devices of one machine
-/// have different names and so different addresses; devices that are bridged to other machines where
-/// the same name is in use should be given addresses instead.
-#[must_use]
-pub fn stable_mac(name: &str) -> [u8; 6] {
-    // FNV-1a, 64 bits: short, well spread, and the same on every machine.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let [_, _, _, a, b, c, d, e] = hash.to_be_bytes();
-    [0x02, a, b, c, d, e]
-}
-
-pub(crate) fn format_mac([a, b, c, d, e, f]: [u8; 6]) -> String {
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 #[cfg(test)]
@@ -198,13 +185,6 @@ mod tests {
         }
         assert_eq!(good().validate(), Ok(()));
         assert_eq!(TapConfig { name: "fifteen-bytes-x".into(), ..good() }.validate(), Ok(()));
-    }
-
-    #[test]
-    fn an_address_derived_from_a_name_is_stable_local_and_its_own() {
-        assert_eq!(stable_mac("catnip0"), stable_mac("catnip0"));
-        assert_ne!(stable_mac("catnip0"), stable_mac("catnip1"));
-        assert_eq!(stable_mac("catnip0")[0] & 3, 2, "locally administered, one station");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use libos::SetupError;
 
-use super::config::{TapConfig, format_mac};
+use super::config::TapConfig;
+use super::mac::Mac;
 use super::virtio_header::HEADER_BYTES;
 use crate::netlink::{Link, Netlink};
 use crate::system;
@@ -169,7 +170,7 @@ pub(super) fn check_addresses_differ(config: &TapConfig, link: Link) -> Result<(
     Err(SetupError::Config {
         source: "builder".into(),
         key: "tap.mac".into(),
-        value: format_mac(ours),
+        value: Mac(ours).to_string(),
         allowed: format!("another address than the kernel's end of {} has", config.name),
     })
 }

@@ -10,13 +10,16 @@
 mod config;
 mod counters;
 mod device;
+mod mac;
 mod receive_buffers;
 mod runtime;
+mod section;
 #[cfg(test)]
 mod tests;
 mod virtio_header;
 
-pub use config::{HostAddress, MAX_MTU, MAX_NAME_BYTES, MAX_QUEUES, MIN_MTU, TapConfig, stable_mac};
+pub use config::{HostAddress, MAX_MTU, MAX_NAME_BYTES, MAX_QUEUES, MIN_MTU, TapConfig};
 pub use counters::TapCounters;
 pub use device::TapQueue;
+pub use mac::stable_mac;
 pub use runtime::Tap;
