@@ -1,5 +1,6 @@
 //! The transmission control protocol (RFC 9293), one concern a file.
 
+pub mod congestion;
 pub mod demux;
 pub mod isn;
 pub mod options;

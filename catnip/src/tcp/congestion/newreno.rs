@@ -1,0 +1,302 @@
+//! NewReno: slow start and congestion avoidance (RFC 5681) with the recovery of RFC 6582, an initial
+//! window of ten segments (RFC 6928) and bytes rather than acknowledgments counted (RFC 3465).
+//!
+//! The inflation of the window during recovery belongs to whoever counts duplicates, not to this.
+
+use libos::Instant;
+
+use super::{AckEvent, CongestionControl, LossEvent};
+
+/// Most segments that one acknowledgment adds in slow start (RFC 3465 §2.2: L = 2).
+const SLOW_START_LIMIT_SEGMENTS: u32 = 2;
+
+/// Largest window: as large as a peer's can be (RFC 7323 §2.3).
+const MAX_CWND_BYTES: u32 = 1 << 30;
+
+/// Segment size before the handshake tells (RFC 9293 §3.7.1).
+const DEFAULT_MSS_BYTES: u32 = 536;
+
+/// NewReno's variables.
+#[derive(Debug, Clone)]
+pub struct NewReno {
+    cwnd_bytes: u32,
+    ssthresh_bytes: u32,
+    mss_bytes: u32,
+    /// Bytes acknowledged since the window last grew in congestion avoidance.
+    acked_bytes: u32,
+    /// Slow start follows a timeout: then L = 1 (RFC 3465 §2.3).
+    after_timeout: bool,
+}
+
+impl NewReno {
+    /// The state of a connection whose handshake is not over.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            cwnd_bytes: initial_window(DEFAULT_MSS_BYTES),
+            ssthresh_bytes: u32::MAX,
+            mss_bytes: DEFAULT_MSS_BYTES,
+            acked_bytes: 0,
+            after_timeout: false,
+        }
+    }
+
+    /// RFC 5681 §3.1, equation 4: half of what is in flight, at least two segments.
+    fn halved(&self, bytes_in_flight: u32) -> u32 {
+        (bytes_in_flight / 2).max(self.mss_bytes.saturating_mul(2)).min(MAX_CWND_BYTES)
+    }
+
+    fn grow(&mut self, bytes: u32) {
+        self.cwnd_bytes = self.cwnd_bytes.saturating_add(bytes).min(MAX_CWND_BYTES);
+    }
+}
+
+impl Default for NewReno {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// RFC 6928 §2: min(10 * MSS, max(2 * MSS, 14600)).
+const fn initial_window(mss_bytes: u32) -> u32 {
+    let two = mss_bytes.saturating_mul(2);
+    let ten = mss_bytes.saturating_mul(10);
+    let floor = if two > 14_600 { two } else { 14_600 };
+    if ten < floor { ten } else { floor }
+}
+
+impl CongestionControl for NewReno {
+    fn name(&self) -> &'static str {
+        "newreno"
+    }
+
+    fn on_established(&mut self, mss_bytes: u32, _now: Instant) {
+        self.mss_bytes = mss_bytes.max(1);
+        // After a lost SYN the connection starts with one segment (RFC 5681 §3.1), but the loss of a SYN
+        // says nothing about a threshold.
+        self.ssthresh_bytes = u32::MAX;
+        self.cwnd_bytes = if self.after_timeout { self.mss_bytes } else { initial_window(self.mss_bytes) };
+    }
+
+    fn on_mss_change(&mut self, mss_bytes: u32) {
+        self.mss_bytes = mss_bytes.max(1);
+        self.cwnd_bytes = self.cwnd_bytes.max(self.mss_bytes);
+    }
+
+    #[inline]
+    fn on_ack(&mut self, event: &AckEvent) {
+        // A window that was not used says nothing about the path (RFC 7661 §4.1, RFC 9293 §3.8.2); in
+        // recovery it stays where the loss put it (RFC 6582 §3.2, step 3).
+        if event.app_limited || event.in_recovery {
+            return;
+        }
+        if self.cwnd_bytes < self.ssthresh_bytes {
+            let limit_segments = if self.after_timeout { 1 } else { SLOW_START_LIMIT_SEGMENTS };
+            self.grow(event.bytes_acked.min(self.mss_bytes.saturating_mul(limit_segments)));
+            return;
+        }
+        // Congestion avoidance: a segment for every window acknowledged (RFC 5681 §3.1, RFC 3465 §2.1).
+        self.after_timeout = false;
+        self.acked_bytes = self.acked_bytes.saturating_add(event.bytes_acked);
+        if self.acked_bytes >= self.cwnd_bytes {
+            self.acked_bytes -= self.cwnd_bytes;
+            self.grow(self.mss_bytes);
+        }
+    }
+
+    fn on_loss(&mut self, event: &LossEvent) {
+        // RFC 6582 §3.2, step 2, less the three segments of inflation.
+        self.ssthresh_bytes = self.halved(event.bytes_in_flight);
+        self.cwnd_bytes = self.ssthresh_bytes;
+        self.acked_bytes = 0;
+    }
+
+    fn on_recovery_exit(&mut self, bytes_in_flight: u32, _now: Instant) {
+        // RFC 6582 §3.2, step 3, full acknowledgment, option 1: no burst into a path that ran empty.
+        let refilled = bytes_in_flight.max(self.mss_bytes).saturating_add(self.mss_bytes);
+        self.cwnd_bytes = self.ssthresh_bytes.min(refilled);
+        self.acked_bytes = 0;
+    }
+
+    fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, _now: Instant) {
+        // RFC 5681 §3.1: the threshold stays when the same segment times out again, and the window is
+        // the loss window of one segment.
+        if first {
+            self.ssthresh_bytes = self.halved(bytes_in_flight);
+        }
+        self.cwnd_bytes = self.mss_bytes;
+        self.acked_bytes = 0;
+        self.after_timeout = true;
+    }
+
+    fn on_idle(&mut self, _now: Instant) {
+        // RFC 5681 §4.1: the restart window, min(IW, cwnd).
+        self.cwnd_bytes = self.cwnd_bytes.min(initial_window(self.mss_bytes));
+        self.acked_bytes = 0;
+    }
+
+    #[inline]
+    fn cwnd_bytes(&self) -> u32 {
+        self.cwnd_bytes
+    }
+
+    fn ssthresh_bytes(&self) -> u32 {
+        self.ssthresh_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LossKind;
+    use super::*;
+    use proptest::prelude::*;
+
+    const MSS: u32 = 1_000;
+    const NOW: Instant = Instant::ZERO;
+
+    fn established(mss_bytes: u32) -> NewReno {
+        let mut reno = NewReno::new();
+        reno.on_established(mss_bytes, NOW);
+        reno
+    }
+
+    fn ack(reno: &mut NewReno, bytes_acked: u32) {
+        reno.on_ack(&AckEvent {
+            now: NOW,
+            bytes_acked,
+            bytes_in_flight: reno.cwnd_bytes(),
+            rtt_ns: None,
+            app_limited: false,
+            in_recovery: false,
+        });
+    }
+
+    fn loss(bytes_in_flight: u32) -> LossEvent {
+        LossEvent { now: NOW, bytes_in_flight, kind: LossKind::FastRetransmit }
+    }
+
+    #[test]
+    fn the_initial_window_is_that_of_rfc_6928() {
+        for (mss_bytes, cwnd_bytes) in [(536, 5_360), (1_460, 14_600), (2_000, 14_600), (8_960, 17_920)] {
+            let reno = established(mss_bytes);
+            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (cwnd_bytes, u32::MAX), "{mss_bytes}");
+        }
+    }
+
+    #[test]
+    fn slow_start_adds_what_was_acknowledged_up_to_two_segments() {
+        for (acked, growth) in [(1, 1), (MSS, MSS), (2 * MSS, 2 * MSS), (40 * MSS, 2 * MSS)] {
+            let mut reno = established(MSS);
+            ack(&mut reno, acked);
+            assert_eq!(reno.cwnd_bytes(), 10 * MSS + growth, "{acked}");
+        }
+    }
+
+    #[test]
+    fn congestion_avoidance_adds_one_segment_a_window() {
+        let mut reno = established(MSS);
+        reno.on_loss(&loss(20 * MSS));
+        for _ in 0..9 {
+            ack(&mut reno, MSS);
+            assert_eq!(reno.cwnd_bytes(), 10 * MSS);
+        }
+        ack(&mut reno, MSS);
+        assert_eq!(reno.cwnd_bytes(), 11 * MSS);
+        // Eleven more, of which the first counts on from nothing left over.
+        (0..10).for_each(|_| ack(&mut reno, MSS));
+        assert_eq!(reno.cwnd_bytes(), 11 * MSS);
+        ack(&mut reno, MSS);
+        assert_eq!(reno.cwnd_bytes(), 12 * MSS);
+    }
+
+    #[test]
+    fn a_loss_halves_the_flight_but_leaves_two_segments() {
+        for (in_flight, expected) in [(20 * MSS, 10 * MSS), (5 * MSS, 2 * MSS + 500), (MSS, 2 * MSS)] {
+            let mut reno = established(MSS);
+            reno.on_loss(&loss(in_flight));
+            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (expected, expected), "{in_flight}");
+        }
+    }
+
+    #[test]
+    fn leaving_recovery_does_not_burst() {
+        for (in_flight, cwnd) in [(0, 2 * MSS), (4 * MSS, 5 * MSS), (30 * MSS, 10 * MSS)] {
+            let mut reno = established(MSS);
+            reno.on_loss(&loss(20 * MSS));
+            reno.on_recovery_exit(in_flight, NOW);
+            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (cwnd, 10 * MSS), "{in_flight}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_starts_again_with_one_segment_and_halves_once() {
+        let mut reno = established(MSS);
+        reno.on_timeout(20 * MSS, true, NOW);
+        assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (MSS, 10 * MSS));
+        reno.on_timeout(MSS, false, NOW);
+        assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (MSS, 10 * MSS));
+        // Slow start after a timeout: one segment an acknowledgment, up to the threshold.
+        ack(&mut reno, 5 * MSS);
+        assert_eq!(reno.cwnd_bytes(), 2 * MSS);
+        (0..8).for_each(|_| ack(&mut reno, MSS));
+        assert_eq!(reno.cwnd_bytes(), 10 * MSS);
+        ack(&mut reno, MSS);
+        assert_eq!(reno.cwnd_bytes(), 10 * MSS);
+    }
+
+    #[test]
+    fn a_window_that_is_not_used_or_in_recovery_does_not_grow() {
+        for (app_limited, in_recovery) in [(true, false), (false, true)] {
+            let mut reno = established(MSS);
+            reno.on_ack(&AckEvent {
+                now: NOW,
+                bytes_acked: MSS,
+                bytes_in_flight: MSS,
+                rtt_ns: None,
+                app_limited,
+                in_recovery,
+            });
+            assert_eq!(reno.cwnd_bytes(), 10 * MSS);
+        }
+    }
+
+    #[test]
+    fn after_idling_the_window_is_at_most_the_initial_one() {
+        let mut reno = established(MSS);
+        (0..20).for_each(|_| ack(&mut reno, MSS));
+        reno.on_idle(NOW);
+        assert_eq!(reno.cwnd_bytes(), 10 * MSS);
+        reno.on_timeout(MSS, true, NOW);
+        reno.on_idle(NOW);
+        assert_eq!(reno.cwnd_bytes(), MSS);
+    }
+
+    #[test]
+    fn a_lost_syn_leaves_one_segment_to_start_with() {
+        let mut reno = NewReno::new();
+        reno.on_timeout(1, true, NOW);
+        reno.on_established(MSS, NOW);
+        assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (MSS, u32::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_never_falls_below_a_segment_nor_leaves_its_bound(
+            mss in 1_u32..10_000,
+            events in prop::collection::vec((0..6, any::<u32>()), 0..200),
+        ) {
+            let mut reno = established(mss);
+            for (event, bytes) in events {
+                match event {
+                    0 | 1 => ack(&mut reno, bytes),
+                    2 => reno.on_loss(&loss(bytes)),
+                    3 => reno.on_recovery_exit(bytes, NOW),
+                    4 => reno.on_timeout(bytes, bytes % 2 == 0, NOW),
+                    _ => reno.on_idle(NOW),
+                }
+                prop_assert!((mss..=1 << 30).contains(&reno.cwnd_bytes()), "{:?}", reno);
+                prop_assert!(reno.ssthresh_bytes() >= 2 * mss);
+            }
+        }
+    }
+}
