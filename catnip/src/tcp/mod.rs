@@ -4,6 +4,8 @@ pub mod congestion;
 pub mod demux;
 pub mod isn;
 pub mod options;
+pub mod reassembly;
+pub mod receive_queue;
 pub mod rtt;
 pub mod segment;
 pub mod send_queue;

@@ -114,7 +114,7 @@ impl CongestionControl for NewReno {
     fn on_recovery_exit(&mut self, bytes_in_flight: u32, _now: Instant) {
         // RFC 6582 §3.2, step 3, full acknowledgment, option 1: no burst into a path that ran empty.
         let refilled = bytes_in_flight.max(self.mss_bytes).saturating_add(self.mss_bytes);
-        self.cwnd_bytes = self.ssthresh_bytes.min(refilled);
+        self.cwnd_bytes = self.ssthresh_bytes.min(refilled).min(MAX_CWND_BYTES);
         self.acked_bytes = 0;
     }
 
