@@ -1,19 +1,21 @@
 //! Scatter-gather arrays: what is pushed and popped.
 
+use std::collections::VecDeque;
+
 use crate::Buffer;
 
 /// A list of buffers that is sent or received as one. One buffer costs no allocation.
 #[derive(Debug, Clone, Default)]
 pub struct ScatterGather {
     first: Option<Buffer>,
-    rest: Vec<Buffer>,
+    rest: VecDeque<Buffer>,
 }
 
 impl ScatterGather {
     /// An array of no segments.
     #[must_use]
     pub const fn new() -> Self {
-        Self { first: None, rest: Vec::new() }
+        Self { first: None, rest: VecDeque::new() }
     }
 
     /// Appends a segment. Empty buffers are left out.
@@ -24,7 +26,7 @@ impl ScatterGather {
         if self.first.is_none() {
             self.first = Some(buffer);
         } else {
-            self.rest.push(buffer);
+            self.rest.push_back(buffer);
         }
     }
 
@@ -51,13 +53,21 @@ impl ScatterGather {
         self.first.iter().chain(self.rest.iter())
     }
 
-    /// Takes the first segment out. O(segments) when there are several.
+    /// Takes the first segment out.
     pub fn pop_front(&mut self) -> Option<Buffer> {
         let front = self.first.take()?;
-        if !self.rest.is_empty() {
-            self.first = Some(self.rest.remove(0));
-        }
+        self.first = self.rest.pop_front();
         Some(front)
+    }
+
+    /// Puts a segment in front of all others. An empty buffer is left out.
+    pub fn push_front(&mut self, buffer: Buffer) {
+        if buffer.is_empty() {
+            return;
+        }
+        if let Some(second) = self.first.replace(buffer) {
+            self.rest.push_front(second);
+        }
     }
 
     /// Takes the only segment out, if there is exactly one.
@@ -100,7 +110,7 @@ impl FromIterator<Buffer> for ScatterGather {
 
 impl IntoIterator for ScatterGather {
     type Item = Buffer;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<Buffer>, std::vec::IntoIter<Buffer>>;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Buffer>, std::collections::vec_deque::IntoIter<Buffer>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.first.into_iter().chain(self.rest)

@@ -1,0 +1,53 @@
+# Every target does its own set-up: `setup` names what is missing, and installs it when run as root.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PREFIX ?= /usr/local
+SEEDS ?=
+SEED ?=
+
+.PHONY: help setup build test test-rust test-sanitizers sim soak demo bench bench-gate install doc lint clean
+
+help: ## Shows this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
+
+setup: ## Checks the machine for what the other targets need.
+	@. tools/setup.sh; need cc gcc; need c++ g++; need pkg-config pkg-config; need valgrind valgrind; \
+	need ip iproute2; need unshare util-linux; need make make; need cmake cmake; need_rust; needs_met
+
+build: setup ## Builds everything, optimised.
+	cargo build --workspace --release
+
+test: setup ## Runs all tests.
+	cargo build -p catnip-capi
+	cargo test --workspace
+	tests/sanitizers.sh address
+	tests/sanitizers.sh thread
+
+sim: ## Simulator: SEEDS=n runs n seeds, SEED=s replays one.
+	SEEDS='$(SEEDS)' SEED='$(SEED)' cargo test --profile sim --test sim -- seeds --nocapture
+
+soak: ## Simulator for hours: many seeds.
+	$(MAKE) sim SEEDS=10000
+
+demo: setup ## The C echo server on a TAP device against the kernel's own sockets.
+	tools/demo.sh
+
+bench: setup ## Side-by-side benchmarks; prints a table and writes target/bench.json.
+	tools/bench.sh
+
+bench-gate: setup ## Checks the instruction counts against their limits.
+	tools/bench.sh --gate
+
+install: ## Installs library, headers, pkg-config and CMake files under PREFIX.
+	tools/install.sh '$(PREFIX)'
+
+doc: ## Builds the API documentation.
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+lint: ## Format and clippy, as the gate runs them.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean: ## Removes what was built.
+	cargo clean
