@@ -1,27 +1,10 @@
 //! Exhaustion, fragmentation, accounting, and how long an arena lives.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::{Arena, ArenaConfig, Buffer, BufferMut, Region};
-use super::{arena, holdings, pattern};
-
-/// An arena on a region that raises a flag when it is given back.
-fn watched_arena(len: usize) -> (Arena, Arc<AtomicBool>) {
-    let region = Region::map(len, false).unwrap();
-    let (base, len) = (region.base(), region.len());
-    let released = Arc::new(AtomicBool::new(false));
-    let flag = released.clone();
-    // SAFETY: the hook owns the mapping, nobody else knows it.
-    let region = unsafe {
-        Region::from_foreign(base, len, move || {
-            drop(region);
-            flag.store(true, Ordering::SeqCst);
-        })
-    };
-    (Arena::with_region(region).unwrap(), released)
-}
+use super::{arena, holdings, pattern, watched_arena};
 
 fn exhaust(arena: &Arena, capacity: usize) -> Vec<BufferMut> {
     let mut held = Vec::new();
@@ -149,7 +132,8 @@ fn an_arena_knows_its_addresses() {
 
 #[test]
 fn a_region_lives_until_the_last_handle_and_the_last_buffer_are_gone() {
-    let (arena, released) = watched_arena(1 << 20);
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    let arena = watched_arena(&RELEASED);
     let second_handle = arena.clone();
     drop(arena);
     let buffer = second_handle.copy_from(b"still here").unwrap().freeze();
@@ -157,9 +141,9 @@ fn a_region_lives_until_the_last_handle_and_the_last_buffer_are_gone() {
     let view = buffer.slice(6..);
     drop(buffer);
     assert_eq!(&view[..], b"here");
-    assert!(!released.load(Ordering::SeqCst));
+    assert!(!RELEASED.load(Ordering::SeqCst));
     drop(view);
-    assert!(released.load(Ordering::SeqCst));
+    assert!(RELEASED.load(Ordering::SeqCst));
 }
 
 #[test]
