@@ -3,7 +3,7 @@
 //! A hierarchical wheel after Varghese and Lauck ("Hashed and Hierarchical Timing Wheels", 1987). A
 //! level has 64 slots; a slot of level `n` spans 64^n ticks. A timer lies on the level of the highest
 //! base-64 digit in which its tick differs from the wheel's position and moves down a level when the
-//! position reaches its slot, so it moves at most [`LEVELS`] times. Bitmaps of occupied slots make
+//! position reaches its slot, so it moves at most once a level. Bitmaps of occupied slots make
 //! empty time free to cross, however long. Nine levels of 6 bits cover every tick that an
 //! [`Instant`] can name, so there is no horizon and no overflow list.
 
