@@ -47,6 +47,8 @@ build() {
 }
 
 start_server() { # NAME N
+    # Emptied before anybody looks: an earlier run's "listening" must not be found.
+    : >"$work/$1.log"
     "$work/$1" --config "$work/$1.toml" --address "10.99.$2.2" --port 7 >"$work/$1.log" 2>&1 &
     servers="$servers $!"
     tries=0
@@ -64,8 +66,6 @@ start_server() { # NAME N
 # Runs as the namespace's first process: when it ends, all others do.
 inside() {
     servers=''
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
     ip link set lo up
     start_server tcp-echo 1
     start_server udp-echo 2
@@ -94,4 +94,9 @@ if ! unshare -Urnpf --kill-child true; then
         "as root or allow them: sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0" >&2
     exit 1
 fi
-exec unshare -Urnpf --kill-child -- "$0" --inside
+# In the background, so that a signal ends the namespace at once and with it everything inside.
+unshare -Urnpf --kill-child -- "$0" --inside &
+namespace=$!
+trap 'kill -KILL $namespace; exit 130' INT
+trap 'kill -KILL $namespace; exit 143' TERM HUP
+wait $namespace

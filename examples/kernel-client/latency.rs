@@ -67,7 +67,7 @@ fn time(
             return Err(describe(format!("number {number}: other bytes came back")));
         }
         if number >= WARM_UP {
-            times.saturating_record(nanos);
+            times.record(nanos).map_err(|error| describe(error.to_string()))?;
         }
     }
     Ok(times)

@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn round_trips_take_time_and_all_are_counted() {
+        let kernel = KernelEcho::start().unwrap();
+        for times in [tcp_round_trips(kernel.tcp_address(), 50), udp_round_trips(kernel.udp_address(), 50)] {
+            let times = times.unwrap();
+            assert_eq!(times.len(), 50);
+            assert!(times.min() > 100, "{} ns", times.min());
+        }
+    }
+
+    #[test]
     fn nobody_at_the_address_is_a_failure() {
         let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(stream::echo(unused, 10).unwrap_err().contains("connect"));
