@@ -1,0 +1,156 @@
+//! The library OS of each thread, and the border that every call crosses: one borrow, one `catch_unwind`.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_int};
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+
+use catnip_os::libos::{Completion, LibOs, Token};
+
+use crate::abi::Callback;
+use crate::arrays::Arrays;
+use crate::metrics::Metrics;
+
+/// What a thread has after `demi_init`.
+pub struct Instance {
+    pub libos: LibOs,
+    /// Memory that the program holds.
+    pub arrays: Arrays,
+    /// Completions on their way to the program; empty between calls, kept for its memory.
+    pub completions: Vec<Completion>,
+    /// Tokens that a wait looks at; kept for its memory.
+    pub tokens: Vec<Token>,
+    /// The snapshot that the program reads.
+    pub metrics: Option<Metrics>,
+    /// What the program wants to be told numbers with.
+    pub callback: Option<Callback>,
+    /// Late polls that the callback was told of.
+    pub late_polls: u64,
+}
+
+impl Instance {
+    /// Tells the program's callback a number. The instance is borrowed meanwhile: calls back into the
+    /// library get `EBUSY`.
+    pub fn report(&self, name: &CStr, value: u64) {
+        if let Some(callback) = self.callback {
+            // SAFETY: the program gave the function for this purpose; the name outlives the call.
+            unsafe { callback(name.as_ptr(), name.count_bytes() as u32, value) };
+        }
+    }
+}
+
+enum State {
+    /// Before `demi_init` and after `demi_ext_fini`.
+    Absent,
+    Ready(Box<Instance>),
+    /// A call has panicked: what it left behind is not to be trusted, nor dropped.
+    Broken,
+}
+
+struct Thread {
+    state: RefCell<State>,
+    /// Why the last `demi_init` failed.
+    init_error: RefCell<CString>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        let state = mem::replace(self.state.get_mut(), State::Broken);
+        guard(move || drop(state)).ok();
+    }
+}
+
+thread_local! {
+    static THREAD: Thread =
+        const { Thread { state: RefCell::new(State::Absent), init_error: RefCell::new(CString::new_empty()) } };
+}
+
+/// Runs one call of the program on the thread's instance. Returns 0 or what `work` failed with; `ENOSYS` without
+/// an instance, `EBUSY` when another call is under way, `ENOTRECOVERABLE` after a panic, and `EIO` for the panic itself.
+pub fn call(work: impl FnOnce(&mut Instance) -> Result<(), c_int>) -> c_int {
+    with_state(|state| match state {
+        State::Absent => Err(libc::ENOSYS),
+        State::Broken => Err(libc::ENOTRECOVERABLE),
+        State::Ready(instance) => match guard(|| work(instance)) {
+            Ok(result) => result,
+            Err(Panicked) => {
+                mem::forget(mem::replace(state, State::Broken));
+                Err(libc::EIO)
+            }
+        },
+    })
+}
+
+/// Makes the thread's instance. The message of a failure is printed and kept for `demi_ext_init_error`.
+pub fn create(build: impl FnOnce() -> Result<Instance, (c_int, String)>) -> c_int {
+    with_state(|state| {
+        match state {
+            State::Absent => {}
+            State::Broken => return Err(libc::ENOTRECOVERABLE),
+            State::Ready(_) => return Err(libc::EEXIST),
+        }
+        match guard(build) {
+            Ok(Ok(instance)) => {
+                *state = State::Ready(Box::new(instance));
+                set_init_error(String::new());
+                Ok(())
+            }
+            Ok(Err((number, message))) => {
+                eprintln!("catnip: {message}");
+                set_init_error(message);
+                Err(number)
+            }
+            Err(Panicked) => Err(libc::EIO),
+        }
+    })
+}
+
+/// Takes the thread's instance down.
+pub fn destroy() -> c_int {
+    with_state(|state| match state {
+        State::Absent => Err(libc::ENOSYS),
+        State::Broken => Err(libc::ENOTRECOVERABLE),
+        State::Ready(_) => {
+            // The state stays borrowed meanwhile, and is broken if that panics.
+            let instance = mem::replace(state, State::Broken);
+            guard(move || drop(instance)).map_err(|Panicked| libc::EIO)?;
+            *state = State::Absent;
+            Ok(())
+        }
+    })
+}
+
+/// The thread's message about its last `demi_init`, valid until the next one.
+pub fn init_error() -> *const std::ffi::c_char {
+    THREAD.try_with(|thread| thread.init_error.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+}
+
+fn set_init_error(message: String) {
+    let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    THREAD.with(|thread| *thread.init_error.borrow_mut() = message);
+}
+
+fn with_state(work: impl FnOnce(&mut State) -> Result<(), c_int>) -> c_int {
+    let result = THREAD.try_with(|thread| match thread.state.try_borrow_mut() {
+        Ok(mut state) => work(&mut state),
+        Err(_) => Err(libc::EBUSY),
+    });
+    match result {
+        Ok(Ok(())) => 0,
+        Ok(Err(number)) => number,
+        // The thread is ending, and its instance is gone.
+        Err(_) => libc::ENOSYS,
+    }
+}
+
+struct Panicked;
+
+/// Runs `work`; a panic ends here. What it was about was printed by the panic hook.
+fn guard<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload: Box<dyn Any + Send>| {
+        // Dropping a foreign payload may panic again.
+        mem::forget(payload);
+        Panicked
+    })
+}

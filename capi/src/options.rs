@@ -1,0 +1,195 @@
+//! Socket options across the border: level, name and bytes to and from [`SocketOption`].
+
+use std::ffi::{c_int, c_void};
+use std::mem::size_of;
+use std::ptr;
+use std::time::Duration;
+
+use catnip_os::libos::{SocketOption, SocketOptionName};
+use libc::socklen_t;
+
+use crate::errno;
+
+/// The option that a level and a name stand for.
+///
+/// # Errors
+/// `ENOPROTOOPT` when there is none.
+pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
+    use SocketOptionName as Name;
+    match (level, option) {
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => Ok(Name::KeepAlive),
+        (libc::SOL_SOCKET, libc::SO_LINGER) => Ok(Name::Linger),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF) => Ok(Name::SendBuffer),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF) => Ok(Name::ReceiveBuffer),
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR) => Ok(Name::ReuseAddress),
+        (libc::SOL_SOCKET, libc::SO_ERROR) => Ok(Name::PendingError),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Ok(Name::NoDelay),
+        (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(Name::MaxSegmentSize),
+        (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => Ok(Name::HopLimit),
+        _ => Err(libc::ENOPROTOOPT),
+    }
+}
+
+/// Reads the value that a program wants to set.
+///
+/// # Errors
+/// `EINVAL` when `len` is too small or the value out of range, `ENOPROTOOPT` for what cannot be set.
+///
+/// # Safety
+/// `len` bytes can be read at `value`.
+pub unsafe fn read(name: SocketOptionName, value: *const c_void, len: socklen_t) -> Result<SocketOption, c_int> {
+    use SocketOptionName as Name;
+    if matches!(name, Name::Linger) {
+        // SAFETY: the caller vouches for `len` bytes.
+        let linger = unsafe { read_value::<libc::linger>(value, len) }?;
+        let seconds = u64::try_from(linger.l_linger).map_err(|_| libc::EINVAL)?;
+        let wait = (linger.l_onoff != 0).then(|| Duration::from_secs(seconds));
+        return Ok(SocketOption::Linger(wait));
+    }
+    // SAFETY: the caller vouches for `len` bytes.
+    let number = unsafe { read_value::<c_int>(value, len) }?;
+    let size = || usize::try_from(number).map_err(|_| libc::EINVAL);
+    match name {
+        Name::NoDelay => Ok(SocketOption::NoDelay(number != 0)),
+        Name::KeepAlive => Ok(SocketOption::KeepAlive(number != 0)),
+        Name::ReuseAddress => Ok(SocketOption::ReuseAddress(number != 0)),
+        Name::SendBuffer => Ok(SocketOption::SendBuffer(size()?)),
+        Name::ReceiveBuffer => Ok(SocketOption::ReceiveBuffer(size()?)),
+        Name::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(size()?)),
+        Name::HopLimit => u8::try_from(number).map(SocketOption::HopLimit).map_err(|_| libc::EINVAL),
+        _ => Err(libc::ENOPROTOOPT),
+    }
+}
+
+/// Checks that a program offers room for an option's value, before the option is read: reading some clears them.
+///
+/// # Errors
+/// `EINVAL` when the room is too small.
+///
+/// # Safety
+/// `len` can be read.
+pub unsafe fn check_room(name: SocketOptionName, len: *const socklen_t) -> Result<(), c_int> {
+    let needed = match name {
+        SocketOptionName::Linger => size_of::<libc::linger>(),
+        _ => size_of::<c_int>(),
+    };
+    // SAFETY: the caller vouches for `len`.
+    let room = unsafe { len.read_unaligned() };
+    if (room as usize) < needed { Err(libc::EINVAL) } else { Ok(()) }
+}
+
+/// Stores an option's value for a program that offers `*len` bytes, and the value's size in `*len`.
+///
+/// # Errors
+/// `EINVAL` when the room is too small, `ENOPROTOOPT` for an option that this edge does not know.
+///
+/// # Safety
+/// `len` can be read and written, and `*len` bytes can be written at `place`.
+pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_t) -> Result<(), c_int> {
+    let number = match option {
+        SocketOption::Linger(wait) => {
+            let seconds = wait.map_or(0, |wait| wait.as_secs());
+            let linger = libc::linger { l_onoff: c_int::from(wait.is_some()), l_linger: saturate(seconds) };
+            // SAFETY: the caller vouches for both.
+            return unsafe { write_value(&linger, place, len) };
+        }
+        SocketOption::NoDelay(on) | SocketOption::KeepAlive(on) | SocketOption::ReuseAddress(on) => c_int::from(on),
+        SocketOption::SendBuffer(bytes)
+        | SocketOption::ReceiveBuffer(bytes)
+        | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
+        SocketOption::HopLimit(hops) => c_int::from(hops),
+        SocketOption::PendingError(error) => error.map_or(0, errno::of),
+        _ => return Err(libc::ENOPROTOOPT),
+    };
+    // SAFETY: the caller vouches for both.
+    unsafe { write_value(&number, place, len) }
+}
+
+fn saturate<T>(value: T) -> c_int
+where
+    c_int: TryFrom<T>,
+{
+    c_int::try_from(value).unwrap_or(c_int::MAX)
+}
+
+/// # Safety
+/// `len` bytes can be read at `place`, and any bytes make a `T`.
+unsafe fn read_value<T>(place: *const c_void, len: socklen_t) -> Result<T, c_int> {
+    if (len as usize) < size_of::<T>() {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: `len`, for which the caller vouches, covers the value.
+    Ok(unsafe { ptr::read_unaligned(place.cast::<T>()) })
+}
+
+/// # Safety
+/// `len` can be read and written, and `*len` bytes can be written at `place`.
+unsafe fn write_value<T: Copy>(value: &T, place: *mut c_void, len: *mut socklen_t) -> Result<(), c_int> {
+    // SAFETY: the caller vouches for `len`.
+    let room = unsafe { ptr::read_unaligned(len) };
+    if (room as usize) < size_of::<T>() {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: the room, for which the caller vouches, covers the value.
+    unsafe { ptr::write_unaligned(place.cast::<T>(), *value) };
+    // SAFETY: the caller vouches for `len`.
+    unsafe { ptr::write_unaligned(len, size_of::<T>() as socklen_t) };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_set_reads_back_the_same() {
+        let table: [(c_int, c_int, c_int); 8] = [
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR, 0),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF, 65_536),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF, 1_048_576),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG, 1_460),
+            (libc::IPPROTO_IP, libc::IP_TTL, 64),
+            (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 255),
+        ];
+        for (level, option, value) in table {
+            let name = name(level, option).unwrap();
+            // SAFETY: the pointer and the size belong to `value`.
+            let set = unsafe { read(name, ptr::from_ref(&value).cast(), 4) }.unwrap();
+            let (mut back, mut len) = (-1, 4);
+            // SAFETY: the pointer and the size belong to `back`.
+            unsafe { write(set, ptr::from_mut(&mut back).cast(), &raw mut len) }.unwrap();
+            assert_eq!((back, len), (value, 4), "level {level} option {option}");
+        }
+    }
+
+    #[test]
+    fn linger_is_a_structure_and_off_is_no_time() {
+        for (on, seconds, expected) in [(0, 9, None), (1, 0, Some(Duration::ZERO)), (1, 9, Some(Duration::from_secs(9)))] {
+            let value = libc::linger { l_onoff: on, l_linger: seconds };
+            // SAFETY: the pointer and the size belong to `value`.
+            let option = unsafe { read(SocketOptionName::Linger, ptr::from_ref(&value).cast(), 8) };
+            assert_eq!(option, Ok(SocketOption::Linger(expected)));
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_and_too_little_room_are_refused() {
+        use SocketOptionName as Name;
+        for (name, value) in [(Name::SendBuffer, -1), (Name::HopLimit, 256), (Name::HopLimit, -1)] {
+            // SAFETY: the pointer and the size belong to `value`.
+            assert_eq!(unsafe { read(name, ptr::from_ref(&value).cast(), 4) }, Err(libc::EINVAL));
+        }
+        let value: c_int = 1;
+        // SAFETY: two bytes of `value` can be read.
+        assert_eq!(unsafe { read(Name::NoDelay, ptr::from_ref(&value).cast(), 2) }, Err(libc::EINVAL));
+        // SAFETY: the pointer and the size belong to `value`.
+        assert_eq!(unsafe { read(Name::PendingError, ptr::from_ref(&value).cast(), 4) }, Err(libc::ENOPROTOOPT));
+        let (mut place, mut len): (c_int, socklen_t) = (0, 3);
+        // SAFETY: three bytes of `place` can be written.
+        let written = unsafe { write(SocketOption::NoDelay(true), ptr::from_mut(&mut place).cast(), &raw mut len) };
+        assert_eq!(written, Err(libc::EINVAL));
+        assert_eq!(super::name(libc::SOL_SOCKET, -1), Err(libc::ENOPROTOOPT));
+    }
+}
