@@ -1,7 +1,11 @@
 //! Catnip: a library OS. This facade is what programs depend on.
+
+mod open;
+
 #[cfg(feature = "catnip")]
 pub use catnip;
 pub use libos;
+pub use open::open;
 #[cfg(feature = "tap")]
 pub use runtime_linux;
 #[cfg(feature = "sim")]

@@ -4,7 +4,9 @@ use std::mem::{offset_of, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ptr;
 
-use libc::{AF_INET, AF_INET6, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t};
+use libc::{
+    AF_INET, AF_INET6, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t,
+};
 
 use crate::abi::NO_ADDRESS;
 
@@ -73,7 +75,9 @@ pub fn to_sockaddr_in(address: SocketAddr) -> sockaddr_in {
         SocketAddr::V4(v4) => to_in(v4),
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(ip) => to_in(SocketAddrV4::new(ip, v6.port())),
-            None => sockaddr_in { sin_family: AF_INET6 as sa_family_t, sin_port: v6.port().to_be(), ..NO_ADDRESS },
+            None => {
+                sockaddr_in { sin_family: AF_INET6 as sa_family_t, sin_port: v6.port().to_be(), ..NO_ADDRESS }
+            }
         },
     }
 }
@@ -166,7 +170,10 @@ mod tests {
     #[test]
     fn an_ipv6_peer_shows_as_its_family_and_a_mapped_one_as_ipv4() {
         let v6 = to_sockaddr_in("[2001:db8::1]:443".parse().unwrap());
-        assert_eq!((i32::from(v6.sin_family), v6.sin_port, v6.sin_addr.s_addr), (AF_INET6, 443_u16.to_be(), 0));
+        assert_eq!(
+            (i32::from(v6.sin_family), v6.sin_port, v6.sin_addr.s_addr),
+            (AF_INET6, 443_u16.to_be(), 0)
+        );
         let mapped = to_sockaddr_in("[::ffff:192.0.2.7]:443".parse().unwrap());
         assert_eq!(i32::from(mapped.sin_family), AF_INET);
         assert_eq!(u32::from_be(mapped.sin_addr.s_addr), u32::from(Ipv4Addr::new(192, 0, 2, 7)));

@@ -11,7 +11,7 @@ use std::ptr;
 use catnip_os::libos::Buffer;
 
 /// Most arrays that one thread's program can hold at once. An allocation beyond it fails.
-pub const MAX_LIVE: usize = 1 << INDEX_BITS - 1;
+pub const MAX_LIVE: usize = 1 << (INDEX_BITS - 1);
 
 /// Live arrays from which on `demi_pop` refuses to start, so that the pops under way find a place.
 pub const POP_LIMIT: usize = MAX_LIVE / 2;
@@ -63,7 +63,12 @@ pub struct Arrays {
 impl Arrays {
     /// An empty table. Marks of tables with different `instance` are never mistaken for each other.
     pub fn new(instance: u8) -> Self {
-        Self { slots: Vec::with_capacity(INITIAL_SLOTS), first_free: NO_SLOT, live: 0, instance: instance.max(1) }
+        Self {
+            slots: Vec::with_capacity(INITIAL_SLOTS),
+            first_free: NO_SLOT,
+            live: 0,
+            instance: instance.max(1),
+        }
     }
 
     /// Arrays that the program holds.
@@ -173,7 +178,9 @@ impl Arrays {
     fn slot_of(&self, mark: Mark) -> Result<(u32, u32), NotOwned> {
         let index = (mark.0 & INDEX_MASK) as u32;
         match self.slots.get(index as usize) {
-            Some(&Slot::Live { generation, .. }) if self.mark(index, generation) == mark => Ok((index, generation)),
+            Some(&Slot::Live { generation, .. }) if self.mark(index, generation) == mark => {
+                Ok((index, generation))
+            }
             _ => Err(NotOwned),
         }
     }
@@ -238,7 +245,8 @@ mod tests {
         let owned = buffer(&arena, b"0123456789");
         let start = owned.as_ptr().cast::<c_void>();
         let mark = arrays.insert(owned).unwrap();
-        let at = |offset: usize, len| arrays.share(mark, start.wrapping_byte_add(offset), len).map(Option::unwrap);
+        let at =
+            |offset: usize, len| arrays.share(mark, start.wrapping_byte_add(offset), len).map(Option::unwrap);
         assert_eq!(&at(0, 10).unwrap()[..], b"0123456789");
         assert_eq!(&at(3, 4).unwrap()[..], b"3456");
         assert_eq!(at(10, 0).unwrap().len(), 0);

@@ -38,6 +38,18 @@ impl Instance {
             unsafe { callback(name.as_ptr(), name.count_bytes() as u32, value) };
         }
     }
+
+    /// Tells the callback of polls that came late because the program stayed away.
+    pub fn report_late_polls(&mut self) {
+        if self.callback.is_none() {
+            return;
+        }
+        let late_polls = self.libos.late_polls();
+        if late_polls != self.late_polls {
+            self.late_polls = late_polls;
+            self.report(c"late_polls", late_polls);
+        }
+    }
 }
 
 enum State {
@@ -51,7 +63,7 @@ enum State {
 struct Thread {
     state: RefCell<State>,
     /// Why the last `demi_init` failed.
-    init_error: RefCell<CString>,
+    init_error: RefCell<Option<CString>>,
 }
 
 impl Drop for Thread {
@@ -63,7 +75,7 @@ impl Drop for Thread {
 
 thread_local! {
     static THREAD: Thread =
-        const { Thread { state: RefCell::new(State::Absent), init_error: RefCell::new(CString::new_empty()) } };
+        const { Thread { state: RefCell::new(State::Absent), init_error: RefCell::new(None) } };
 }
 
 /// Runs one call of the program on the thread's instance. Returns 0 or what `work` failed with; `ENOSYS` without
@@ -93,12 +105,12 @@ pub fn create(build: impl FnOnce() -> Result<Instance, (c_int, String)>) -> c_in
         match guard(build) {
             Ok(Ok(instance)) => {
                 *state = State::Ready(Box::new(instance));
-                set_init_error(String::new());
+                set_init_error(None);
                 Ok(())
             }
             Ok(Err((number, message))) => {
                 eprintln!("catnip: {message}");
-                set_init_error(message);
+                set_init_error(CString::new(message).ok());
                 Err(number)
             }
             Err(Panicked) => Err(libc::EIO),
@@ -123,12 +135,13 @@ pub fn destroy() -> c_int {
 
 /// The thread's message about its last `demi_init`, valid until the next one.
 pub fn init_error() -> *const std::ffi::c_char {
-    THREAD.try_with(|thread| thread.init_error.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+    let message =
+        THREAD.try_with(|thread| thread.init_error.borrow().as_ref().map(|message| message.as_ptr()));
+    message.ok().flatten().unwrap_or(c"".as_ptr())
 }
 
-fn set_init_error(message: String) {
-    let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
-    THREAD.with(|thread| *thread.init_error.borrow_mut() = message);
+fn set_init_error(message: Option<CString>) {
+    THREAD.with(|thread| thread.init_error.replace(message));
 }
 
 fn with_state(work: impl FnOnce(&mut State) -> Result<(), c_int>) -> c_int {

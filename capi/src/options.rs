@@ -25,7 +25,9 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::SOL_SOCKET, libc::SO_ERROR) => Ok(Name::PendingError),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Ok(Name::NoDelay),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(Name::MaxSegmentSize),
-        (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => Ok(Name::HopLimit),
+        (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
+            Ok(Name::HopLimit)
+        }
         _ => Err(libc::ENOPROTOOPT),
     }
 }
@@ -37,7 +39,11 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
 ///
 /// # Safety
 /// `len` bytes can be read at `value`.
-pub unsafe fn read(name: SocketOptionName, value: *const c_void, len: socklen_t) -> Result<SocketOption, c_int> {
+pub unsafe fn read(
+    name: SocketOptionName,
+    value: *const c_void,
+    len: socklen_t,
+) -> Result<SocketOption, c_int> {
     use SocketOptionName as Name;
     if matches!(name, Name::Linger) {
         // SAFETY: the caller vouches for `len` bytes.
@@ -93,7 +99,9 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
             // SAFETY: the caller vouches for both.
             return unsafe { write_value(&linger, place, len) };
         }
-        SocketOption::NoDelay(on) | SocketOption::KeepAlive(on) | SocketOption::ReuseAddress(on) => c_int::from(on),
+        SocketOption::NoDelay(on) | SocketOption::KeepAlive(on) | SocketOption::ReuseAddress(on) => {
+            c_int::from(on)
+        }
         SocketOption::SendBuffer(bytes)
         | SocketOption::ReceiveBuffer(bytes)
         | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
@@ -166,7 +174,9 @@ mod tests {
 
     #[test]
     fn linger_is_a_structure_and_off_is_no_time() {
-        for (on, seconds, expected) in [(0, 9, None), (1, 0, Some(Duration::ZERO)), (1, 9, Some(Duration::from_secs(9)))] {
+        for (on, seconds, expected) in
+            [(0, 9, None), (1, 0, Some(Duration::ZERO)), (1, 9, Some(Duration::from_secs(9)))]
+        {
             let value = libc::linger { l_onoff: on, l_linger: seconds };
             // SAFETY: the pointer and the size belong to `value`.
             let option = unsafe { read(SocketOptionName::Linger, ptr::from_ref(&value).cast(), 8) };
@@ -185,11 +195,15 @@ mod tests {
         // SAFETY: two bytes of `value` can be read.
         assert_eq!(unsafe { read(Name::NoDelay, ptr::from_ref(&value).cast(), 2) }, Err(libc::EINVAL));
         // SAFETY: the pointer and the size belong to `value`.
-        assert_eq!(unsafe { read(Name::PendingError, ptr::from_ref(&value).cast(), 4) }, Err(libc::ENOPROTOOPT));
+        assert_eq!(
+            unsafe { read(Name::PendingError, ptr::from_ref(&value).cast(), 4) },
+            Err(libc::ENOPROTOOPT)
+        );
         let (mut place, mut len): (c_int, socklen_t) = (0, 3);
         // SAFETY: three bytes of `place` can be written.
-        let written = unsafe { write(SocketOption::NoDelay(true), ptr::from_mut(&mut place).cast(), &raw mut len) };
+        let written =
+            unsafe { write(SocketOption::NoDelay(true), ptr::from_mut(&mut place).cast(), &raw mut len) };
         assert_eq!(written, Err(libc::EINVAL));
-        assert_eq!(super::name(libc::SOL_SOCKET, -1), Err(libc::ENOPROTOOPT));
+        assert_eq!(name(libc::SOL_SOCKET, -1), Err(libc::ENOPROTOOPT));
     }
 }

@@ -3,8 +3,8 @@
 use catnip_os::libos::{Arena, Buffer, Completion, Error, OperationKind, Outcome, ScatterGather};
 
 use crate::abi::{
-    self, AcceptResult, EXT_POP_MAXSEGS, ExtResult, ExtSegment, NO_ADDRESS, OperationResult, ResultValue, SgArray,
-    SgaSegment, opcode,
+    self, AcceptResult, EXT_POP_MAXSEGS, ExtResult, ExtSegment, NO_ADDRESS, OperationResult, ResultValue,
+    SgArray, SgaSegment, opcode,
 };
 use crate::address;
 use crate::arrays::Arrays;
@@ -46,9 +46,9 @@ pub fn plain(completion: Completion, arrays: &mut Arrays, arena: &Arena) -> Oper
                 let address = from.map_or(NO_ADDRESS, address::to_sockaddr_in);
                 result.value.array = SgArray { address, ..array };
             }
-            Err(error) => fail(&mut result.opcode, &mut result.status, error),
+            Err(error) => (result.opcode, result.status) = failure(error),
         },
-        Outcome::Failed(error) => fail(&mut result.opcode, &mut result.status, error),
+        Outcome::Failed(error) => (result.opcode, result.status) = failure(error),
         Outcome::Connected | Outcome::Pushed | Outcome::Closed => {}
     }
     result
@@ -79,9 +79,9 @@ pub fn wide(completion: Completion, arrays: &mut Arrays, arena: &Arena) -> ExtRe
                     (result.address, result.address_len) = address::to_storage(from);
                 }
             }
-            Err(error) => fail(&mut result.opcode, &mut result.status, error),
+            Err(error) => (result.opcode, result.status) = failure(error),
         },
-        Outcome::Failed(error) => fail(&mut result.opcode, &mut result.status, error),
+        Outcome::Failed(error) => (result.opcode, result.status) = failure(error),
         Outcome::Connected | Outcome::Pushed | Outcome::Closed => {}
     }
     result
@@ -90,7 +90,12 @@ pub fn wide(completion: Completion, arrays: &mut Arrays, arena: &Arena) -> ExtRe
 fn pop_plain(data: ScatterGather, arrays: &mut Arrays, arena: &Arena) -> Result<SgArray, Error> {
     if data.is_empty() {
         let segments = [SgaSegment { buffer: std::ptr::null_mut(), len_bytes: 0 }; abi::SGARRAY_MAXSIZE];
-        return Ok(SgArray { owner: arrays.empty_mark().to_pointer(), segment_count: 1, segments, address: NO_ADDRESS });
+        return Ok(SgArray {
+            owner: arrays.empty_mark().to_pointer(),
+            segment_count: 1,
+            segments,
+            address: NO_ADDRESS,
+        });
     }
     let buffer = match data.into_single() {
         Ok(buffer) => buffer,
@@ -143,9 +148,9 @@ fn gather(data: &ScatterGather, arena: &Arena) -> Result<Buffer, Error> {
     Ok(whole.freeze())
 }
 
-fn fail(opcode: &mut u32, status: &mut i64, error: Error) {
-    *opcode = opcode::FAILED;
-    *status = i64::from(errno::of(error));
+/// Opcode and status of what failed.
+fn failure(error: Error) -> (u32, i64) {
+    (opcode::FAILED, i64::from(errno::of(error)))
 }
 
 fn opcode_of(kind: OperationKind) -> u32 {

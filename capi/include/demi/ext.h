@@ -65,8 +65,9 @@ extern const char *demi_ext_init_error(void);
 extern int demi_ext_fini(void);
 
 /**
- * Makes an in-memory queue: what is pushed comes out of pop in the same order, the bytes not copied. A pop
- * returns one pushed array, or as much of it as one result holds. Errors: EMFILE.
+ * Makes an in-memory queue: what is pushed comes out of pop in the same order, the bytes not copied: the popped
+ * array is the very memory that was pushed. A pop returns one pushed array, whole whatever its limits.
+ * Errors: EMFILE.
  */
 extern int demi_ext_queue(_Out_ int *qd_out);
 

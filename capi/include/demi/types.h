@@ -76,9 +76,9 @@ typedef struct ATTR_PACKED demi_qresult {
 
 /**
  * Is told numbers about the run, from inside the calls of the thread that gave it to demi_init(): a name,
- * the bytes of the name (a NUL follows them), a value. "init_ns" is how long demi_init() took;
- * "program_away_ns" is how long the program stayed away from the library while peers waited for it. The
- * set may grow. Calling any function of the library from inside the callback gives EBUSY.
+ * the bytes of the name (a NUL follows them), a value. "init_ns" is how long demi_init() took; "late_polls" is
+ * how many times the program has stayed away from the library for too long while peers waited for it. The
+ * set may grow. Calling any function of the library from inside the callback gives EBUSY. It must return.
  */
 typedef void (*demi_callback_t)(const char *name, uint32_t name_len, uint64_t value);
 

@@ -192,7 +192,12 @@ pub unsafe extern "C" fn demi_ext_pushto(
 /// # Safety
 /// `out` is null or can be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn demi_ext_pop(out: *mut u64, qd: c_int, max_segments: usize, max_bytes: usize) -> c_int {
+pub unsafe extern "C" fn demi_ext_pop(
+    out: *mut u64,
+    qd: c_int,
+    max_segments: usize,
+    max_bytes: usize,
+) -> c_int {
     if max_segments == 0 || max_segments > EXT_POP_MAXSEGS || max_bytes == 0 {
         return libc::EINVAL;
     }

@@ -84,7 +84,8 @@ unsafe fn config_file(argc: usize, argv: *const *const c_char) -> Result<Option<
     while let Some(argument) = arguments.next() {
         let argument = argument.as_bytes();
         if argument == CONFIG_OPTION.as_bytes() {
-            let name = arguments.next().ok_or_else(|| format!("{CONFIG_OPTION}: the name of a file must follow"))?;
+            let name =
+                arguments.next().ok_or_else(|| format!("{CONFIG_OPTION}: the name of a file must follow"))?;
             file = Some(PathBuf::from(name));
         } else if let Some(name) =
             argument.strip_prefix(CONFIG_OPTION.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))

@@ -30,7 +30,12 @@ pub unsafe extern "C" fn demi_accept(out: *mut u64, qd: c_int) -> c_int {
 /// # Safety
 /// `out` is null or can be written; `peer` is null or `size` bytes can be read there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn demi_connect(out: *mut u64, qd: c_int, peer: *const sockaddr, size: socklen_t) -> c_int {
+pub unsafe extern "C" fn demi_connect(
+    out: *mut u64,
+    qd: c_int,
+    peer: *const sockaddr,
+    size: socklen_t,
+) -> c_int {
     // SAFETY: the caller vouches for the address.
     let Some(peer) = (unsafe { address::read(peer, size) }) else { return libc::EINVAL };
     // SAFETY: the caller vouches for `out`.

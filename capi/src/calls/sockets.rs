@@ -32,7 +32,9 @@ fn domain_of(domain: c_int) -> Result<Domain, c_int> {
     match domain {
         libc::AF_INET => Ok(Domain::Ipv4),
         libc::AF_INET6 => Ok(Domain::Ipv6),
-        libc::AF_UNIX | libc::AF_NETLINK | libc::AF_PACKET | libc::AF_VSOCK | libc::AF_XDP => Err(libc::ENOTSUP),
+        libc::AF_UNIX | libc::AF_NETLINK | libc::AF_PACKET | libc::AF_VSOCK | libc::AF_XDP => {
+            Err(libc::ENOTSUP)
+        }
         _ => Err(libc::EINVAL),
     }
 }
