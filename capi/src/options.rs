@@ -195,10 +195,8 @@ mod tests {
         // SAFETY: two bytes of `value` can be read.
         assert_eq!(unsafe { read(Name::NoDelay, ptr::from_ref(&value).cast(), 2) }, Err(libc::EINVAL));
         // SAFETY: the pointer and the size belong to `value`.
-        assert_eq!(
-            unsafe { read(Name::PendingError, ptr::from_ref(&value).cast(), 4) },
-            Err(libc::ENOPROTOOPT)
-        );
+        let read_only = unsafe { read(Name::PendingError, ptr::from_ref(&value).cast(), 4) };
+        assert_eq!(read_only, Err(libc::ENOPROTOOPT));
         let (mut place, mut len): (c_int, socklen_t) = (0, 3);
         // SAFETY: three bytes of `place` can be written.
         let written =

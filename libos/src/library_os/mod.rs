@@ -116,6 +116,12 @@ impl LibOs {
         Ok(writer.finish())
     }
 
+    /// How many polls came late so far: the program kept the core while peers were waiting.
+    #[must_use]
+    pub fn late_polls(&self) -> u64 {
+        self.state().map_or(0, |state| state.lateness.late_polls)
+    }
+
     pub(crate) fn executor(&self) -> &Executor {
         &self.inner.executor
     }
