@@ -19,6 +19,9 @@ work=target/demo
 # The library OS has 10.99.N.2 on its device, the kernel 10.99.N.1.
 write_config() { # NAME N
     cat >"$work/$1.toml" <<END
+[runtime]
+kind = "tap"
+
 [tap]
 name = "$1"
 host_addresses = ["10.99.$2.1/24"]
