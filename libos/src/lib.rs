@@ -12,6 +12,7 @@ pub mod memory;
 pub mod memory_queue;
 pub mod metrics;
 pub mod module;
+pub mod net;
 pub mod operation;
 mod queues;
 pub mod runtime;

@@ -81,6 +81,24 @@ impl ScatterGather {
         }
     }
 
+    /// Copies bytes off the front into `bytes`, as many as both have, and drops them from the array.
+    /// Returns how many.
+    pub fn read_into(&mut self, bytes: &mut [u8]) -> usize {
+        let mut copied = 0;
+        while let Some(front) = self.first.as_mut()
+            && copied < bytes.len()
+        {
+            let count = front.len().min(bytes.len() - copied);
+            bytes[copied..copied + count].copy_from_slice(&front[..count]);
+            copied += count;
+            front.advance(count);
+            if front.is_empty() {
+                drop(self.pop_front());
+            }
+        }
+        copied
+    }
+
     /// Copies all bytes into one vector.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {

@@ -21,6 +21,7 @@ use std::task::{Context, RawWakerVTable, Waker};
 
 pub use join::JoinHandle;
 pub use operation::OperationFuture;
+pub(crate) use operation::unfit;
 pub(crate) use tasks::{SharedTasks, TaskId};
 pub use time::Sleep;
 
@@ -125,7 +126,7 @@ impl Executor {
 
     /// True when the running task may take one more operation in this turn.
     #[inline]
-    fn spend(&self) -> bool {
+    pub(crate) fn spend(&self) -> bool {
         if self.current.get().is_none() {
             // Somebody else's executor: fairness is its business.
             return true;

@@ -131,6 +131,15 @@ pub(crate) fn unfit(outcome: &Outcome) -> Error {
     }
 }
 
+impl OperationFuture {
+    /// The completion if it is there, without anybody being woken for it later.
+    pub(crate) fn take_now(&mut self) -> Option<Completion> {
+        let completion = self.libos.take_claimed(self.token?).ok()??;
+        self.token = None;
+        Some(completion)
+    }
+}
+
 impl Future for OperationFuture {
     type Output = Completion;
 

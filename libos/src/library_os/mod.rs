@@ -62,7 +62,6 @@ pub struct ModuleId(usize);
 
 impl LibOs {
     /// Starts building a library OS.
-    #[must_use]
     pub fn builder() -> LibOsBuilder {
         LibOsBuilder::new()
     }
@@ -158,6 +157,9 @@ impl std::fmt::Debug for LibOs {
         f.debug_struct("LibOs").field("now", &self.now()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(crate) use tests::support as test_support;
 
 #[cfg(test)]
 mod tests;

@@ -51,7 +51,7 @@ pub(super) fn arena_from_config(config: &Config) -> Result<ArenaConfig, SetupErr
     let region_mib = section.usize("region_mib", 1..=1 << 20, default.region_bytes >> 20)?;
     let hugepages = section.bool("hugepages", default.hugepages)?;
     section.finish()?;
-    Ok(ArenaConfig { region_bytes: region_mib << 20, hugepages, ..default })
+    Ok(ArenaConfig { region_bytes: region_mib << 20, hugepages })
 }
 
 #[cfg(test)]

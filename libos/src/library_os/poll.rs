@@ -24,6 +24,8 @@ impl LibOs {
             abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
         }
         state.poll(now);
+        // Buffers that other threads let go of.
+        self.inner.arena.reclaim();
         self.inner.executor.expire_timers(now, |wake| state.core.wake(wake));
         self.release(state);
         Ok(now)

@@ -2,5 +2,5 @@
 
 mod misuse;
 mod queues;
-mod support;
+pub(crate) mod support;
 mod waiting;

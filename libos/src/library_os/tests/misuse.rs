@@ -58,7 +58,8 @@ fn a_future_dropped_inside_a_module_is_given_up_at_the_next_poll() {
 fn descriptors_and_tokens_from_nowhere_are_errors() {
     let libos = with_queues(1);
     let queue = QueueDescriptor::from_raw(12_345);
-    let calls: [(&str, fn(&LibOs, QueueDescriptor) -> Option<Error>); 6] = [
+    type Call = fn(&LibOs, QueueDescriptor) -> Option<Error>;
+    let calls: [(&str, Call); 6] = [
         ("bind", |libos, queue| libos.bind(queue, PEER).err()),
         ("accept", |libos, queue| libos.accept(queue).err()),
         ("pop", |libos, queue| libos.pop(queue).err()),

@@ -17,7 +17,7 @@ use crate::{
 
 /// A small arena.
 pub(crate) fn arena() -> Arena {
-    Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false, ..ArenaConfig::default() }).unwrap()
+    Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap()
 }
 
 /// A library OS with in-memory queues of `limit` elements, on the machine's clock.

@@ -1,1 +1,203 @@
+//! The operation table against a model, and its limits.
 
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const QUEUE: QueueDescriptor = QueueDescriptor::from_raw(3);
+
+fn submit(table: &mut OperationTable, list: &mut List) -> Token {
+    table.submit(QUEUE, OperationKind::Pop, list).unwrap()
+}
+
+/// The slots on a list, each checked to know its neighbours.
+fn walk(table: &OperationTable, list: List) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let (mut at, mut previous) = (list.head, NO_SLOT);
+    while at != NO_SLOT {
+        let slot = &table.slots[at as usize];
+        assert_eq!(slot.previous, previous);
+        tokens.push(table.token_of(at));
+        (previous, at) = (at, slot.next);
+    }
+    assert_eq!(list.tail, previous);
+    tokens
+}
+
+#[test]
+fn the_ready_list_holds_what_completed_and_nothing_else_however_much_is_outstanding() {
+    let mut table = OperationTable::new(20_000);
+    let mut list = List::EMPTY;
+    let tokens: Vec<Token> = (0..10_000).map(|_| submit(&mut table, &mut list)).collect();
+    let completed = [tokens[9_000], tokens[5], tokens[9_999]];
+    for token in completed {
+        table.complete(token, Outcome::Connected, &mut list).unwrap();
+    }
+    // What `take_ready` reads is the head of this list: three steps for three completions.
+    assert_eq!(walk(&table, table.ready), completed);
+    for token in completed {
+        assert_eq!(table.take_ready().map(|(token, _)| token), Some(token));
+    }
+    assert!(table.take_ready().is_none());
+    assert_eq!((table.outstanding(), table.used()), (9_997, 9_997));
+}
+
+#[test]
+fn slots_are_used_again_before_new_ones_are_made() {
+    let mut table = OperationTable::new(100);
+    let mut list = List::EMPTY;
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..1_000 {
+        let tokens = [submit(&mut table, &mut list), submit(&mut table, &mut list)];
+        for token in tokens {
+            assert!(token.raw() != 0 && seen.insert(token), "a token is given out once");
+            table.complete(token, Outcome::Pushed, &mut list).unwrap();
+            assert!(table.take(token).unwrap().is_some());
+        }
+    }
+    assert_eq!(table.slots.len(), 2);
+}
+
+#[test]
+fn a_generation_that_wraps_leaves_zero_out() {
+    let mut table = OperationTable::new(1);
+    let mut list = List::EMPTY;
+    let first = submit(&mut table, &mut list);
+    table.slots[0].generation = GENERATION_MASK;
+    let last = table.token_of(0);
+    assert_ne!(first, last);
+    table.forget(last, &mut list).unwrap();
+    assert_eq!(submit(&mut table, &mut list), first);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Submit(usize),
+    Complete(usize),
+    Take(usize),
+    TakeReady,
+    Forget(usize),
+    Claim(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..2_usize).prop_map(Step::Submit),
+        3 => (0..64_usize).prop_map(Step::Complete),
+        2 => (0..64_usize).prop_map(Step::Take),
+        1 => Just(Step::TakeReady),
+        1 => (0..64_usize).prop_map(Step::Forget),
+        1 => (0..64_usize).prop_map(Step::Claim),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+/// The table as lists of tokens.
+#[derive(Default)]
+struct Model {
+    outstanding: [VecDeque<Token>; 2],
+    ready: VecDeque<Token>,
+    claimed: Vec<Token>,
+}
+
+impl Model {
+    fn list_of(&self, token: Token) -> Option<usize> {
+        self.outstanding.iter().position(|list| list.contains(&token))
+    }
+
+    fn remove(list: &mut VecDeque<Token>, token: Token) -> bool {
+        let before = list.len();
+        list.retain(|other| *other != token);
+        list.len() < before
+    }
+}
+
+proptest! {
+    #[test]
+    fn tokens_complete_once_and_lists_keep_their_order(steps in steps()) {
+        let mut table = OperationTable::new(20);
+        let mut lists = [List::EMPTY; 2];
+        let mut model = Model::default();
+        let mut tokens: Vec<Token> = Vec::new();
+        let pick = |tokens: &[Token], at: usize| tokens.get(at % tokens.len().max(1)).copied();
+        for step in steps {
+            match step {
+                Step::Submit(list) => {
+                    match table.submit(QUEUE, OperationKind::Pop, &mut lists[list]) {
+                        Ok(token) => {
+                            tokens.push(token);
+                            model.outstanding[list].push_back(token);
+                        }
+                        Err(error) => {
+                            prop_assert_eq!(error, Error::TooManyOperations);
+                            prop_assert_eq!(table.used(), 20);
+                        }
+                    }
+                }
+                Step::Complete(at) => {
+                    let Some(token) = pick(&tokens, at) else { continue };
+                    let list = model.list_of(token);
+                    let completed = table.complete(token, Outcome::Pushed, &mut lists[list.unwrap_or(0)]);
+                    prop_assert_eq!(completed.is_ok(), list.is_some());
+                    if let Some(list) = list {
+                        Model::remove(&mut model.outstanding[list], token);
+                        if !model.claimed.contains(&token) {
+                            model.ready.push_back(token);
+                        }
+                    }
+                }
+                Step::Take(at) => {
+                    let Some(token) = pick(&tokens, at) else { continue };
+                    let outstanding = model.list_of(token).is_some();
+                    let claimed = model.claimed.contains(&token);
+                    match table.take(token) {
+                        Ok(None) => prop_assert!(outstanding),
+                        Ok(Some(finished)) => {
+                            prop_assert!(!outstanding);
+                            prop_assert_eq!(finished.queue, QUEUE);
+                            prop_assert!(Model::remove(&mut model.ready, token) || claimed);
+                            model.claimed.retain(|other| *other != token);
+                        }
+                        Err(_) => prop_assert!(!outstanding && !model.ready.contains(&token) && !claimed),
+                    }
+                }
+                Step::TakeReady => {
+                    prop_assert_eq!(table.take_ready().map(|(token, _)| token), model.ready.pop_front());
+                }
+                Step::Forget(at) => {
+                    let Some(token) = pick(&tokens, at) else { continue };
+                    let list = model.list_of(token);
+                    prop_assert_eq!(
+                        table.forget(token, &mut lists[list.unwrap_or(0)]).is_ok(),
+                        list.is_some()
+                    );
+                    if let Some(list) = list {
+                        Model::remove(&mut model.outstanding[list], token);
+                        model.claimed.retain(|other| *other != token);
+                    }
+                }
+                Step::Claim(at) => {
+                    let Some(token) = pick(&tokens, at) else { continue };
+                    let known = model.list_of(token).is_some() || model.ready.contains(&token);
+                    let free = known && !model.claimed.contains(&token);
+                    prop_assert_eq!(table.claim(token).is_ok(), free);
+                    if free {
+                        model.claimed.push(token);
+                        Model::remove(&mut model.ready, token);
+                    }
+                }
+            }
+            for (list, expected) in lists.iter().zip(&model.outstanding) {
+                prop_assert_eq!(walk(&table, *list), Vec::from(expected.clone()));
+            }
+            prop_assert_eq!(walk(&table, table.ready), Vec::from(model.ready.clone()));
+            let outstanding: usize = model.outstanding.iter().map(VecDeque::len).sum();
+            prop_assert_eq!(table.outstanding(), outstanding);
+            let claimed_outstanding = model.claimed.iter().filter(|token| model.list_of(**token).is_some());
+            let unclaimed = outstanding - claimed_outstanding.count() + model.ready.len();
+            prop_assert_eq!(table.unclaimed(), unclaimed);
+        }
+    }
+}
