@@ -2,7 +2,14 @@
 //!
 //! A view's field reads go to fixed places in arrays, so no byte that a peer sends makes them panic.
 
+pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
+pub mod udp;
+
+#[cfg(test)]
+mod tests;
