@@ -1,13 +1,274 @@
 //! The network layer: interface addresses, routes, neighbours, IP and ICMP.
+//!
+//! Frames come in through [`Network::receive`], which answers what concerns this layer alone and hands
+//! up the rest. Transports send through [`Network::send`] along a [`Path`]. All that is to go out
+//! gathers in [`Network::frames`].
 
+mod arp;
+mod counters;
+mod icmp_errors;
+mod icmp_messages;
 mod incoming;
+mod interface;
+mod ipv4;
+mod ipv6;
+mod ndp;
 mod neighbor;
 mod outgoing;
 mod path;
 mod prefix;
+mod quoted;
+mod rate_limit;
+mod receive;
+mod send;
+mod solicit;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use libos::metrics::MetricsSink;
+use libos::runtime::{Capabilities, FrameBatch, Medium, RxFrame};
+use libos::{Arena, Error, Instant, SetupError};
+
+pub use counters::NetworkCounters;
 pub use incoming::{DestinationKind, IcmpError, IcmpErrorKind, Ingress, Packet};
-pub use neighbor::NeighborConfig;
+use interface::{Interface, NextHop};
+use neighbor::{Expiry, NeighborCache};
+pub use neighbor::{NeighborConfig, NeighborCounters};
 pub use outgoing::{HeaderBuffer, MAX_TRANSPORT_HEADER_BYTES, Outgoing, Payload, PieceList, Protocol};
+use path::Exit;
 pub use path::Path;
 pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
+use quoted::LastHeader;
+use rate_limit::TokenBucket;
+use send::Identifications;
+
+use crate::random::Random;
+use crate::stack::StackConfig;
+
+/// Neighbour timers served in one poll; what is due beyond that waits for the next, which
+/// [`Network::next_deadline`] asks for at once.
+const NEIGHBOR_TIMERS_PER_POLL: usize = 64;
+
+/// Errors about neighbours that did not answer, kept until the transports take them. Beyond that
+/// transports find out by their own timers.
+const MAX_UNREPORTED_ERRORS: usize = 64;
+
+/// The hop limit of what this layer sends on its own account.
+const HOP_LIMIT: u8 = 64;
+
+/// One interface with its addresses, routes and neighbours.
+#[derive(Debug)]
+pub struct Network {
+    device: Capabilities,
+    verify_checksums: bool,
+    max_frames: usize,
+    max_looped: usize,
+    interface: Interface,
+    neighbors: NeighborCache,
+    arena: Arena,
+    frames: FrameBatch,
+    /// Packets to our own addresses, without link header, oldest first.
+    looped: VecDeque<RxFrame>,
+    identifications: Identifications,
+    icmp_errors: TokenBucket,
+    /// Errors that neighbours' silence gave rise to, oldest first.
+    unreported: VecDeque<IcmpError>,
+    /// The IP header of the packet handed up last, for quoting.
+    last_header: LastHeader,
+    counters: NetworkCounters,
+}
+
+impl Network {
+    /// The network layer of a stack. Announces the stack's addresses on the link.
+    ///
+    /// # Errors
+    /// As [`StackConfig::check`].
+    pub fn new(
+        config: &StackConfig,
+        arena: Arena,
+        random: &mut Random,
+        now: Instant,
+    ) -> Result<Self, SetupError> {
+        config.check()?;
+        let mut network = Self {
+            device: config.device,
+            verify_checksums: config.verify_checksums,
+            max_frames: config.transmit_queue_frames,
+            max_looped: config.loop_queue_packets,
+            interface: Interface::new(config),
+            neighbors: NeighborCache::new(config.neighbor.clone(), random.fork(), now),
+            arena,
+            frames: FrameBatch::new(),
+            looped: VecDeque::new(),
+            identifications: Identifications::new(random),
+            icmp_errors: TokenBucket::new(config.icmp_errors_per_second, config.icmp_errors_burst, now),
+            unreported: VecDeque::new(),
+            last_header: LastHeader::default(),
+            counters: NetworkCounters::default(),
+        };
+        if network.device.medium == Medium::Ethernet {
+            network.announce_addresses();
+        }
+        Ok(network)
+    }
+
+    /// Route, source address and neighbour for `remote`. `local`, when it is given, must be one of this
+    /// stack's addresses or unspecified.
+    ///
+    /// # Errors
+    /// [`Error::AddressNotAvailable`] when `local` is not ours or no address of ours is of the
+    /// destination's family, [`Error::NetworkUnreachable`] without a route, [`Error::InvalidArgument`]
+    /// for an unspecified destination or addresses of unlike families.
+    pub fn path(&mut self, now: Instant, local: Option<IpAddr>, remote: IpAddr) -> Result<Path, Error> {
+        let remote = remote.to_canonical();
+        let local = local.map(|address| address.to_canonical()).filter(|address| !address.is_unspecified());
+        if remote.is_unspecified() || local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
+            return Err(Error::InvalidArgument);
+        }
+        let Some(next_hop) = self.interface.next_hop(remote) else {
+            self.counters.ip_out_no_routes += 1;
+            return Err(Error::NetworkUnreachable);
+        };
+        let local = match local {
+            Some(local) if self.interface.is_local(local) => local,
+            Some(_) => return Err(Error::AddressNotAvailable),
+            None => self.interface.source_for(remote, next_hop).ok_or(Error::AddressNotAvailable)?,
+        };
+        // RFC 1122 section 3.2.1.3 (g): loopback addresses never leave the host.
+        if local.is_loopback() && next_hop != NextHop::Ourselves {
+            return Err(Error::InvalidArgument);
+        }
+        let exit = match (next_hop, self.device.medium) {
+            (NextHop::Ourselves, _) => Exit::Loop,
+            (NextHop::Broadcast | NextHop::Group | NextHop::Neighbor(_), Medium::Ip) => Exit::Medium,
+            (NextHop::Broadcast, Medium::Ethernet) => Exit::Fixed(crate::wire::ethernet::BROADCAST),
+            (NextHop::Group, Medium::Ethernet) => Exit::Fixed(interface::group_hardware(remote)),
+            (NextHop::Neighbor(next_hop), Medium::Ethernet) => {
+                Exit::Neighbor { next_hop, key: self.neighbors.find(next_hop) }
+            }
+        };
+        let _ = now;
+        let identification = self.identifications.slot(remote);
+        Ok(Path { local, remote, mtu: self.device.mtu, exit, identification })
+    }
+
+    /// Takes note that the destination of `path` has received what was sent to it, so that its
+    /// neighbour need not be probed (RFC 4861 section 7.3.1). For transports that see acknowledgments.
+    #[inline]
+    pub fn confirm(&mut self, now: Instant, path: &Path) {
+        if let Exit::Neighbor { key, .. } = path.exit {
+            self.neighbors.confirm(now, key);
+        }
+    }
+
+    /// Serves the neighbours' timers. Bounded work.
+    pub fn poll(&mut self, now: Instant) {
+        for _ in 0..NEIGHBOR_TIMERS_PER_POLL {
+            match self.neighbors.next_expired(now) {
+                Some(Expiry::Ask { address, known }) => self.solicit(now, address, known),
+                Some(Expiry::GaveUp(packets)) => self.report_unreachable(&packets),
+                None => break,
+            }
+        }
+    }
+
+    /// Takes the oldest packet that was sent to one of this stack's own addresses, as if it had just
+    /// been received. `None` when there is none. Answers queue up behind it, so whoever empties the
+    /// queue must do so in rounds: first [`Self::looped_packets`], then that many calls.
+    pub fn receive_looped(&mut self, now: Instant) -> Option<Ingress> {
+        let frame = self.looped.pop_front()?;
+        Some(self.receive_from_ourselves(now, frame))
+    }
+
+    /// Packets that [`Self::receive_looped`] has.
+    #[must_use]
+    #[inline]
+    pub fn looped_packets(&self) -> usize {
+        self.looped.len()
+    }
+
+    /// Takes the oldest error that this stack itself found out about: a neighbour that does not answer.
+    pub fn next_error(&mut self) -> Option<IcmpError> {
+        self.unreported.pop_front()
+    }
+
+    /// True when there are looped packets or errors to be taken.
+    #[must_use]
+    #[inline]
+    pub fn needs_poll(&self) -> bool {
+        !self.looped.is_empty() || !self.unreported.is_empty()
+    }
+
+    /// When [`Self::poll`] next has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.neighbors.next_deadline()
+    }
+
+    /// Frames to be sent, oldest first.
+    #[inline]
+    pub fn frames(&mut self) -> &mut FrameBatch {
+        &mut self.frames
+    }
+
+    /// Where headers and copies are allocated.
+    #[must_use]
+    #[inline]
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// True for this stack's addresses and for loopback ones: those a socket can be bound to.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.interface.is_local(address)
+    }
+
+    /// This stack's addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.interface.addresses()
+    }
+
+    /// Largest TCP payload of one frame that the device cuts into segments itself, in bytes; 0 for none.
+    #[must_use]
+    #[inline]
+    pub fn tcp_segmentation_bytes(&self) -> usize {
+        self.device.tcp_segmentation_bytes
+    }
+
+    /// Most pieces of payload in one packet that are sent without being copied together.
+    #[must_use]
+    #[inline]
+    pub fn max_pieces(&self) -> usize {
+        self.device.max_segments.saturating_sub(1).clamp(1, PieceList::new_const().capacity())
+    }
+
+    /// What this layer has seen.
+    #[must_use]
+    pub fn counters(&self) -> &NetworkCounters {
+        &self.counters
+    }
+
+    /// What the neighbour cache has seen.
+    #[must_use]
+    pub fn neighbor_counters(&self) -> &NeighborCounters {
+        self.neighbors.counters()
+    }
+
+    /// Writes all counters.
+    pub fn metrics(&self, sink: &mut dyn MetricsSink) {
+        sink.enter("network");
+        self.counters.write(sink);
+        sink.gauge("looped_packets", self.looped.len() as u64);
+        sink.gauge("queued_frames", self.frames.len() as u64);
+        sink.enter("neighbors");
+        self.neighbors.counters().write(sink);
+        sink.gauge("entries", self.neighbors.len() as u64);
+        sink.leave();
+        sink.leave();
+    }
+}

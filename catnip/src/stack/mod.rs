@@ -3,3 +3,4 @@
 mod config;
 
 pub use config::StackConfig;
+pub(crate) use config::{MAX_ADDRESSES, MIN_MTU_IPV6};

@@ -25,7 +25,7 @@ fn reference(bytes: &[u8]) -> u16 {
 
 /// Zero has two forms in ones' complement; which one comes out is of no importance for the check.
 fn same_sum(a: u16, b: u16) -> bool {
-    a == b || (a % 0xffff == 0 && b % 0xffff == 0)
+    a == b || (matches!(a, 0 | 0xffff) && matches!(b, 0 | 0xffff))
 }
 
 #[test]

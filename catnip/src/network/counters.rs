@@ -1,0 +1,145 @@
+//! What the network layer has seen, under the names of the MIBs where they have one (RFC 4293).
+
+use libos::metrics::MetricsSink;
+
+/// Counters of the link, of IP and of ICMP, both versions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetworkCounters {
+    /// Frames received.
+    pub link_in_frames: u64,
+    /// Frames too short for their header.
+    pub link_in_malformed: u64,
+    /// Frames for another hardware address, or a group we are not in.
+    pub link_in_other_host: u64,
+    /// Frames of a type that nobody here speaks, VLAN-tagged ones among them.
+    pub link_in_unknown_types: u64,
+    /// Frames handed to the device's queue.
+    pub link_out_frames: u64,
+    /// Packets refused because the device's queue was full.
+    pub link_out_queue_full: u64,
+    /// ARP packets received that were well-formed.
+    pub arp_in_packets: u64,
+    /// ARP packets received that were not.
+    pub arp_in_malformed: u64,
+    /// ARP packets sent.
+    pub arp_out_packets: u64,
+    /// ARP packets and neighbour advertisements by which somebody else claims an address of ours.
+    pub address_conflicts: u64,
+    /// IP packets received.
+    pub ip_in_receives: u64,
+    /// IP packets with a malformed header.
+    pub ip_in_header_errors: u64,
+    /// IP packets for an address that is not ours, or from one that cannot send.
+    pub ip_in_address_errors: u64,
+    /// IP packets with a payload that nobody here understands.
+    pub ip_in_unknown_protocols: u64,
+    /// IP packets handed to a transport or to ICMP.
+    pub ip_in_delivers: u64,
+    /// IP packets that transports and ICMP wanted to send.
+    pub ip_out_requests: u64,
+    /// IP packets not sent because buffers ran out.
+    pub ip_out_discards: u64,
+    /// Destinations without a route.
+    pub ip_out_no_routes: u64,
+    /// Fragments received.
+    pub ip_reassembly_required: u64,
+    /// Fragments dropped.
+    pub ip_reassembly_failures: u64,
+    /// Packets on their way back to this stack that were dropped because too many were.
+    pub loop_queue_full: u64,
+    /// TCP segments with a wrong checksum.
+    pub tcp_in_checksum_errors: u64,
+    /// UDP datagrams with a wrong checksum, or none where IPv6 demands one.
+    pub udp_in_checksum_errors: u64,
+    /// UDP datagrams with a length that does not fit.
+    pub udp_in_malformed: u64,
+    /// ICMP messages received.
+    pub icmp_in_messages: u64,
+    /// ICMP messages received that were malformed, or had a wrong checksum.
+    pub icmp_in_errors: u64,
+    /// Echo requests received.
+    pub icmp_in_echos: u64,
+    /// ICMP errors about packets of a transport.
+    pub icmp_in_destination_errors: u64,
+    /// ICMP messages sent.
+    pub icmp_out_messages: u64,
+    /// ICMP errors sent.
+    pub icmp_out_destination_errors: u64,
+    /// ICMP errors not sent because too many were.
+    pub icmp_out_rate_limited: u64,
+}
+
+impl NetworkCounters {
+    /// Writes all counters.
+    pub fn write(&self, sink: &mut dyn MetricsSink) {
+        // Exhaustive, so that a new counter cannot be left out.
+        let Self {
+            link_in_frames,
+            link_in_malformed,
+            link_in_other_host,
+            link_in_unknown_types,
+            link_out_frames,
+            link_out_queue_full,
+            arp_in_packets,
+            arp_in_malformed,
+            arp_out_packets,
+            address_conflicts,
+            ip_in_receives,
+            ip_in_header_errors,
+            ip_in_address_errors,
+            ip_in_unknown_protocols,
+            ip_in_delivers,
+            ip_out_requests,
+            ip_out_discards,
+            ip_out_no_routes,
+            ip_reassembly_required,
+            ip_reassembly_failures,
+            loop_queue_full,
+            tcp_in_checksum_errors,
+            udp_in_checksum_errors,
+            udp_in_malformed,
+            icmp_in_messages,
+            icmp_in_errors,
+            icmp_in_echos,
+            icmp_in_destination_errors,
+            icmp_out_messages,
+            icmp_out_destination_errors,
+            icmp_out_rate_limited,
+        } = *self;
+        for (name, value) in [
+            ("link_in_frames", link_in_frames),
+            ("link_in_malformed", link_in_malformed),
+            ("link_in_other_host", link_in_other_host),
+            ("link_in_unknown_types", link_in_unknown_types),
+            ("link_out_frames", link_out_frames),
+            ("link_out_queue_full", link_out_queue_full),
+            ("arp_in_packets", arp_in_packets),
+            ("arp_in_malformed", arp_in_malformed),
+            ("arp_out_packets", arp_out_packets),
+            ("address_conflicts", address_conflicts),
+            ("ip_in_receives", ip_in_receives),
+            ("ip_in_header_errors", ip_in_header_errors),
+            ("ip_in_address_errors", ip_in_address_errors),
+            ("ip_in_unknown_protocols", ip_in_unknown_protocols),
+            ("ip_in_delivers", ip_in_delivers),
+            ("ip_out_requests", ip_out_requests),
+            ("ip_out_discards", ip_out_discards),
+            ("ip_out_no_routes", ip_out_no_routes),
+            ("ip_reassembly_required", ip_reassembly_required),
+            ("ip_reassembly_failures", ip_reassembly_failures),
+            ("loop_queue_full", loop_queue_full),
+            ("tcp_in_checksum_errors", tcp_in_checksum_errors),
+            ("udp_in_checksum_errors", udp_in_checksum_errors),
+            ("udp_in_malformed", udp_in_malformed),
+            ("icmp_in_messages", icmp_in_messages),
+            ("icmp_in_errors", icmp_in_errors),
+            ("icmp_in_echos", icmp_in_echos),
+            ("icmp_in_destination_errors", icmp_in_destination_errors),
+            ("icmp_out_messages", icmp_out_messages),
+            ("icmp_out_destination_errors", icmp_out_destination_errors),
+            ("icmp_out_rate_limited", icmp_out_rate_limited),
+        ] {
+            sink.counter(name, value);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Received IPv4 packets (RFC 791, RFC 1122 section 3.2.1).
+
+use libos::Instant;
+use libos::runtime::RxFrame;
+
+use super::receive::{IpInfo, Origin, cut, frame_len};
+use super::{DestinationKind, Ingress, Network, Protocol};
+use crate::wire::ipv4::Ipv4Header;
+
+/// Where the protocol field is.
+const PROTOCOL_OFFSET: usize = 9;
+
+impl Network {
+    /// Takes an IPv4 packet at the start of `frame`, which may be padded.
+    #[inline]
+    pub(super) fn receive_ipv4(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
+        self.counters.ip_in_receives += 1;
+        let Ok(header) = Ipv4Header::parse(&frame.head, frame_len(&frame)) else {
+            self.counters.ip_in_header_errors += 1;
+            return Ingress::Consumed;
+        };
+        let (source, destination) = (header.source(), header.destination());
+        let kind = match origin {
+            Origin::Ourselves => {
+                self.interface.is_local(destination.into()).then_some(DestinationKind::Unicast)
+            }
+            Origin::Host => self.interface.destination_kind_v4(destination),
+            // RFC 1122 section 3.3.6: whoever is meant alone is not called through a broadcast.
+            Origin::Group => self
+                .interface
+                .destination_kind_v4(destination)
+                .filter(|kind| *kind != DestinationKind::Unicast),
+        };
+        let Some(kind) = kind else {
+            self.counters.ip_in_address_errors += 1;
+            return Ingress::Consumed;
+        };
+        if origin != Origin::Ourselves && self.interface.is_impossible_source_v4(source) {
+            self.counters.ip_in_address_errors += 1;
+            return Ingress::Consumed;
+        }
+        if header.is_fragment() {
+            // Reassembly (RFC 815) has its place here; until then a fragment is of no use.
+            self.counters.ip_reassembly_required += 1;
+            self.counters.ip_reassembly_failures += 1;
+            return Ingress::Consumed;
+        }
+        let (header_len, total_len) = (header.header_len(), header.total_len());
+        let ip = IpInfo {
+            source: source.into(),
+            destination: destination.into(),
+            kind,
+            protocol: header.protocol(),
+            traffic_class: header.traffic_class(),
+            hop_limit: header.time_to_live(),
+            header_len,
+            fragmented: false,
+            protocol_pointer: PROTOCOL_OFFSET,
+        };
+        if ip.protocol != Protocol::Tcp.number() {
+            self.last_header.keep(&frame.head, header_len);
+        }
+        cut(&mut frame, header_len, total_len);
+        self.deliver(now, ip, frame)
+    }
+}

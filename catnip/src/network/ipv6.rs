@@ -1,0 +1,257 @@
+//! Received IPv6 packets and their extension headers (RFC 8200).
+
+use libos::Instant;
+use libos::runtime::RxFrame;
+
+use super::icmp_errors::Complaint;
+use super::receive::{IpInfo, Origin, cut, frame_len};
+use super::{DestinationKind, Ingress, Network, Protocol};
+use crate::wire::icmp::v6::parameter;
+use crate::wire::ipv6::{
+    self, BadOption, ExtensionHeader, FragmentHeader, Ipv6Header, OptionAction, check_options, next_header,
+};
+
+/// Most extension headers in one packet, and most bytes of them; packets with more are dropped.
+const MAX_EXTENSION_HEADERS: usize = 8;
+const MAX_EXTENSION_BYTES: usize = 128;
+
+/// Where the fixed header says what follows.
+const NEXT_HEADER_OFFSET: usize = 6;
+
+/// What is behind the extension headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Upper {
+    pub(super) protocol: u8,
+    /// Bytes of all headers, the fixed one included.
+    pub(super) offset: usize,
+    /// Bytes from the packet's start to the field that names the protocol.
+    pub(super) protocol_pointer: usize,
+    /// There was a fragment header, though of a packet in one piece.
+    pub(super) fragmented: bool,
+}
+
+/// Why a packet is not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// It is a part of a larger one.
+    Fragment,
+    /// It has no payload, is malformed, or has more headers than anybody needs.
+    Drop,
+    /// The sender is to be told: code and pointer of a parameter problem.
+    Problem { code: u8, pointer: usize, even_multicast: bool },
+}
+
+/// Walks the extension headers of `packet`, which begins with its fixed header. Bounded.
+pub(super) fn walk(packet: &[u8], first: u8) -> Result<Upper, Obstacle> {
+    let (mut protocol, mut offset, mut pointer) = (first, ipv6::HEADER_BYTES, NEXT_HEADER_OFFSET);
+    let mut fragmented = false;
+    for index in 0..=MAX_EXTENSION_HEADERS {
+        let behind = packet.get(offset..).unwrap_or_default();
+        let len = match protocol {
+            // RFC 8200 section 4.1: hop-by-hop options stand first or are not recognized.
+            next_header::HOP_BY_HOP if index > 0 => {
+                let code = parameter::UNRECOGNIZED_NEXT_HEADER;
+                return Err(Obstacle::Problem { code, pointer, even_multicast: false });
+            }
+            next_header::HOP_BY_HOP | next_header::DESTINATION => {
+                let header = ExtensionHeader::parse(behind).ok_or(Obstacle::Drop)?;
+                check_options(header.body).map_err(|bad| option_obstacle(bad, offset + 2))?;
+                protocol = header.next_header;
+                header.len()
+            }
+            next_header::ROUTING => {
+                let header = ExtensionHeader::parse(behind).ok_or(Obstacle::Drop)?;
+                // RFC 8200 section 4.4, RFC 5095: no routing type is known, so none may have work left.
+                if header.body.get(1).is_none_or(|segments_left| *segments_left != 0) {
+                    let code = parameter::ERRONEOUS_FIELD;
+                    return Err(Obstacle::Problem { code, pointer: offset + 2, even_multicast: false });
+                }
+                protocol = header.next_header;
+                header.len()
+            }
+            next_header::FRAGMENT => {
+                let header = FragmentHeader::parse(behind).ok_or(Obstacle::Drop)?;
+                // Reassembly has its place here; until then only packets in one piece pass (RFC 6946).
+                if !header.is_atomic() {
+                    return Err(Obstacle::Fragment);
+                }
+                fragmented = true;
+                protocol = header.next_header;
+                FragmentHeader::BYTES
+            }
+            next_header::NONE => return Err(Obstacle::Drop),
+            _ => return Ok(Upper { protocol, offset, protocol_pointer: pointer, fragmented }),
+        };
+        pointer = offset;
+        offset += len;
+        if offset > ipv6::HEADER_BYTES + MAX_EXTENSION_BYTES {
+            return Err(Obstacle::Drop);
+        }
+    }
+    Err(Obstacle::Drop)
+}
+
+fn option_obstacle(bad: BadOption, options_offset: usize) -> Obstacle {
+    let problem = |even_multicast| Obstacle::Problem {
+        code: parameter::UNRECOGNIZED_OPTION,
+        pointer: options_offset + bad.offset,
+        even_multicast,
+    };
+    match bad.action {
+        OptionAction::Skip | OptionAction::Discard => Obstacle::Drop,
+        OptionAction::DiscardReport => problem(true),
+        OptionAction::DiscardReportUnicast => problem(false),
+    }
+}
+
+impl Network {
+    /// Takes an IPv6 packet at the start of `frame`, which may be padded.
+    #[inline]
+    pub(super) fn receive_ipv6(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
+        self.counters.ip_in_receives += 1;
+        let Ok(header) = Ipv6Header::parse(&frame.head, frame_len(&frame)) else {
+            self.counters.ip_in_header_errors += 1;
+            return Ingress::Consumed;
+        };
+        let (source, destination) = (header.source(), header.destination());
+        let kind = match origin {
+            Origin::Ourselves => {
+                self.interface.is_local(destination.into()).then_some(DestinationKind::Unicast)
+            }
+            // A solicitation to one's own address may come in a frame for a group, so no rule as in IPv4.
+            Origin::Host | Origin::Group => self.interface.destination_kind_v6(destination),
+        };
+        let Some(kind) = kind else {
+            self.counters.ip_in_address_errors += 1;
+            return Ingress::Consumed;
+        };
+        // RFC 4291 section 2.5.2: the unspecified address sends nothing but what duplicate address
+        // detection needs.
+        let unspecified = source.is_unspecified() && header.next_header() != Protocol::Icmpv6.number();
+        if origin != Origin::Ourselves && (self.interface.is_impossible_source_v6(source) || unspecified) {
+            self.counters.ip_in_address_errors += 1;
+            return Ingress::Consumed;
+        }
+        let mut ip = IpInfo {
+            source: source.into(),
+            destination: destination.into(),
+            kind,
+            protocol: header.next_header(),
+            traffic_class: header.traffic_class(),
+            hop_limit: header.hop_limit(),
+            header_len: ipv6::HEADER_BYTES,
+            fragmented: false,
+            protocol_pointer: NEXT_HEADER_OFFSET,
+        };
+        let packet_len = ipv6::HEADER_BYTES + header.payload_len();
+        if ip.protocol != Protocol::Tcp.number() && ip.protocol != Protocol::Udp.number() {
+            match walk(frame.head.get(..packet_len).unwrap_or(&frame.head), ip.protocol) {
+                Ok(upper) => {
+                    ip.protocol = upper.protocol;
+                    ip.header_len = upper.offset;
+                    ip.fragmented = upper.fragmented;
+                    ip.protocol_pointer = upper.protocol_pointer;
+                }
+                Err(obstacle) => {
+                    self.refuse_ipv6(now, &ip, &frame, packet_len, obstacle);
+                    return Ingress::Consumed;
+                }
+            }
+        }
+        if ip.protocol != Protocol::Tcp.number() {
+            self.last_header.keep(&frame.head, ip.header_len);
+        }
+        cut(&mut frame, ip.header_len, packet_len);
+        self.deliver(now, ip, frame)
+    }
+
+    #[cold]
+    fn refuse_ipv6(
+        &mut self,
+        now: Instant,
+        ip: &IpInfo,
+        frame: &RxFrame,
+        packet_len: usize,
+        obstacle: Obstacle,
+    ) {
+        match obstacle {
+            Obstacle::Fragment => {
+                self.counters.ip_reassembly_required += 1;
+                self.counters.ip_reassembly_failures += 1;
+            }
+            Obstacle::Drop => self.counters.ip_in_header_errors += 1,
+            Obstacle::Problem { code, pointer, even_multicast } => {
+                self.counters.ip_in_header_errors += 1;
+                let packet = frame.head.get(..packet_len).unwrap_or(&frame.head);
+                self.complain(
+                    now,
+                    ip,
+                    Complaint::ParameterProblem { code, pointer, even_multicast },
+                    &[packet],
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fixed header's worth of zeros and the extension headers.
+    fn packet(extensions: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; ipv6::HEADER_BYTES];
+        packet.extend(extensions);
+        packet
+    }
+
+    #[test]
+    fn extension_headers_are_walked_to_the_payload() {
+        for (name, first, extensions, protocol, offset, pointer) in [
+            ("none", 17, &[][..], 17, 40, 6),
+            ("hop-by-hop", 0, &[6, 0, 1, 4, 0, 0, 0, 0][..], 6, 48, 40),
+            ("two", 0, &[60, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0][..], 17, 56, 48),
+            ("finished routing", 43, &[58, 0, 0, 0, 0, 0, 0, 0][..], 58, 48, 40),
+            ("atomic fragment", 44, &[17, 0, 0, 0, 0, 0, 0, 9][..], 17, 48, 40),
+        ] {
+            let upper = walk(&packet(extensions), first).unwrap();
+            assert_eq!(
+                (upper.protocol, upper.offset, upper.protocol_pointer),
+                (protocol, offset, pointer),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn obstacles_are_told_apart() {
+        let problem = |code, pointer, even_multicast| Obstacle::Problem { code, pointer, even_multicast };
+        for (name, first, extensions, obstacle) in [
+            ("no next header", 59, &[][..], Obstacle::Drop),
+            ("cut extension header", 0, &[6, 0, 1, 4][..], Obstacle::Drop),
+            ("fragment", 44, &[17, 0, 0, 1, 0, 0, 0, 9][..], Obstacle::Fragment),
+            ("cut fragment header", 44, &[17, 0, 0, 0, 0, 0, 0][..], Obstacle::Drop),
+            ("unfinished routing", 43, &[58, 0, 0, 1, 0, 0, 0, 0][..], problem(0, 42, false)),
+            (
+                "hop-by-hop not first",
+                60,
+                &[0, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0][..],
+                problem(1, 40, false),
+            ),
+            ("option to report", 60, &[6, 0, 0x80, 4, 0, 0, 0, 0][..], problem(2, 42, true)),
+            ("option to report for unicast", 60, &[6, 0, 0, 0xc0, 3, 0, 0, 0][..], problem(2, 43, false)),
+            ("option to discard", 60, &[6, 0, 0x40, 4, 0, 0, 0, 0][..], Obstacle::Drop),
+        ] {
+            assert_eq!(walk(&packet(extensions), first), Err(obstacle), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_walk_is_bounded_in_headers_and_bytes() {
+        let many = [60, 0, 1, 4, 0, 0, 0, 0].repeat(100);
+        assert_eq!(walk(&packet(&many), 60), Err(Obstacle::Drop));
+        let mut long = vec![6, 16];
+        long.extend([0; 134]);
+        assert_eq!(walk(&packet(&long), 60), Err(Obstacle::Drop));
+    }
+}

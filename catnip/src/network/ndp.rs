@@ -1,0 +1,147 @@
+//! Neighbour discovery: solicitations and advertisements (RFC 4861 section 7.2).
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use libos::Instant;
+use libos::runtime::Medium;
+
+use super::interface::{ALL_NODES, NextHop, group_hardware};
+use super::neighbor::Claim;
+use super::path::Exit;
+use super::receive::IpInfo;
+use super::{HeaderBuffer, Network, Outgoing, Path, Payload, Protocol};
+use crate::wire::ethernet;
+use crate::wire::icmp;
+use crate::wire::ndp::{AdvertisementFlags, MESSAGE_BYTES, NeighborMessage, solicited_node};
+
+/// What shows that a message was not forwarded by any router (RFC 4861 section 3.1).
+const HOP_LIMIT: u8 = 255;
+
+impl Network {
+    /// Takes a neighbour solicitation or advertisement whose checksum is right.
+    pub(super) fn receive_ndp(&mut self, now: Instant, ip: &IpInfo, message: &[u8]) {
+        // RFC 4861 sections 7.1.1 and 7.1.2; RFC 6980 section 5 for fragments.
+        let message = NeighborMessage::parse(message).filter(|_| {
+            ip.hop_limit == HOP_LIMIT && !ip.fragmented && self.device.medium == Medium::Ethernet
+        });
+        let (Some(message), IpAddr::V6(source), IpAddr::V6(destination)) =
+            (message, ip.source, ip.destination)
+        else {
+            self.counters.icmp_in_errors += 1;
+            return;
+        };
+        match message {
+            NeighborMessage::Solicitation { target, source: hardware } => {
+                if source.is_unspecified() && (hardware.is_some() || destination != solicited_node(target)) {
+                    self.counters.icmp_in_errors += 1;
+                    return;
+                }
+                self.receive_solicitation(now, source, target, hardware);
+            }
+            NeighborMessage::Advertisement { flags, target, hardware } => {
+                if source.is_unspecified() || destination.is_multicast() && flags.solicited {
+                    self.counters.icmp_in_errors += 1;
+                    return;
+                }
+                if self.interface.is_own_v6(target) {
+                    self.counters.address_conflicts += 1;
+                    return;
+                }
+                let hardware = hardware.filter(|hardware| !ethernet::is_multicast(*hardware));
+                let claim = Claim { solicited: flags.solicited, overriding: flags.overriding, create: false };
+                if let Some(released) = self.neighbors.learn(now, target.into(), hardware, claim) {
+                    self.send_released(released);
+                }
+            }
+        }
+    }
+
+    fn receive_solicitation(
+        &mut self,
+        now: Instant,
+        source: Ipv6Addr,
+        target: Ipv6Addr,
+        hardware: Option<ethernet::Address>,
+    ) {
+        if !self.interface.is_own_v6(target) {
+            return;
+        }
+        let hardware = hardware.filter(|hardware| !ethernet::is_multicast(*hardware));
+        // RFC 4861 section 7.2.3: the sender is about to talk to us.
+        if let Some(hardware) = hardware.filter(|_| self.interface.on_link(source.into()).is_some()) {
+            let claim = Claim { solicited: false, overriding: true, create: true };
+            if let Some(released) = self.neighbors.learn(now, source.into(), Some(hardware), claim) {
+                self.send_released(released);
+            }
+        }
+        // RFC 4861 section 7.2.4: whoever has no address yet is answered through the group of all.
+        let (remote, solicited) = if source.is_unspecified() { (ALL_NODES, false) } else { (source, true) };
+        let exit = match hardware {
+            Some(hardware) => Some(Exit::Fixed(hardware)),
+            None => self.path(now, Some(target.into()), remote.into()).ok().map(|path| path.exit),
+        };
+        let Some(exit) = exit else { return };
+        let flags = AdvertisementFlags { router: false, solicited, overriding: true };
+        let hardware = Some(self.device.hardware_address);
+        self.send_ndp(now, target, remote, exit, NeighborMessage::Advertisement { flags, target, hardware });
+    }
+
+    /// Asks for a neighbour's address: its group, or the one who had it last.
+    pub(super) fn request_ndp(&mut self, now: Instant, target: Ipv6Addr, known: Option<ethernet::Address>) {
+        let next_hop = NextHop::Neighbor(target.into());
+        let Some(IpAddr::V6(local)) = self.interface.source_for(target.into(), next_hop) else { return };
+        let (remote, hardware) = match known {
+            Some(hardware) => (target, hardware),
+            None => {
+                let group = solicited_node(target);
+                (group, group_hardware(group.into()))
+            }
+        };
+        let message = NeighborMessage::Solicitation { target, source: Some(self.device.hardware_address) };
+        self.send_ndp(now, local, remote, Exit::Fixed(hardware), message);
+    }
+
+    /// Tells everybody that an address is ours (RFC 4861 section 7.2.6).
+    pub(super) fn announce_ndp(&mut self, address: Ipv6Addr) {
+        let flags = AdvertisementFlags { router: false, solicited: false, overriding: true };
+        let hardware = Some(self.device.hardware_address);
+        let message = NeighborMessage::Advertisement { flags, target: address, hardware };
+        let exit = Exit::Fixed(group_hardware(ALL_NODES.into()));
+        // The neighbour of a group needs no time to be found.
+        self.send_ndp(Instant::ZERO, address, ALL_NODES, exit, message);
+    }
+
+    fn send_ndp(
+        &mut self,
+        now: Instant,
+        local: Ipv6Addr,
+        remote: Ipv6Addr,
+        exit: Exit,
+        message: NeighborMessage,
+    ) {
+        let mut path = Path {
+            local: local.into(),
+            remote: remote.into(),
+            mtu: self.device.mtu,
+            exit,
+            identification: 0,
+        };
+        let mut bytes = [0; MESSAGE_BYTES];
+        let len = message.compose(&mut bytes);
+        let mut headers = HeaderBuffer::new();
+        headers.transport(len).copy_from_slice(&bytes[..len]);
+        let outgoing = Outgoing {
+            protocol: Protocol::Icmpv6,
+            headers: &mut headers,
+            checksum_offset: icmp::CHECKSUM_OFFSET,
+            payload: Payload::Empty,
+            segment_bytes: None,
+            hop_limit: HOP_LIMIT,
+            traffic_class: 0,
+        };
+        // What cannot be sent now is asked for again by the neighbour's timer, or by the peer.
+        if self.send(now, &mut path, outgoing).is_ok() {
+            self.counters.icmp_out_messages += 1;
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Sending: checksum, IP header and link header in front of a transport's packet, and off to the
+//! device, to the queue of a neighbour, or back to ourselves.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation, TxChecksum, TxOffload};
+use libos::{Buffer, Error, Instant};
+use siphasher::sip::SipHasher13;
+
+use super::neighbor::{PendingPacket, Resolution};
+use super::path::Exit;
+use super::{HeaderBuffer, Network, Outgoing, Path, Payload, PieceList, Protocol};
+use crate::random::Random;
+use crate::slab::Key;
+use crate::wire::checksum::Checksum;
+use crate::wire::ethernet::{self, Address};
+use crate::wire::ipv4::{self, Ipv4Fields};
+use crate::wire::ipv6::{self, Ipv6Fields};
+
+/// Largest packet that IP can express, which only segmentation offload composes on smaller links.
+const MAX_PACKET_BYTES: usize = 65535;
+
+/// Number of IPv4 identification counters; destinations share them by hash.
+const IDENTIFICATIONS: usize = 256;
+
+/// Identification of IPv4 packets that may be cut (RFC 6864 section 4.3): a counter for each group of
+/// destinations, with random start, so that an observer learns little about traffic to others
+/// (RFC 7739 section 5.3 for the idea).
+#[derive(Debug)]
+pub(super) struct Identifications {
+    counters: [u16; IDENTIFICATIONS],
+    keys: (u64, u64),
+}
+
+impl Identifications {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let mut counters = [0; IDENTIFICATIONS];
+        counters.fill_with(|| random.next_u32() as u16);
+        Self { counters, keys: (random.next_u64(), random.next_u64()) }
+    }
+
+    /// The counter for a destination.
+    pub(super) fn slot(&self, remote: IpAddr) -> u8 {
+        let IpAddr::V4(remote) = remote else { return 0 };
+        let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
+        hasher.write_u32(remote.to_bits());
+        hasher.finish() as u8
+    }
+
+    #[inline]
+    fn next(&mut self, slot: u8) -> u16 {
+        let counter = &mut self.counters[usize::from(slot)];
+        *counter = counter.wrapping_add(1);
+        *counter
+    }
+}
+
+/// Where a packet goes once its headers are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the device, for a station on the link.
+    Link(Address),
+    /// To the device, which knows no stations.
+    Medium,
+    /// Into the queue of a neighbour whose address is being looked for.
+    Wait(Key),
+    /// Back to ourselves.
+    Loop,
+}
+
+impl Network {
+    /// Sends one transport packet along `path`. Checksum, IP header and link header are put on here.
+    /// A packet to a neighbour whose address is not known yet waits for it, and is dropped if nobody
+    /// answers.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the queue to the device is full, [`Error::MessageTooLong`] for a
+    /// packet beyond the path's MTU, [`Error::HostUnreachable`] when the neighbour was given up lately,
+    /// [`Error::NoBuffers`] when there is no memory for headers or no place for one more neighbour. In
+    /// each case nothing was sent and the payload is untouched.
+    #[inline]
+    pub fn send(&mut self, now: Instant, path: &mut Path, packet: Outgoing<'_>) -> Result<(), Error> {
+        self.counters.ip_out_requests += 1;
+        if self.frames.len() >= self.max_frames {
+            self.counters.link_out_queue_full += 1;
+            return Err(Error::WouldBlock);
+        }
+        let Outgoing { protocol, headers, checksum_offset, payload, segment_bytes, hop_limit, traffic_class } =
+            packet;
+        let transport_len = headers.transport_header().len() + payload.len();
+        let largest = if segment_bytes.is_some() { MAX_PACKET_BYTES } else { path.mtu };
+        let ip_header_len = if path.local.is_ipv4() { ipv4::HEADER_BYTES } else { ipv6::HEADER_BYTES };
+        let packet_len = ip_header_len + transport_len;
+        if packet_len > largest.min(MAX_PACKET_BYTES) {
+            return Err(Error::MessageTooLong);
+        }
+        let way = match path.exit {
+            Exit::Neighbor { key, .. } => match self.neighbors.usable(now, key) {
+                Some(hardware) => Way::Link(hardware),
+                None => self.resolve(now, path)?,
+            },
+            Exit::Fixed(hardware) => Way::Link(hardware),
+            Exit::Medium => Way::Medium,
+            Exit::Loop => Way::Loop,
+        };
+        let link_len = match self.device.medium {
+            Medium::Ethernet => ethernet::HEADER_BYTES,
+            Medium::Ip => 0,
+        };
+        let mut offload = TxOffload::default();
+        if way != Way::Loop {
+            offload.checksum = self
+                .put_checksum(path, protocol, headers, checksum_offset, &payload, segment_bytes)
+                .then(|| PartialChecksum {
+                    start: narrow(link_len + ip_header_len),
+                    offset: narrow(checksum_offset),
+                });
+            offload.segmentation = segment_bytes.map(|segment_bytes| Segmentation {
+                segment_bytes,
+                header_bytes: narrow(link_len + ip_header_len + headers.transport_header().len()),
+                ipv6: path.local.is_ipv6(),
+            });
+        }
+        match (path.local, path.remote) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
+                let dont_fragment = protocol == Protocol::Tcp;
+                let identification =
+                    if dont_fragment { 0 } else { self.identifications.next(path.identification) };
+                let fields = Ipv4Fields {
+                    traffic_class,
+                    total_len: narrow(packet_len),
+                    identification,
+                    dont_fragment,
+                    // RFC 1122 section 3.2.1.7: nothing is sent with a time to live of zero.
+                    time_to_live: hop_limit.max(1),
+                    protocol: protocol.number(),
+                    source,
+                    destination,
+                };
+                headers.put_ipv4(fields.compose());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let fields = Ipv6Fields {
+                    traffic_class,
+                    payload_len: narrow(transport_len),
+                    next_header: protocol.number(),
+                    hop_limit: hop_limit.max(1),
+                    source,
+                    destination,
+                };
+                headers.put_ipv6(fields.compose());
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                return Err(Error::InvalidArgument);
+            }
+        }
+        let sent = match way {
+            Way::Link(hardware) => {
+                headers.put_ethernet(self.link_header(path, hardware));
+                self.emit(headers, payload, offload)
+            }
+            Way::Medium => self.emit(headers, payload, offload),
+            Way::Wait(key) => {
+                headers.put_ethernet(self.link_header(path, [0; 6]));
+                self.enqueue(key, headers, payload, offload)
+            }
+            Way::Loop => self.loop_back(headers, payload, segment_bytes),
+        };
+        if sent.is_none() {
+            self.counters.ip_out_discards += 1;
+            return Err(Error::NoBuffers);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn link_header(&self, path: &Path, destination: Address) -> [u8; ethernet::HEADER_BYTES] {
+        let ether_type = if path.local.is_ipv4() { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };
+        ethernet::compose(destination, self.device.hardware_address, ether_type)
+    }
+
+    /// The way when the neighbour's address is old or not known.
+    #[cold]
+    fn resolve(&mut self, now: Instant, path: &mut Path) -> Result<Way, Error> {
+        let Exit::Neighbor { next_hop, key } = &mut path.exit else { return Ok(Way::Loop) };
+        match self.neighbors.resolve(now, *next_hop) {
+            Resolution::Known(known, hardware) => {
+                *key = known;
+                Ok(Way::Link(hardware))
+            }
+            Resolution::Wait { key: waiting, ask } => {
+                *key = waiting;
+                if ask {
+                    let next_hop = *next_hop;
+                    self.solicit(now, next_hop, None);
+                }
+                Ok(Way::Wait(waiting))
+            }
+            Resolution::Refused(error) => Err(error),
+        }
+    }
+
+    /// Fills in the transport's checksum, or as much of it as the device wants; true when the device
+    /// has to complete it.
+    #[inline]
+    fn put_checksum(
+        &self,
+        path: &Path,
+        protocol: Protocol,
+        headers: &mut HeaderBuffer,
+        checksum_offset: usize,
+        payload: &Payload<'_>,
+        segment_bytes: Option<u16>,
+    ) -> bool {
+        // The device that cuts a packet computes each segment's checksum.
+        let partial = self.device.tx_checksum == TxChecksum::Partial || segment_bytes.is_some();
+        if self.device.tx_checksum == TxChecksum::Unneeded {
+            return false;
+        }
+        let header = headers.transport_mut();
+        let mut sum = match protocol {
+            Protocol::Icmpv4 => Checksum::new(),
+            Protocol::Tcp | Protocol::Udp | Protocol::Icmpv6 => Checksum::pseudo_header(
+                path.local,
+                path.remote,
+                protocol.number(),
+                header.len() + payload.len(),
+            ),
+        };
+        // Devices are not asked to complete ICMP checksums: not all can.
+        let partial = partial && matches!(protocol, Protocol::Tcp | Protocol::Udp);
+        let value = if partial {
+            sum.partial()
+        } else {
+            sum.add_bytes(header);
+            match payload {
+                Payload::Empty => {}
+                Payload::Whole(buffer) => sum.add_bytes(buffer),
+                Payload::Pieces(pieces) => pieces.iter().for_each(|piece| sum.add_bytes(piece)),
+            }
+            // RFC 768: zero would say that there is no checksum.
+            match (sum.finish(), protocol) {
+                (0, Protocol::Udp) => 0xffff,
+                (value, _) => value,
+            }
+        };
+        if let Some(field) = header.get_mut(checksum_offset..).and_then(|bytes| bytes.first_chunk_mut()) {
+            *field = value.to_be_bytes();
+        }
+        partial
+    }
+
+    /// Queues a finished frame for the device. `None`, and nothing done, when there is no memory.
+    #[inline]
+    fn emit(&mut self, headers: &HeaderBuffer, payload: Payload<'_>, offload: TxOffload) -> Option<()> {
+        match payload {
+            Payload::Empty => self.frames.push(self.arena.copy_from(headers.all())?.freeze()),
+            Payload::Whole(buffer) => match buffer.with_header(headers.all()) {
+                Some(frame) => self.frames.push(frame),
+                None => {
+                    self.frames.push(self.arena.copy_from(headers.all())?.freeze());
+                    self.frames.push(buffer.clone());
+                }
+            },
+            Payload::Pieces(pieces) => {
+                self.gather(pieces)?;
+                self.frames.push(self.arena.copy_from(headers.all())?.freeze());
+                pieces.drain(..).for_each(|piece| self.frames.push(piece));
+            }
+        }
+        self.frames.finish(offload);
+        self.counters.link_out_frames += 1;
+        Some(())
+    }
+
+    /// Copies the pieces together when a frame cannot have so many.
+    #[inline]
+    fn gather(&self, pieces: &mut PieceList) -> Option<()> {
+        if pieces.len() <= self.max_pieces() {
+            return Some(());
+        }
+        let mut whole = self.arena.allocate(pieces.iter().map(|piece| piece.len()).sum())?;
+        for piece in pieces.iter() {
+            whole.extend_from_slice(piece);
+        }
+        pieces.clear();
+        pieces.push(whole.freeze());
+        Some(())
+    }
+
+    /// Queues a packet for a neighbour whose address is being looked for.
+    #[cold]
+    fn enqueue(
+        &mut self,
+        key: Key,
+        headers: &HeaderBuffer,
+        payload: Payload<'_>,
+        offload: TxOffload,
+    ) -> Option<()> {
+        if let Payload::Pieces(pieces) = payload {
+            self.gather(pieces)?;
+            let headers = self.arena.copy_from(headers.all())?;
+            let payload = pieces.drain(..).collect();
+            self.neighbors.queue(key, PendingPacket { headers, payload, offload });
+        } else {
+            let headers = self.arena.copy_from(headers.all())?;
+            self.neighbors.queue(key, PendingPacket { headers, payload: payload.into_buffers(), offload });
+        }
+        Some(())
+    }
+
+    /// Queues a packet on its way back to ourselves. The list of further buffers may be allocated:
+    /// programs that talk to their own address are not in a hurry.
+    fn loop_back(
+        &mut self,
+        headers: &HeaderBuffer,
+        payload: Payload<'_>,
+        segment_bytes: Option<u16>,
+    ) -> Option<()> {
+        if self.looped.len() >= self.max_looped {
+            // As on any link with a full queue: the packet is lost, the sender is not told.
+            self.counters.loop_queue_full += 1;
+            return Some(());
+        }
+        let head = self.arena.copy_from(headers.all())?.freeze();
+        self.looped.push_back(RxFrame {
+            head,
+            rest: payload.into_buffers(),
+            checksum: RxChecksum::Verified,
+            segment_bytes: segment_bytes.unwrap_or(0),
+        });
+        Some(())
+    }
+
+    /// Sends the packets that waited for a neighbour's address.
+    pub(super) fn send_released(&mut self, released: super::neighbor::Released) {
+        for packet in released.packets {
+            let PendingPacket { mut headers, payload, offload } = packet;
+            if let Some(destination) = headers.first_chunk_mut::<6>() {
+                *destination = released.hardware;
+            }
+            self.frames.push(headers.freeze());
+            payload.into_iter().for_each(|piece| self.frames.push(piece));
+            self.frames.finish(offload);
+            self.counters.link_out_frames += 1;
+        }
+    }
+
+    /// Queues a frame of this layer's own for the device; drops it when there is no room or no memory.
+    pub(super) fn send_frame(&mut self, frame: &[u8]) -> bool {
+        if self.frames.len() >= self.max_frames {
+            self.counters.link_out_queue_full += 1;
+            return false;
+        }
+        let Some(frame) = self.arena.copy_from(frame) else {
+            self.counters.ip_out_discards += 1;
+            return false;
+        };
+        self.frames.push(frame.freeze());
+        self.frames.finish(TxOffload::default());
+        self.counters.link_out_frames += 1;
+        true
+    }
+}
+
+/// Lengths that were checked against [`MAX_PACKET_BYTES`], or are those of headers.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "checked before")]
+const fn narrow(len: usize) -> u16 {
+    debug_assert!(len <= MAX_PACKET_BYTES);
+    len as u16
+}
+
+impl Payload<'_> {
+    /// The buffers in a list of their own; pieces are taken out, a whole one is shared.
+    fn into_buffers(self) -> Vec<Buffer> {
+        match self {
+            Self::Empty => Vec::new(),
+            Self::Whole(buffer) => vec![buffer.clone()],
+            Self::Pieces(pieces) => pieces.drain(..).collect(),
+        }
+    }
+}
