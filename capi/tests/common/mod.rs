@@ -1,5 +1,7 @@
 //! Builds the libraries, compiles C and C++ programs against them, and runs them, bounded in time.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -52,25 +54,32 @@ pub fn library_folder() -> &'static Path {
 
 /// `cargo test` builds no shared library for integration tests, so it is built here, with the profile of the tests.
 fn build_libraries() -> PathBuf {
-    let profile_folder = profile_folder();
-    let target = profile_folder.parent().unwrap();
-    let profile = match profile_folder.file_name().and_then(OsStr::to_str) {
-        Some("debug") | None => "dev",
-        Some(profile) => profile,
-    };
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "catnip-capi", "--profile", profile, "--target-dir"])
-        .arg(target)
+        .args(["build", "--quiet", "--package", "catnip-capi", "--profile", &profile(), "--target-dir"])
+        .arg(target_folder())
         .current_dir(crate_folder())
         .output()
         .unwrap();
     assert!(output.status.success(), "building libcatnip: {}", String::from_utf8_lossy(&output.stderr));
-    profile_folder
+    profile_folder()
 }
 
 /// `target/debug` or its like: two above this test's own file in `deps`.
 fn profile_folder() -> PathBuf {
     env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_path_buf()
+}
+
+/// The folder that cargo builds into.
+pub fn target_folder() -> PathBuf {
+    profile_folder().parent().unwrap().to_path_buf()
+}
+
+/// The profile that this test was built with.
+pub fn profile() -> String {
+    match profile_folder().file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev".to_owned(),
+        Some(profile) => profile.to_owned(),
+    }
 }
 
 /// A folder of this test file's own under the target folder.

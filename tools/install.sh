@@ -1,0 +1,49 @@
+#!/bin/sh
+# Installs libcatnip with its headers, pkg-config file and CMake package.
+#
+#   tools/install.sh PREFIX
+#
+#   LIBDIR   folder for libraries below PREFIX (default lib)
+#   DESTDIR  put in front of every path, for packagers
+#   PROFILE  cargo profile to build with (default release)
+set -eu
+
+prefix=${1:?usage: tools/install.sh PREFIX}
+case $prefix in
+/*) ;;
+*) prefix=$PWD/$prefix ;;
+esac
+libdir=${LIBDIR:-lib}
+root=${DESTDIR:-}$prefix
+profile=${PROFILE:-release}
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+case $profile in
+dev) built=$target/debug ;;
+*) built=$target/$profile ;;
+esac
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+major=${version%%.*}
+minor=${version#*.}
+minor=${minor%%.*}
+
+fill_in() { # TEMPLATE FILE
+    sed -e "s|@PREFIX@|$prefix|g" -e "s|@LIBDIR@|$libdir|g" -e "s|@VERSION@|$version|g" \
+        -e "s|@MAJOR@|$major|g" -e "s|@MINOR@|$minor|g" "$1" >"$2"
+    chmod 644 "$2"
+}
+
+cargo build --quiet --package catnip-capi --profile "$profile"
+
+mkdir -p "$root/include/demi" "$root/$libdir/pkgconfig" "$root/$libdir/cmake/Catnip"
+install -m 644 capi/include/demi/*.h capi/include/demi/*.hpp "$root/include/demi/"
+install -m 755 "$built/libcatnip.so" "$root/$libdir/libcatnip.so.$version"
+ln -sf "libcatnip.so.$version" "$root/$libdir/libcatnip.so.$major"
+ln -sf "libcatnip.so.$major" "$root/$libdir/libcatnip.so"
+install -m 644 "$built/libcatnip.a" "$root/$libdir/libcatnip.a"
+fill_in capi/pkgconfig/catnip.pc.in "$root/$libdir/pkgconfig/catnip.pc"
+for file in CatnipConfig.cmake CatnipConfigVersion.cmake; do
+    fill_in "capi/cmake/$file.in" "$root/$libdir/cmake/Catnip/$file"
+done
+echo "installed libcatnip $version under $root"
