@@ -128,7 +128,8 @@ impl FromIterator<Buffer> for ScatterGather {
 
 impl IntoIterator for ScatterGather {
     type Item = Buffer;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<Buffer>, std::collections::vec_deque::IntoIter<Buffer>>;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<Buffer>, std::collections::vec_deque::IntoIter<Buffer>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.first.into_iter().chain(self.rest)

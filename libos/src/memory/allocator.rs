@@ -15,7 +15,7 @@ use super::external::External;
 use super::poison::{poison, unpoison};
 use super::region::Region;
 use super::remote::Returns;
-use super::slab::{Filling, Slab, SlabList};
+use super::slab::{Slab, SlabList};
 use super::spans::{CHUNK_BYTES, Spans};
 use crate::SetupError;
 
@@ -137,8 +137,23 @@ impl Allocator {
             Some(slab) => slab,
             None => self.cut_span(SLAB_CHUNKS, Some(class))?,
         };
-        self.current[class.index()].set(slab);
+        self.replace_current(class, slab);
         self.current_slab(class).take()
+    }
+
+    /// Makes `slab` the one that the class allocates from.
+    fn replace_current(&self, class: Class, slab: NonNull<Slab>) {
+        let no_slab = self.no_slab();
+        let previous = self.current[class.index()].replace(slab);
+        // SAFETY: slabs of ours in use.
+        unsafe {
+            if previous != no_slab {
+                previous.as_ref().make_other();
+            }
+            if slab != no_slab {
+                slab.as_ref().make_current();
+            }
+        }
     }
 
     /// A block that has a span for itself.
@@ -183,8 +198,8 @@ impl Allocator {
         let no_slab = self.no_slab();
         for class in Class::all() {
             let slab = self.current[class.index()].get();
-            if slab != no_slab && self.current_slab(class).is_empty() {
-                self.current[class.index()].set(no_slab);
+            if slab != no_slab && self.current_slab(class).is_idle() {
+                self.replace_current(class, no_slab);
                 self.release_span(slab);
             }
         }
@@ -209,24 +224,27 @@ impl Allocator {
     ///
     /// # Safety
     /// `block` is a block of this allocator that nobody uses any more.
-    #[inline]
     unsafe fn put_back(&self, block: NonNull<Block>) {
         // SAFETY: the caller's promise; a block in use keeps its slab in use.
-        let (header, slab) = unsafe { (block.as_ref(), block.as_ref().slab) };
-        self.used_bytes.set(self.used_bytes.get() - header.held_bytes);
-        // SAFETY: as above.
-        match unsafe { slab.as_ref().put(block) } {
-            Filling::Partial => {}
-            filling => self.sort_in(slab, filling),
+        unsafe {
+            let slab = block.as_ref().slab;
+            self.uncount_used(block.as_ref().held_bytes);
+            if slab.as_ref().put(block) {
+                self.sort_in(slab);
+            }
         }
     }
 
-    /// Moves a slab to where its new filling belongs. Current slabs stay where they are.
-    #[cold]
-    #[inline(never)]
-    fn sort_in(&self, slab: NonNull<Slab>, filling: Filling) {
+    #[inline]
+    fn uncount_used(&self, bytes: usize) {
+        self.used_bytes.set(self.used_bytes.get() - bytes);
+    }
+
+    /// Moves a slab that was full, or is unused now, to where it belongs. Current slabs stay as they are.
+    fn sort_in(&self, slab: NonNull<Slab>) {
         // SAFETY: a slab of ours in use.
-        let Some(class) = (unsafe { slab.as_ref() }).class else {
+        let (class, is_unused) = unsafe { (slab.as_ref().class, slab.as_ref().is_unused()) };
+        let Some(class) = class else {
             self.release_span(slab);
             return;
         };
@@ -235,15 +253,13 @@ impl Allocator {
         }
         let partial = &self.partial[class.index()];
         // SAFETY: slabs of a class other than the current one are in the list exactly when they have
-        // free slots; every class has two slots at least, so a full slab never becomes empty at once.
+        // free slots; every class has two slots at least, so a full slab never becomes unused at once.
         unsafe {
-            match filling {
-                Filling::WasFull => partial.push(slab),
-                Filling::Empty => {
-                    partial.remove(slab);
-                    self.release_span(slab);
-                }
-                Filling::Partial => {}
+            if is_unused {
+                partial.remove(slab);
+                self.release_span(slab);
+            } else {
+                partial.push(slab);
             }
         }
     }
@@ -417,11 +433,25 @@ pub(super) unsafe fn free(block: NonNull<Block>) {
     // SAFETY: the caller's promise; a block that was in use keeps slab and allocator alive.
     unsafe {
         if !block.as_ref().is_plain() {
-            free_shared(block);
-            return;
+            return free_shared(block);
         }
-        let allocator = block.as_ref().slab.as_ref().owner;
-        allocator.as_ref().put_back(block);
+        let slab = block.as_ref().slab;
+        let allocator = slab.as_ref().owner;
+        allocator.as_ref().uncount_used(block.as_ref().held_bytes);
+        if slab.as_ref().put(block) {
+            return free_sorting(allocator, slab);
+        }
+        Allocator::drop_owner(allocator);
+    }
+}
+
+/// The end of [`free`] when the slab has to move.
+#[cold]
+#[inline(never)]
+unsafe fn free_sorting(allocator: NonNull<Allocator>, slab: NonNull<Slab>) {
+    // SAFETY: as in `free`.
+    unsafe {
+        allocator.as_ref().sort_in(slab);
         Allocator::drop_owner(allocator);
     }
 }

@@ -16,7 +16,8 @@ pub(super) struct Slab {
     pub(super) owner: NonNull<Allocator>,
     /// Free slots. All of them: a slab is cut up at once.
     free: Cell<Option<NonNull<Block>>>,
-    /// Slots that are not free.
+    /// Slots that are not free, and one more while allocations come from the slab: so that freeing
+    /// the last slot of a slab that stays anyhow is nothing special.
     used: Cell<u32>,
     /// The span's first chunk.
     pub(super) chunk: u32,
@@ -28,17 +29,6 @@ pub(super) struct Slab {
 }
 
 const _: () = assert!(size_of::<Slab>() == 64);
-
-/// What giving a block back did to its slab.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Filling {
-    /// All slots were taken, one is free now.
-    WasFull,
-    /// All slots are free now.
-    Empty,
-    /// Neither.
-    Partial,
-}
 
 impl Slab {
     /// A slab without a single slot.
@@ -97,12 +87,12 @@ impl Slab {
         Some(block)
     }
 
-    /// Gives a slot back.
+    /// Gives a slot back; true when it is the first free one, or nothing uses the slab any more.
     ///
     /// # Safety
     /// `block` was taken from this slab and nobody uses it any more.
     #[inline]
-    pub(super) unsafe fn put(&self, block: NonNull<Block>) -> Filling {
+    pub(super) unsafe fn put(&self, block: NonNull<Block>) -> bool {
         // SAFETY: the caller's promise.
         let header = unsafe { block.as_ref() };
         let free = self.free.get();
@@ -114,18 +104,27 @@ impl Slab {
             block.as_ptr().cast::<u8>().wrapping_add(size_of::<Block>()),
             header.held_bytes - size_of::<Block>(),
         );
-        if used == 0 {
-            Filling::Empty
-        } else if free.is_none() {
-            Filling::WasFull
-        } else {
-            Filling::Partial
-        }
+        free.is_none() || used == 0
     }
 
-    /// True when no slot is taken.
-    pub(super) fn is_empty(&self) -> bool {
+    /// True when no slot is taken and allocations come from elsewhere.
+    pub(super) fn is_unused(&self) -> bool {
         self.used.get() == 0
+    }
+
+    /// True when no slot is taken, in a slab that allocations come from.
+    pub(super) fn is_idle(&self) -> bool {
+        self.used.get() == 1
+    }
+
+    /// From now on, allocations come from this slab.
+    pub(super) fn make_current(&self) {
+        self.used.set(self.used.get() + 1);
+    }
+
+    /// From now on, allocations come from elsewhere.
+    pub(super) fn make_other(&self) {
+        self.used.set(self.used.get() - 1);
     }
 }
 
