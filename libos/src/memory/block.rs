@@ -131,15 +131,20 @@ impl Block {
     }
 
     /// Addresses that views of the block may cover, headroom included.
-    pub(super) fn range(&self) -> Range<usize> {
-        if self.is_external() {
-            // SAFETY: only `External` makes external blocks, as the first field of itself.
-            let bytes = unsafe { &(*std::ptr::from_ref(self).cast::<External>()).bytes };
+    ///
+    /// # Safety
+    /// The block has a reference.
+    pub(super) unsafe fn range(block: NonNull<Self>) -> Range<usize> {
+        // SAFETY: the caller's promise.
+        let header = unsafe { block.as_ref() };
+        if header.is_external() {
+            // SAFETY: external blocks are the first field of an `External`, which lives as long.
+            let bytes = unsafe { &block.cast::<External>().as_ref().bytes };
             let start = bytes.as_ptr() as usize;
             return start..start + bytes.len();
         }
-        let start = std::ptr::from_ref(self) as usize;
-        start + size_of::<Self>()..start + self.held_bytes
+        let start = block.as_ptr() as usize;
+        start + size_of::<Self>()..start + header.held_bytes
     }
 }
 

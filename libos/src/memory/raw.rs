@@ -65,8 +65,8 @@ impl Buffer {
     #[must_use]
     pub unsafe fn view_raw(block: RawBlock, data: *const u8, len: usize) -> Option<Self> {
         // SAFETY: the caller's promise.
-        let header = unsafe { block.0.as_ref() };
-        let (range, start) = (header.range(), data as usize);
+        let (header, range) = unsafe { (block.0.as_ref(), Block::range(block.0)) };
+        let start = data as usize;
         if start < range.start || len > range.end.checked_sub(start)? {
             return None;
         }

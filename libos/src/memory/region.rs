@@ -10,6 +10,9 @@ use crate::SetupError;
 /// find their bookkeeping by masking an address ask for.
 const REGION_ALIGN_BYTES: usize = 64 << 20;
 
+/// Normal pages are this large at most, on any processor.
+const PAGE_BYTES: usize = 64 << 10;
+
 /// Size of the hugepages that are asked for: the default of x86-64 and of arm64 with 4 KiB pages.
 const HUGEPAGE_BYTES: usize = 2 << 20;
 
@@ -44,7 +47,7 @@ impl Region {
     /// # Errors
     /// [`SetupError::Memory`] when the address space or the memory cannot be had.
     pub fn map(bytes: usize, hugepages: bool) -> Result<Self, SetupError> {
-        let page_bytes = if hugepages { HUGEPAGE_BYTES } else { 4096 };
+        let page_bytes = if hugepages { HUGEPAGE_BYTES } else { PAGE_BYTES };
         let refuse = |reason: String| SetupError::Memory { bytes, reason };
         let len = bytes
             .max(1)

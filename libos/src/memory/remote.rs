@@ -130,10 +130,9 @@ impl From<Buffer> for Bytes {
         }
         let header = buffer.block();
         if header.is_external() {
-            let start = buffer.as_ptr() as usize - header.range().start;
             // SAFETY: external blocks are the first field of an `External`, which the buffer keeps alive.
             let bytes = unsafe { &buffer.block.cast::<External>().as_ref().bytes };
-            return bytes.slice(start..start + buffer.len());
+            return bytes.slice_ref(&buffer);
         }
         // SAFETY: the buffer keeps its slab alive, and that its allocator, on whose thread we are.
         let allocator = unsafe { header.slab.as_ref().owner.as_ref() };

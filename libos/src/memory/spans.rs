@@ -2,7 +2,7 @@
 //!
 //! Free spans are kept in bins by size, four to a doubling, with a bitmap of the bins that have any.
 //! A span that is given back joins the free spans on both sides at once, so when everything was
-//! given back there is one span again. Plain bookkeeping on indices: nothing here touches memory.
+//! given back there is one span again. Plain bookkeeping on indices: nothing here touches the region.
 
 /// Bytes of a chunk, the unit that spans are made of.
 pub(super) const CHUNK_BYTES: usize = 16 << 10;
@@ -14,7 +14,7 @@ const NONE: u32 = u32::MAX;
 const BINS: usize = 3 + 30 * 4;
 
 /// What is known about a chunk. Which fields mean something depends on where in a span it is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Chunk {
     /// In each chunk of a used span, and in the last chunk of a free one: the span's first chunk.
     head: u32,
@@ -30,7 +30,7 @@ struct Chunk {
 /// The free and used spans of a region.
 #[derive(Debug)]
 pub(super) struct Spans {
-    chunks: Vec<Chunk>,
+    chunks: Box<[Chunk]>,
     /// First free span of each bin.
     bins: [u32; BINS],
     /// A bit for each bin that has a span.
@@ -49,8 +49,11 @@ fn bin_of(len: u32) -> usize {
 impl Spans {
     /// A pool of `count` chunks, all free.
     pub(super) fn new(count: u32) -> Self {
-        let mut spans =
-            Self { chunks: vec![Chunk::default(); count as usize], bins: [NONE; BINS], occupied: 0 };
+        let chunks = Box::<[Chunk]>::new_zeroed_slice(count as usize);
+        // SAFETY: zeros are a `Chunk`. Asked for as zeros, the pages of a large region's table are only
+        // used once they are written to.
+        let chunks = unsafe { chunks.assume_init() };
+        let mut spans = Self { chunks, bins: [NONE; BINS], occupied: 0 };
         if count > 0 {
             spans.insert(0, count);
         }
