@@ -1,5 +1,15 @@
-//! The user datagram protocol (RFC 768).
+//! The user datagram protocol (RFC 768): sockets, their ports and their receive queues.
 
 mod config;
+mod counters;
+mod layer;
+mod ports;
+mod socket;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::UdpConfig;
+pub use counters::UdpCounters;
+pub use layer::UdpLayer;
+pub use socket::Datagram;

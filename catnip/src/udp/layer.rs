@@ -1,0 +1,489 @@
+//! The layer: binding, connecting, sending, receiving.
+
+use std::net::{IpAddr, SocketAddr};
+
+use libos::metrics::MetricsSink;
+use libos::{Error, Instant, ScatterGather};
+
+use super::ports::PortTable;
+use super::socket::{Datagram, Socket};
+use super::{UdpConfig, UdpCounters};
+use crate::events::{EventQueue, Readiness, SocketId, UdpId};
+use crate::network::{
+    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, Path, Payload, PieceList, Protocol,
+};
+use crate::random::Random;
+use crate::slab::Slab;
+use crate::tcp::demux::{ConnectionTable, FourTuple};
+use crate::wire::udp::{self, UdpHeader};
+
+/// Largest payload that the length field expresses (RFC 768).
+const MAX_PAYLOAD_BYTES: usize = 65535 - udp::HEADER_BYTES;
+
+/// All UDP sockets of a stack.
+#[derive(Debug)]
+pub struct UdpLayer {
+    config: UdpConfig,
+    sockets: Slab<Socket>,
+    ports: PortTable,
+    /// Connected sockets by both ends, so that any number of them may share a port.
+    connected: ConnectionTable,
+    random: Random,
+    counters: UdpCounters,
+}
+
+impl UdpLayer {
+    /// A layer without sockets.
+    #[must_use]
+    pub fn new(config: &UdpConfig, random: &mut Random) -> Self {
+        let mut random = random.fork();
+        Self {
+            config: config.clone(),
+            sockets: Slab::with_capacity_limit(config.max_sockets),
+            ports: PortTable::new(),
+            connected: ConnectionTable::new(std::array::from_fn(|_| random.next_u64())),
+            random,
+            counters: UdpCounters::default(),
+        }
+    }
+
+    /// Makes a socket on a local address; an unspecified address stands for all of its family, port 0
+    /// for a random free one (RFC 6056 section 3.3.1).
+    ///
+    /// A port may be bound again once the socket on it is connected: what comes from its peer is
+    /// still its own, so one port can serve any number of connected sockets.
+    ///
+    /// # Errors
+    /// [`Error::AddressNotAvailable`] when the address is not ours or no port is free,
+    /// [`Error::AddressInUse`] when another socket takes datagrams to the address and port,
+    /// [`Error::TooManyConnections`] when the table of sockets is full.
+    pub fn bind(&mut self, network: &Network, local: SocketAddr) -> Result<UdpId, Error> {
+        let address = local.ip().to_canonical();
+        if !address.is_unspecified() && !network.is_local(address) {
+            return Err(Error::AddressNotAvailable);
+        }
+        let port = match local.port() {
+            0 => self.ephemeral_port(address).ok_or(Error::AddressNotAvailable)?,
+            port if self.is_taken(address, port) => return Err(Error::AddressInUse),
+            port => port,
+        };
+        let socket = Socket::new(SocketAddr::new(address, port), self.config.hop_limit);
+        let key = self.sockets.insert(socket).ok_or(Error::TooManyConnections)?;
+        self.link(key.index, port);
+        Ok(UdpId(key))
+    }
+
+    fn ephemeral_port(&mut self, address: IpAddr) -> Option<u16> {
+        let (low, high) = (self.config.ephemeral_low, self.config.ephemeral_high);
+        let start = u16::try_from(self.random.range(low.into(), high.into())).ok()?;
+        (start..=high)
+            .chain(low..start)
+            .find(|port| self.ports.connected(*port) == 0 && !self.is_taken(address, *port))
+    }
+
+    /// True when a socket that takes datagrams from anybody overlaps with the address and port. The
+    /// list has at most one socket for each address of ours.
+    fn is_taken(&self, address: IpAddr, port: u16) -> bool {
+        let mut next = self.ports.first(port);
+        while let Some(socket) = next.and_then(|index| self.sockets.get_index(index)) {
+            if socket.overlaps(address) {
+                return true;
+            }
+            next = socket.next;
+        }
+        false
+    }
+
+    /// Puts a socket into its port's list.
+    fn link(&mut self, index: u32, port: u16) {
+        let next = self.ports.first(port);
+        if let Some(socket) = self.sockets.get_index_mut(index) {
+            socket.next = next;
+            self.ports.set_first(port, Some(index));
+        }
+    }
+
+    /// Takes a socket out of its port's list.
+    fn unlink(&mut self, index: u32, port: u16) {
+        let behind = self.sockets.get_index_mut(index).and_then(|socket| socket.next.take());
+        if self.ports.first(port) == Some(index) {
+            self.ports.set_first(port, behind);
+            return;
+        }
+        let mut at = self.ports.first(port);
+        while let Some(socket) = at.and_then(|index| self.sockets.get_index_mut(index)) {
+            if socket.next == Some(index) {
+                socket.next = behind;
+                return;
+            }
+            at = socket.next;
+        }
+    }
+
+    /// Gives the socket a peer: it sends there, and receives from there alone. A peer it had before
+    /// is replaced.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a peer without address or port or of the other family,
+    /// [`Error::AddressInUse`] when another socket is connected in the same way, and as
+    /// [`Network::path`].
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        network: &mut Network,
+        id: UdpId,
+        remote: SocketAddr,
+    ) -> Result<(), Error> {
+        let socket = self.sockets.get(id.0).ok_or(Error::BadDescriptor)?;
+        let port = socket.local.port();
+        if remote.port() == 0 {
+            return Err(Error::InvalidArgument);
+        }
+        let path = network.path(now, Some(socket.local.ip()), remote.ip())?;
+        let remote = SocketAddr::new(path.remote, remote.port());
+        let tuple = FourTuple::new(path.local, port, remote.ip(), remote.port());
+        let old = socket.tuple();
+        if old != Some(tuple) && self.find_connected(&tuple).is_some() {
+            return Err(Error::AddressInUse);
+        }
+        match old {
+            Some(old) => {
+                self.connected.remove(&old, id.0.index);
+            }
+            None => {
+                self.unlink(id.0.index, port);
+                self.ports.add_connected(port);
+            }
+        }
+        if let Some(socket) = self.sockets.get_mut(id.0) {
+            socket.local.set_ip(path.local);
+            socket.remote = Some(remote);
+            socket.path = Some(path);
+            socket.error = None;
+        }
+        self.connected.insert(&tuple, id.0.index);
+        if self.connected.wants_new_keys() {
+            let keys = std::array::from_fn(|_| self.random.next_u64());
+            let sockets = &self.sockets;
+            self.connected
+                .rekey(keys, |index| sockets.get_index(index).and_then(Socket::tuple).unwrap_or(tuple));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn find_connected(&self, tuple: &FourTuple) -> Option<u32> {
+        self.connected
+            .get(tuple, |index| self.sockets.get_index(index).and_then(Socket::tuple).as_ref() == Some(tuple))
+    }
+
+    /// Sends a datagram: to `to`, or to the peer. When it was sent, `data` is left empty; else as it was.
+    ///
+    /// # Errors
+    /// What ICMP said about an earlier datagram of a connected socket; [`Error::NotConnected`] without
+    /// `to` and peer, [`Error::InvalidArgument`] for port 0, [`Error::MessageTooLong`] for more than
+    /// fits into one packet, and as [`Network::path`] and [`Network::send`].
+    #[inline]
+    pub fn send(
+        &mut self,
+        now: Instant,
+        network: &mut Network,
+        id: UdpId,
+        to: Option<SocketAddr>,
+        data: &mut ScatterGather,
+    ) -> Result<(), Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let sent = send_from(now, network, socket, to, data);
+        match sent {
+            Ok(()) => self.counters.out_datagrams += 1,
+            Err(_) => self.counters.out_errors += 1,
+        }
+        sent
+    }
+
+    /// Takes the oldest datagram out of the receive queue.
+    ///
+    /// # Errors
+    /// What ICMP said about a datagram that a connected socket sent, once;
+    /// [`Error::BadDescriptor`] when there is no such socket.
+    #[inline]
+    pub fn receive(&mut self, id: UdpId) -> Result<Option<Datagram>, Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        match socket.error.take() {
+            Some(error) => Err(error),
+            None => Ok(socket.queue.pop()),
+        }
+    }
+
+    /// Ends the socket; what it had not received is dropped. A socket that is not there is no error.
+    pub fn close(&mut self, events: &mut EventQueue, id: UdpId) {
+        let Some(socket) = self.sockets.get(id.0) else { return };
+        let (port, tuple) = (socket.local.port(), socket.tuple());
+        events.forget(socket.mark);
+        match tuple {
+            Some(tuple) => {
+                self.connected.remove(&tuple, id.0.index);
+                self.ports.remove_connected(port);
+            }
+            None => self.unlink(id.0.index, port),
+        }
+        self.sockets.remove(id.0);
+    }
+
+    /// Takes a received datagram whose checksum is right.
+    #[inline]
+    pub fn on_packet(
+        &mut self,
+        now: Instant,
+        network: &mut Network,
+        events: &mut EventQueue,
+        packet: Packet,
+    ) {
+        let Some(header) = UdpHeader::parse(&packet.head, packet.len()) else { return };
+        let (from_port, port) = (header.source_port(), header.destination_port());
+        let found = self.find(packet.destination, port, packet.source, from_port);
+        let Some((key, socket)) =
+            found.and_then(|index| Some((self.sockets.key_of(index)?, self.sockets.get_index_mut(index)?)))
+        else {
+            self.counters.no_ports += 1;
+            network.send_port_unreachable(now, &packet);
+            return;
+        };
+        let Packet { source, mut head, rest, .. } = packet;
+        head.advance(udp::HEADER_BYTES);
+        let held_bytes = head.held_bytes() + rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+        let UdpConfig { receive_queue_datagrams, receive_queue_bytes, .. } = self.config;
+        if !socket.queue.has_room(held_bytes, receive_queue_datagrams, receive_queue_bytes) {
+            self.counters.receive_overflows += 1;
+            return;
+        }
+        let mut data = ScatterGather::from(head);
+        rest.into_iter().for_each(|piece| data.push(piece));
+        socket.queue.push(Datagram { from: SocketAddr::new(source, from_port), data }, held_bytes);
+        self.counters.in_datagrams += 1;
+        events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
+    }
+
+    /// The socket for a datagram: the one connected to its sender, else the one that takes datagrams
+    /// to its destination from anybody.
+    #[inline]
+    fn find(&self, destination: IpAddr, port: u16, source: IpAddr, source_port: u16) -> Option<u32> {
+        if self.ports.connected(port) > 0 {
+            let tuple = FourTuple::new(destination, port, source, source_port);
+            if let Some(index) = self.find_connected(&tuple) {
+                return Some(index);
+            }
+        }
+        let mut next = self.ports.first(port);
+        loop {
+            let index = next?;
+            let socket = self.sockets.get_index(index)?;
+            // Groups and broadcast addresses are nobody's own.
+            if socket.takes(destination) {
+                return Some(index);
+            }
+            next = socket.next;
+        }
+    }
+
+    /// Tells the connected socket, if there is one, what ICMP says about what it sent (RFC 1122
+    /// section 4.1.3.3). Sockets without a peer are not told: they could not know about which datagram.
+    pub fn on_error(&mut self, events: &mut EventQueue, icmp: &IcmpError) {
+        let IcmpError { local, remote, kind, .. } = *icmp;
+        let tuple = FourTuple::new(local.ip(), local.port(), remote.ip(), remote.port());
+        let Some(index) = self.find_connected(&tuple) else { return };
+        let (Some(key), Some(socket)) = (self.sockets.key_of(index), self.sockets.get_index_mut(index))
+        else {
+            return;
+        };
+        let error = match kind {
+            IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
+            IcmpErrorKind::HostUnreachable
+            | IcmpErrorKind::AdminProhibited
+            | IcmpErrorKind::TimeExceeded
+            | IcmpErrorKind::ParameterProblem => Error::HostUnreachable,
+            IcmpErrorKind::NetworkUnreachable => Error::NetworkUnreachable,
+            IcmpErrorKind::FragmentationNeeded { mtu } => {
+                let path = socket.path.as_mut().filter(|path| path.remote == remote.ip());
+                let Some(path) = path.filter(|path| mtu < path.mtu) else { return };
+                path.mtu = mtu;
+                Error::MessageTooLong
+            }
+        };
+        socket.error = Some(error);
+        self.counters.in_icmp_errors += 1;
+        events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
+    }
+
+    /// The local address and port; the address is unspecified for all of the family.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when there is no such socket.
+    pub fn local_address(&self, id: UdpId) -> Result<SocketAddr, Error> {
+        self.sockets.get(id.0).map(|socket| socket.local).ok_or(Error::BadDescriptor)
+    }
+
+    /// The peer's address and port.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] without a peer, [`Error::BadDescriptor`] when there is no such socket.
+    pub fn remote_address(&self, id: UdpId) -> Result<SocketAddr, Error> {
+        self.sockets.get(id.0).ok_or(Error::BadDescriptor)?.remote.ok_or(Error::NotConnected)
+    }
+
+    /// True when [`Self::receive`] has something: a datagram or an error.
+    #[must_use]
+    pub fn is_readable(&self, id: UdpId) -> bool {
+        self.sockets.get(id.0).is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
+    }
+
+    /// Takes the error that the next call would report (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when there is no such socket.
+    pub fn take_error(&mut self, id: UdpId) -> Result<Option<Error>, Error> {
+        self.sockets.get_mut(id.0).map(|socket| socket.error.take()).ok_or(Error::BadDescriptor)
+    }
+
+    /// The hop limit of what the socket sends.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when there is no such socket.
+    pub fn hop_limit(&self, id: UdpId) -> Result<u8, Error> {
+        self.sockets.get(id.0).map(|socket| socket.hop_limit).ok_or(Error::BadDescriptor)
+    }
+
+    /// Sets the hop limit of what the socket sends.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for 0, [`Error::BadDescriptor`] when there is no such socket.
+    pub fn set_hop_limit(&mut self, id: UdpId, hop_limit: u8) -> Result<(), Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        if hop_limit == 0 {
+            return Err(Error::InvalidArgument);
+        }
+        socket.hop_limit = hop_limit;
+        Ok(())
+    }
+
+    /// Sets the number that the socket's events carry, those already queued included.
+    pub fn set_user_data(&mut self, events: &mut EventQueue, id: UdpId, user_data: u64) {
+        if let Some(socket) = self.sockets.get_mut(id.0) {
+            socket.user_data = user_data;
+            events.set_user_data(socket.mark, user_data);
+        }
+    }
+
+    /// Number of sockets.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// True when there is no socket.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// What the layer has seen.
+    #[must_use]
+    pub fn counters(&self) -> &UdpCounters {
+        &self.counters
+    }
+
+    /// Writes all counters.
+    pub fn metrics(&self, sink: &mut dyn MetricsSink) {
+        sink.enter("udp");
+        self.counters.write(sink);
+        sink.gauge("sockets", self.sockets.len() as u64);
+        sink.leave();
+    }
+}
+
+#[inline]
+fn send_from(
+    now: Instant,
+    network: &mut Network,
+    socket: &mut Socket,
+    to: Option<SocketAddr>,
+    data: &mut ScatterGather,
+) -> Result<(), Error> {
+    if let Some(error) = socket.error.take() {
+        return Err(error);
+    }
+    let to = to.or(socket.remote).ok_or(Error::NotConnected)?;
+    let len = data.len();
+    if to.port() == 0 {
+        return Err(Error::InvalidArgument);
+    }
+    if len > MAX_PAYLOAD_BYTES {
+        return Err(Error::MessageTooLong);
+    }
+    let (local_port, hop_limit) = (socket.local.port(), socket.hop_limit);
+    let path = path_to(now, network, socket, to.ip())?;
+    let datagram_len = u16::try_from(len + udp::HEADER_BYTES).map_err(|_| Error::MessageTooLong)?;
+    let mut headers = HeaderBuffer::new();
+    let header = udp::compose(local_port, to.port(), datagram_len);
+    headers.transport(udp::HEADER_BYTES).copy_from_slice(&header);
+    let mut outgoing = Outgoing {
+        protocol: Protocol::Udp,
+        headers: &mut headers,
+        checksum_offset: udp::CHECKSUM_OFFSET,
+        payload: Payload::Empty,
+        segment_bytes: None,
+        hop_limit,
+        traffic_class: 0,
+    };
+    match std::mem::take(data).into_single() {
+        Ok(mut buffer) => {
+            outgoing.payload = Payload::Whole(&mut buffer);
+            network.send(now, path, outgoing).inspect_err(|_| data.push(buffer))
+        }
+        Err(several) => {
+            let mut pieces = match gather(network, &several) {
+                Ok(pieces) => pieces,
+                Err(error) => {
+                    *data = several;
+                    return Err(error);
+                }
+            };
+            if !pieces.is_empty() {
+                outgoing.payload = Payload::Pieces(&mut pieces);
+            }
+            network.send(now, path, outgoing).inspect_err(|_| *data = several)
+        }
+    }
+}
+
+/// The way to `remote`: the one of the last datagram, or a new one that takes its place.
+#[inline]
+fn path_to<'a>(
+    now: Instant,
+    network: &mut Network,
+    socket: &'a mut Socket,
+    remote: IpAddr,
+) -> Result<&'a mut Path, Error> {
+    let known = socket.path.as_ref().is_some_and(|path| path.remote == remote);
+    if !known {
+        socket.path = Some(network.path(now, Some(socket.local.ip()), remote)?);
+    }
+    socket.path.as_mut().ok_or(Error::NetworkUnreachable)
+}
+
+/// The segments as pieces of one packet; copied together when there are more than a packet can have.
+fn gather(network: &Network, data: &ScatterGather) -> Result<PieceList, Error> {
+    let mut pieces = PieceList::new();
+    if data.segments() <= network.max_pieces() {
+        for piece in data.iter() {
+            pieces.try_push(piece.clone()).map_err(|_| Error::NoBuffers)?;
+        }
+        return Ok(pieces);
+    }
+    let mut whole = network.arena().allocate(data.len()).ok_or(Error::NoBuffers)?;
+    for piece in data.iter() {
+        whole.extend_from_slice(piece);
+    }
+    pieces.push(whole.freeze());
+    Ok(pieces)
+}

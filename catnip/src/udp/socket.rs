@@ -1,0 +1,109 @@
+//! One socket: its ends, its receive queue and what it was told.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use libos::{Error, ScatterGather};
+
+use crate::events::EventMark;
+use crate::network::Path;
+use crate::tcp::demux::FourTuple;
+
+/// A received datagram.
+#[derive(Debug)]
+pub struct Datagram {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Its payload; no segments when it is empty.
+    pub data: ScatterGather,
+}
+
+#[derive(Debug)]
+struct Queued {
+    datagram: Datagram,
+    held_bytes: usize,
+}
+
+/// A bounded queue of received datagrams.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveQueue {
+    datagrams: VecDeque<Queued>,
+    held_bytes: usize,
+}
+
+impl ReceiveQueue {
+    /// True when a datagram that holds so many bytes of memory may be added. One always fits.
+    #[inline]
+    pub(super) fn has_room(&self, held_bytes: usize, max_datagrams: usize, max_bytes: usize) -> bool {
+        self.datagrams.is_empty()
+            || self.datagrams.len() < max_datagrams && self.held_bytes + held_bytes <= max_bytes
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, datagram: Datagram, held_bytes: usize) {
+        self.held_bytes += held_bytes;
+        self.datagrams.push_back(Queued { datagram, held_bytes });
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Datagram> {
+        let Queued { datagram, held_bytes } = self.datagrams.pop_front()?;
+        self.held_bytes -= held_bytes;
+        Some(datagram)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// The address is unspecified when the socket takes datagrams to all of our addresses.
+    pub(super) local: SocketAddr,
+    pub(super) remote: Option<SocketAddr>,
+    /// The way to where the last datagram went; for a connected socket, to its peer.
+    pub(super) path: Option<Path>,
+    pub(super) queue: ReceiveQueue,
+    /// What ICMP said; reported by the next call.
+    pub(super) error: Option<Error>,
+    /// The next socket on the same port that takes datagrams from anybody.
+    pub(super) next: Option<u32>,
+    pub(super) hop_limit: u8,
+    pub(super) user_data: u64,
+    pub(super) mark: EventMark,
+}
+
+impl Socket {
+    pub(super) fn new(local: SocketAddr, hop_limit: u8) -> Self {
+        Self {
+            local,
+            remote: None,
+            path: None,
+            queue: ReceiveQueue::default(),
+            error: None,
+            next: None,
+            hop_limit,
+            user_data: 0,
+            mark: EventMark::default(),
+        }
+    }
+
+    /// Both ends of a connected socket.
+    pub(super) fn tuple(&self) -> Option<FourTuple> {
+        let remote = self.remote?;
+        Some(FourTuple::new(self.local.ip(), self.local.port(), remote.ip(), remote.port()))
+    }
+
+    /// True when datagrams to `destination` are for this socket, as far as the address goes.
+    #[inline]
+    pub(super) fn takes(&self, destination: IpAddr) -> bool {
+        let own = self.local.ip();
+        own == destination || own.is_unspecified() && own.is_ipv4() == destination.is_ipv4()
+    }
+
+    /// True when no datagram could tell this socket from one bound to `other`.
+    pub(super) fn overlaps(&self, other: IpAddr) -> bool {
+        self.takes(other) || other.is_unspecified() && other.is_ipv4() == self.local.is_ipv4()
+    }
+}
