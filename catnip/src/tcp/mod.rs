@@ -1,13 +1,42 @@
 //! The transmission control protocol (RFC 9293), one concern a file.
+//!
+//! A segment goes from [`layer`](self) through `input` (acceptability, acknowledgments) to `receiver` (data);
+//! what goes out is decided and composed in `sender`; `timers` runs what waits. `state` has the diagram.
 
+mod access;
+mod calls;
+mod config;
 pub mod congestion;
+mod connection;
+mod counters;
 pub mod demux;
+mod handshake;
+mod info;
+mod input;
 pub mod isn;
+mod layer;
+mod listener;
 pub mod options;
+mod ports;
 pub mod reassembly;
 pub mod receive_queue;
+mod receiver;
+mod recovery;
+mod reset;
 pub mod rtt;
 pub mod segment;
 pub mod send_queue;
+mod sender;
 pub mod sequence;
+mod socket_options;
+mod state;
+mod timers;
 pub mod window;
+
+pub use calls::TcpBinding;
+pub use config::{TcpConfig, TcpOptions};
+pub use connection::Connection;
+pub use counters::TcpCounters;
+pub use info::TcpInfo;
+pub(crate) use layer::TcpLayer;
+pub use state::{State, Transitions, Trigger};

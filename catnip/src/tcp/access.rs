@@ -1,0 +1,104 @@
+//! Looking at TCP from outside: numbers, options, counters.
+
+use std::net::SocketAddr;
+
+use libos::metrics::MetricsSink;
+use libos::{Error, Instant, SocketOption, SocketOptionName};
+
+use super::config::TcpOptions;
+use super::connection::Connection;
+use super::layer::TcpLayer;
+use super::state::State;
+use crate::events::{ConnectionId, EventQueue, ListenerId};
+use crate::network::Network;
+
+impl TcpLayer {
+    pub(crate) const fn default_options(&self) -> &TcpOptions {
+        &self.shared.settings.config.options
+    }
+
+    pub(crate) fn set_option(&mut self, id: ConnectionId, option: SocketOption) -> Result<(), Error> {
+        let connection = self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        connection.set_option(option)?;
+        // No delay from now on: what Nagle kept back may go.
+        self.settle_output(id.0.index);
+        Ok(())
+    }
+
+    pub(crate) fn option(&mut self, id: ConnectionId, name: SocketOptionName) -> Result<SocketOption, Error> {
+        self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?.option(name)
+    }
+
+    pub(crate) fn listener_options(&mut self, id: ListenerId) -> Result<&mut TcpOptions, Error> {
+        Ok(&mut self.listeners.get_mut(id.0).ok_or(Error::BadDescriptor)?.options)
+    }
+
+    pub(crate) fn listener_address(&self, id: ListenerId) -> Result<SocketAddr, Error> {
+        Ok(self.listeners.get(id.0).ok_or(Error::BadDescriptor)?.local)
+    }
+
+    pub(crate) fn set_user_data(&mut self, id: ConnectionId, user_data: u64, events: &mut EventQueue) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            connection.user_data = user_data;
+            events.set_user_data(connection.mark, user_data);
+        }
+    }
+
+    pub(crate) fn set_listener_user_data(&mut self, id: ListenerId, user_data: u64, events: &mut EventQueue) {
+        if let Some(listener) = self.listeners.get_mut(id.0) {
+            listener.user_data = user_data;
+            events.set_user_data(listener.mark, user_data);
+        }
+    }
+
+    /// True while some connection has data in flight, queued or unread.
+    pub(crate) fn has_pending_work(&self) -> bool {
+        self.connections.iter().any(|(_, connection)| connection.has_pending_work())
+    }
+
+    pub(crate) fn fail_all(
+        &mut self,
+        now: Instant,
+        error: Error,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        let all: Vec<u32> = self.connections.iter().map(|(key, _)| key.index).collect();
+        for index in all {
+            if let Some(connection) = self.connections.get_index_mut(index) {
+                let disposition =
+                    connection.fail(Some(error), &mut self.shared.context(now, network, events));
+                self.settle(index, disposition, events);
+            }
+        }
+    }
+
+    pub(crate) fn metrics(&self, sink: &mut dyn MetricsSink) {
+        self.shared.counters.write(sink);
+        sink.gauge("connections", self.connections.len() as u64);
+        sink.gauge("listeners", self.listeners.len() as u64);
+        sink.enter("transitions");
+        for (from, to, count) in self.shared.transitions.iter() {
+            sink.enter(from.name());
+            sink.counter(to.name(), count);
+            sink.leave();
+        }
+        sink.leave();
+    }
+}
+
+impl Connection {
+    /// What ended the connection, if an error did.
+    #[must_use]
+    pub fn error(&self) -> Option<Error> {
+        self.error
+    }
+
+    fn has_pending_work(&self) -> bool {
+        let open = !matches!(self.state, State::Closed | State::TimeWait);
+        open && (self.snd.una != self.snd.max
+            || self.has_output()
+            || self.rcv.queue.len_bytes() > 0
+            || self.deadlines.delayed_ack != Instant::FAR_FUTURE)
+    }
+}

@@ -1,0 +1,100 @@
+//! What can be set about TCP: for the whole stack, and for one socket.
+
+use std::time::Duration;
+
+/// Settings of the TCP layer. Every one has a default that works on the Internet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// What a new socket starts with.
+    pub options: TcpOptions,
+    /// Most connections at a time, those in TIME-WAIT included.
+    pub max_connections: usize,
+    /// Most listeners at a time.
+    pub max_listeners: usize,
+    /// Lower bound of the retransmission timeout (RFC 6298 asks for 1 s, Linux uses 200 ms).
+    pub rto_min: Duration,
+    /// Upper bound of the retransmission timeout, at least 60 s (RFC 6298, section 2.5).
+    pub rto_max: Duration,
+    /// The timeout before the first round-trip time is measured (RFC 6298, section 2.1).
+    pub rto_initial: Duration,
+    /// Retransmissions of one segment before the connection is given up (RFC 9293, section 3.8.3: R2).
+    pub max_retransmissions: u8,
+    /// Retransmissions of a SYN before the connection is given up.
+    pub max_syn_retransmissions: u8,
+    /// How long an acknowledgment may wait for data to ride on; at most 500 ms (RFC 9293, section 3.8.6.3).
+    pub delayed_ack: Duration,
+    /// How long a connection stays in TIME-WAIT: twice the maximum segment lifetime.
+    pub time_wait: Duration,
+    /// How long a connection that the program closed waits in FIN-WAIT-2 for the peer's FIN.
+    pub fin_wait_2: Duration,
+    /// Idle time before the first keepalive probe; at least two hours by default (RFC 9293, section 3.8.4).
+    pub keepalive_idle: Duration,
+    /// Time between keepalive probes.
+    pub keepalive_interval: Duration,
+    /// Unanswered keepalive probes before the connection is given up.
+    pub keepalive_probes: u8,
+    /// Offer and use timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Offer and use window scaling (RFC 7323).
+    pub window_scaling: bool,
+    /// Granularity of the clock that `now` comes from.
+    pub clock_granularity: Duration,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self {
+            options: TcpOptions::default(),
+            max_connections: 1 << 20,
+            max_listeners: 1 << 16,
+            rto_min: Duration::from_millis(200),
+            rto_max: Duration::from_secs(120),
+            rto_initial: Duration::from_secs(1),
+            max_retransmissions: 15,
+            max_syn_retransmissions: 6,
+            delayed_ack: Duration::from_millis(40),
+            time_wait: Duration::from_secs(60),
+            fin_wait_2: Duration::from_secs(60),
+            keepalive_idle: Duration::from_secs(7200),
+            keepalive_interval: Duration::from_secs(75),
+            keepalive_probes: 9,
+            timestamps: true,
+            window_scaling: true,
+            clock_granularity: Duration::from_micros(1),
+        }
+    }
+}
+
+/// Settings of one socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Send small segments at once instead of gathering them (`TCP_NODELAY`; off is Nagle's algorithm, RFC 896).
+    pub no_delay: bool,
+    /// Probe an idle peer (`SO_KEEPALIVE`).
+    pub keep_alive: bool,
+    /// What closing does with unsent data (`SO_LINGER`). `Some(0)` resets the connection; any other
+    /// value sends the data in the background.
+    pub linger: Option<Duration>,
+    /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`).
+    pub send_buffer_bytes: usize,
+    /// Bytes that may wait for the program: the largest window offered (`SO_RCVBUF`).
+    pub receive_buffer_bytes: usize,
+    /// Largest payload of a segment, both ways; `None` leaves it to the path (`TCP_MAXSEG`).
+    pub max_segment_bytes: Option<u16>,
+    /// Hop limit of what is sent.
+    pub hop_limit: u8,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self {
+            no_delay: false,
+            keep_alive: false,
+            linger: None,
+            send_buffer_bytes: 1 << 20,
+            receive_buffer_bytes: 1 << 20,
+            max_segment_bytes: None,
+            hop_limit: 64,
+        }
+    }
+}

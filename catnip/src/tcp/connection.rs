@@ -1,0 +1,397 @@
+//! One connection: its variables, in the terms of RFC 9293, section 3.3.1, and what all parts of TCP ask of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use libos::{Error, Instant};
+
+use super::config::{TcpConfig, TcpOptions};
+use super::congestion::Congestion;
+use super::counters::TcpCounters;
+use super::reassembly::Reassembly;
+use super::receive_queue::ReceiveQueue;
+use super::recovery::Recovery;
+use super::rtt::RttEstimator;
+use super::send_queue::SendQueue;
+use super::sequence::SequenceNumber;
+use super::state::{State, Transitions, Trigger};
+use crate::events::{ConnectionId, EventMark, EventQueue, Readiness, SocketId};
+use crate::network::{Network, Path, PieceList};
+use crate::slab::Key;
+
+/// What a connection needs of the layer around it while it works.
+pub(super) struct Context<'a> {
+    pub now: Instant,
+    pub network: &'a mut Network,
+    pub settings: &'a Settings,
+    pub counters: &'a mut TcpCounters,
+    pub transitions: &'a mut Transitions,
+    pub events: &'a mut EventQueue,
+    /// True when little memory for buffers is left: see [`Connection::on_in_order_data`].
+    pub memory_short: bool,
+    /// Scratch for the payload of the segment being sent.
+    pub pieces: &'a mut PieceList,
+}
+
+/// [`TcpConfig`] in the units the packet path uses.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub config: TcpConfig,
+    pub delayed_ack_ns: u64,
+    pub clock_granularity_ns: u64,
+}
+
+impl Settings {
+    pub(super) fn new(config: TcpConfig) -> Self {
+        Self {
+            delayed_ack_ns: libos::time::duration_nanos(config.delayed_ack),
+            clock_granularity_ns: libos::time::duration_nanos(config.clock_granularity),
+            config,
+        }
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// ISS.
+    pub iss: SequenceNumber,
+    /// SND.UNA: the oldest sequence number that is not acknowledged.
+    pub una: SequenceNumber,
+    /// SND.NXT: what is sent next. Goes back to `una` after a timeout.
+    pub nxt: SequenceNumber,
+    /// The sequence number after the highest one ever sent.
+    pub max: SequenceNumber,
+    /// The sequence number of the first byte in `queue`.
+    pub front: SequenceNumber,
+    /// SND.WND, in bytes.
+    pub wnd: u32,
+    /// The largest window the peer ever offered, in bytes.
+    pub max_wnd: u32,
+    /// SND.WL1.
+    pub wl1: SequenceNumber,
+    /// SND.WL2.
+    pub wl2: SequenceNumber,
+    /// Shift of the windows the peer offers.
+    pub scale: u8,
+    /// Payload bytes of a full segment, options taken off.
+    pub mss: u16,
+    /// True once the program closed this direction: a FIN follows the last byte of `queue`.
+    pub fin: bool,
+    /// Sent and unacknowledged bytes, then unsent ones.
+    pub queue: SendQueue,
+    /// Bytes `queue` may hold.
+    pub limit_bytes: usize,
+}
+
+impl Sender {
+    /// The sequence number after the last byte queued: the FIN's, when there is one.
+    pub(super) fn end(&self) -> SequenceNumber {
+        self.front + u32::try_from(self.queue.len_bytes()).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes of sequence space sent and not acknowledged.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.nxt.distance_from(self.una)
+    }
+
+    /// Bytes queued that were not sent since `nxt` last went back.
+    pub(super) fn unsent(&self) -> u32 {
+        let end = self.end();
+        if self.nxt.before(end) { end.distance_from(self.nxt) } else { 0 }
+    }
+
+    /// True when a FIN is queued and `nxt` has not passed it.
+    pub(super) fn fin_unsent(&self) -> bool {
+        self.fin && self.nxt.at_or_before(self.end())
+    }
+
+    /// True when the peer has acknowledged our FIN.
+    pub(super) fn fin_acknowledged(&self) -> bool {
+        self.fin && self.una.after(self.end())
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    /// IRS.
+    pub irs: SequenceNumber,
+    /// RCV.NXT: the next sequence number expected.
+    pub nxt: SequenceNumber,
+    /// The right edge of the window: RCV.NXT + RCV.WND as last told to the peer. Never moves left.
+    pub edge: SequenceNumber,
+    /// The acknowledgment number last sent (RFC 7323, section 4.3: Last.ACK.sent).
+    pub last_ack_sent: SequenceNumber,
+    /// Shift of the windows we offer.
+    pub scale: u8,
+    /// True once the peer's FIN was taken in sequence.
+    pub fin: bool,
+    /// Where the peer's FIN is, when it arrived ahead of a gap.
+    pub fin_at: Option<SequenceNumber>,
+    /// True when an acknowledgment must go out at once.
+    pub ack_now: bool,
+    /// True when the program wants no more data (`SHUT_RD`): it is acknowledged and thrown away.
+    pub shut: bool,
+    /// Payload bytes received since the last acknowledgment sent.
+    pub unacknowledged_bytes: u32,
+    /// The largest segment seen: what "every second full-sized segment" is measured by.
+    pub segment_bytes: u16,
+    /// In-order data for the program.
+    pub queue: ReceiveQueue,
+    /// Data that arrived ahead of a gap.
+    pub reassembly: Option<Box<Reassembly>>,
+    /// The largest window offered, in bytes.
+    pub limit_bytes: u32,
+}
+
+impl Receiver {
+    /// RCV.WND: bytes the peer may send from `nxt` on, as last told to it.
+    pub(super) fn window(&self) -> u32 {
+        if self.edge.after(self.nxt) { self.edge.distance_from(self.nxt) } else { 0 }
+    }
+}
+
+/// Timestamps (RFC 7323) as agreed at the handshake.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timestamps {
+    /// Added to our clock, so that it tells nothing about the machine.
+    pub offset: u32,
+    /// TS.Recent.
+    pub recent: u32,
+    /// When `recent` was set.
+    pub recent_at: Instant,
+}
+
+/// How many milliseconds a timestamp stays comparable: 24 days (RFC 7323, section 5.5).
+const TIMESTAMP_LIFETIME_NS: u64 = 24 * 24 * 3600 * 1_000_000_000;
+
+impl Timestamps {
+    /// Our clock's value: milliseconds.
+    pub(super) fn value(&self, now: Instant) -> u32 {
+        // The clock wraps after 49 days, which RFC 7323 provides for.
+        #[allow(clippy::cast_possible_truncation)]
+        let millis = (now.as_nanos() / 1_000_000) as u32;
+        millis.wrapping_add(self.offset)
+    }
+
+    /// True when `value` is older than what was seen before (RFC 7323, section 5.3: PAWS).
+    pub(super) fn is_old(&self, value: u32, now: Instant) -> bool {
+        (value.wrapping_sub(self.recent)).cast_signed() < 0
+            && now.nanos_since(self.recent_at) < TIMESTAMP_LIFETIME_NS
+    }
+}
+
+/// A segment being timed (RFC 6298, section 3): when `end` is acknowledged, `sent_at` gives a sample.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    pub end: SequenceNumber,
+    pub sent_at: Instant,
+}
+
+/// Deadlines; [`Instant::FAR_FUTURE`] is not armed.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    /// Retransmission, or the zero-window probe when nothing is in flight.
+    pub retransmit: Instant,
+    /// The delayed acknowledgment.
+    pub delayed_ack: Instant,
+    /// End of TIME-WAIT or of an orphan's FIN-WAIT-2, or the next keepalive probe.
+    pub idle: Instant,
+    /// Where the wheel's entry stands.
+    pub armed: Instant,
+}
+
+impl Deadlines {
+    pub(super) const fn none() -> Self {
+        Self {
+            retransmit: Instant::FAR_FUTURE,
+            delayed_ack: Instant::FAR_FUTURE,
+            idle: Instant::FAR_FUTURE,
+            armed: Instant::FAR_FUTURE,
+        }
+    }
+
+    pub(super) fn earliest(&self) -> Instant {
+        self.retransmit.min(self.delayed_ack).min(self.idle)
+    }
+}
+
+/// What becomes of a connection after it was worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disposition {
+    /// It goes on.
+    Keep,
+    /// It went from SYN-RECEIVED to ESTABLISHED: its listener has it to give away.
+    Established,
+    /// It is over; its slot is free unless the program still holds it.
+    Closed,
+    /// It is in TIME-WAIT and this SYN may take its place.
+    Reopen,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) key: Key,
+    pub(super) state: State,
+    /// True once the program let go of it, or never had it: the slot is freed when it is over.
+    pub(super) orphan: bool,
+    /// True while it stands in the layer's list of connections with something to send.
+    pub(super) queued: bool,
+    /// True when the program was told that the send queue is full and waits for room.
+    pub(super) wants_room: bool,
+    /// True when the peer's SYN offered SACK (RFC 2018).
+    pub(super) sack_permitted: bool,
+    /// True from a passive open's SYN until the connection stands: it counts in its listener's backlog.
+    pub(super) opening: bool,
+    pub(super) no_delay: bool,
+    pub(super) keep_alive: bool,
+    /// True when closing resets the connection (`SO_LINGER` of 0).
+    pub(super) linger_reset: bool,
+    pub(super) hop_limit: u8,
+    /// Retransmissions since the peer last acknowledged something new, or probes unanswered.
+    pub(super) retransmissions: u8,
+    pub(super) keepalives_sent: u8,
+    /// Why it is over.
+    pub(super) error: Option<Error>,
+    /// An error the network reported that may pass (RFC 1122, section 4.2.3.9), kept for `SO_ERROR`.
+    pub(super) soft_error: Option<Error>,
+    /// Where its event stands in the event queue.
+    pub(super) mark: EventMark,
+    pub(super) user_data: u64,
+    /// The listener it came from, until it is accepted.
+    pub(super) listener: Option<Key>,
+    /// The local address and port the program had bound, to be released with the connection.
+    pub(super) bound: Option<SocketAddr>,
+    pub(super) local_port: u16,
+    pub(super) remote_port: u16,
+    pub(super) path: Path,
+    /// The largest segment the program allows, as in `TCP_MAXSEG`.
+    pub(super) max_segment_bytes: Option<u16>,
+    /// The peer's MSS option, or the default in its absence.
+    pub(super) peer_mss: u16,
+    pub(super) snd: Sender,
+    pub(super) rcv: Receiver,
+    pub(super) timestamps: Option<Timestamps>,
+    pub(super) timing: Option<Timing>,
+    pub(super) rtt: RttEstimator,
+    pub(super) recovery: Recovery,
+    pub(super) congestion: Congestion,
+    pub(super) deadlines: Deadlines,
+    /// When the last segment arrived, for keepalive; when the last data left, for the idle restart.
+    pub(super) last_received: Instant,
+    pub(super) last_sent: Instant,
+}
+
+impl Connection {
+    /// Takes the arrow of `trigger`, if there is one. The only place where `state` changes.
+    pub(super) fn transition(&mut self, trigger: Trigger, transitions: &mut Transitions) {
+        if let Some(next) = self.state.after(trigger) {
+            transitions.record(self.state, next);
+            self.state = next;
+        } else {
+            debug_assert!(false, "no arrow from {} for {trigger:?}", self.state);
+        }
+    }
+
+    /// Tells the program, through the event queue. Nobody is told of a connection nobody holds.
+    pub(super) fn raise(&mut self, readiness: Readiness, events: &mut EventQueue) {
+        if self.orphan || self.listener.is_some() {
+            return;
+        }
+        events.push(&mut self.mark, SocketId::Connection(ConnectionId(self.key)), self.user_data, readiness);
+    }
+
+    /// Ends the connection with an error for the program. What was received in order stays readable.
+    pub(super) fn fail(&mut self, error: Option<Error>, cx: &mut Context<'_>) -> Disposition {
+        if self.state != State::Closed {
+            match self.state {
+                State::SynSent | State::SynReceived => cx.counters.attempt_fails += 1,
+                State::Established | State::CloseWait => cx.counters.established_resets += 1,
+                State::Closed
+                | State::Listen
+                | State::FinWait1
+                | State::FinWait2
+                | State::Closing
+                | State::LastAck
+                | State::TimeWait => {}
+            }
+            self.transition(Trigger::Abort, cx.transitions);
+        }
+        self.error = self.error.or(error);
+        self.release_transfer_state();
+        self.raise(Readiness::READABLE | Readiness::WRITABLE | Readiness::CLOSED, cx.events);
+        Disposition::Closed
+    }
+
+    /// Lets go of everything that only an ongoing transfer needs.
+    pub(super) fn release_transfer_state(&mut self) {
+        self.snd.queue = SendQueue::new();
+        self.rcv.reassembly = None;
+        self.rcv.ack_now = false;
+        self.timing = None;
+        let armed = self.deadlines.armed;
+        self.deadlines = Deadlines { armed, ..Deadlines::none() };
+    }
+
+    /// True when a turn of output may find something to send.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        self.rcv.ack_now || (self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent()))
+    }
+
+    /// Our address and port.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.path.local, self.local_port)
+    }
+
+    /// The peer's address and port.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.path.remote, self.remote_port)
+    }
+
+    /// True when the connection is the one between these ends.
+    #[inline]
+    pub(super) fn is_between(
+        &self,
+        local: IpAddr,
+        local_port: u16,
+        remote: IpAddr,
+        remote_port: u16,
+    ) -> bool {
+        self.remote_port == remote_port
+            && self.local_port == local_port
+            && self.path.remote == remote
+            && self.path.local == local
+    }
+
+    /// The socket options as they stand.
+    pub(super) fn options(&self) -> TcpOptions {
+        TcpOptions {
+            no_delay: self.no_delay,
+            keep_alive: self.keep_alive,
+            linger: self.linger_reset.then_some(std::time::Duration::ZERO),
+            send_buffer_bytes: self.snd.limit_bytes,
+            receive_buffer_bytes: self.rcv.limit_bytes as usize,
+            max_segment_bytes: self.max_segment_bytes,
+            hop_limit: self.hop_limit,
+        }
+    }
+
+    /// Payload bytes of a full segment for what is known of the path, the peer and the program's wish
+    /// (RFC 9293, section 3.7.1: Eff.snd.MSS), with the options every segment carries taken off (RFC 6691).
+    pub(super) fn effective_mss(&self) -> u16 {
+        let headers = if self.path.remote.is_ipv4() { 40 } else { 60 };
+        let path_mss = u16::try_from(self.path.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+        let wish = self.max_segment_bytes.unwrap_or(u16::MAX);
+        let options = if self.timestamps.is_some() { 12 } else { 0 };
+        // A peer that names a tiny MSS makes us send tiny segments, but never useless ones.
+        path_mss.min(self.peer_mss).min(wish).saturating_sub(options).max(MIN_SEGMENT_BYTES)
+    }
+}
+
+/// Smallest payload of a full segment, whatever the peer's MSS option says: Linux's floor of 48 bytes
+/// less nothing for options keeps one round trip from costing a thousand packets.
+pub(super) const MIN_SEGMENT_BYTES: u16 = 36;

@@ -1,0 +1,71 @@
+//! Counters of the TCP layer, named after the TCP MIB (RFC 4022) and Linux's extension of it.
+
+use libos::metrics::MetricsSink;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident => $metric:literal,)*) => {
+        /// Counters of the TCP layer. Each only rises.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct TcpCounters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl TcpCounters {
+            /// Writes every counter under its metric's name.
+            pub fn write(&self, sink: &mut dyn MetricsSink) {
+                $(sink.counter($metric, self.$name);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections opened by us.
+    active_opens => "active_opens",
+    /// Connections opened by peers.
+    passive_opens => "passive_opens",
+    /// Connections that failed before they stood.
+    attempt_fails => "attempt_fails",
+    /// Connections that were reset after they stood.
+    established_resets => "established_resets",
+    /// Segments received, good or bad.
+    in_segments => "in_segments",
+    /// Segments sent, retransmissions included. One that the device cuts counts once.
+    out_segments => "out_segments",
+    /// Segments sent again.
+    retransmitted_segments => "retransmitted_segments",
+    /// Segments dropped because they could not be parsed.
+    in_errors => "in_errors",
+    /// Segments with a malformed option; what came before it was used.
+    malformed_options => "malformed_options",
+    /// Resets sent.
+    out_resets => "out_resets",
+    /// Retransmission timeouts.
+    retransmission_timeouts => "retransmission_timeouts",
+    /// Losses repaired by fast retransmit.
+    fast_retransmits => "fast_retransmits",
+    /// Zero-window probes sent.
+    zero_window_probes => "zero_window_probes",
+    /// Keepalive probes sent.
+    keepalive_probes => "keepalive_probes",
+    /// Connections given up because the peer did not answer.
+    timeouts => "timeouts",
+    /// Segments answered with a challenge acknowledgment (RFC 5961).
+    challenge_acks => "challenge_acks",
+    /// Segments dropped for an old timestamp (RFC 7323, section 5).
+    paws_rejected => "paws_rejected",
+    /// Segments outside the window.
+    out_of_window => "out_of_window",
+    /// Segments that arrived before the ones in front of them.
+    out_of_order => "out_of_order",
+    /// SYNs dropped because the listener's backlog was full.
+    listen_overflows => "listen_overflows",
+    /// Connections or SYNs refused because the connection table was full.
+    table_overflows => "table_overflows",
+    /// Payload dropped because memory was short.
+    memory_drops => "memory_drops",
+    /// Acknowledgments sent without data.
+    pure_acks => "pure_acks",
+    /// Acknowledgments that waited for their timer.
+    delayed_acks => "delayed_acks",
+}

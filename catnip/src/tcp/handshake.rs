@@ -1,0 +1,280 @@
+//! Opening: making connections, SYN-SENT and SYN-RECEIVED, and what the two sides agree on.
+
+use std::net::SocketAddr;
+
+use libos::{Error, Instant};
+
+use super::config::TcpOptions;
+use super::congestion::{Congestion, CongestionControl};
+use super::connection::{
+    Connection, Context, Deadlines, Disposition, MIN_SEGMENT_BYTES, Receiver, Sender, Settings, Timestamps,
+    Timing,
+};
+use super::options::{MAX_WINDOW_SCALE, OptionFields, Timestamp};
+use super::receive_queue::ReceiveQueue;
+use super::recovery::Recovery;
+use super::rtt::{RtoConfig, RttEstimator};
+use super::segment::{Flags, HeaderFields, Segment};
+use super::send_queue::SendQueue;
+use super::sequence::SequenceNumber;
+use super::state::{State, Trigger};
+use super::window;
+use crate::events::{EventMark, Readiness};
+use crate::network::{HeaderBuffer, Path};
+use crate::slab::Key;
+
+/// What a connection is made from.
+pub(super) struct Opening<'a> {
+    pub key: Key,
+    pub path: Path,
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub iss: SequenceNumber,
+    pub timestamp_offset: u32,
+    pub options: &'a TcpOptions,
+    pub now: Instant,
+}
+
+/// The MSS that a peer without the option is taken to have (RFC 9293, section 3.7.1).
+const fn default_mss(ipv4: bool) -> u16 {
+    if ipv4 { 536 } else { 1220 }
+}
+
+impl Connection {
+    fn new(state: State, opening: Opening<'_>, settings: &Settings) -> Self {
+        let Opening { key, path, local_port, remote_port, iss, timestamp_offset, options, now } = opening;
+        let config = &settings.config;
+        let limit_bytes = u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX).clamp(1, 1 << 30);
+        let zero = SequenceNumber::new(0);
+        let peer_mss = default_mss(path.remote.is_ipv4());
+        let rtt = RttEstimator::new(&RtoConfig {
+            initial_ns: libos::time::duration_nanos(config.rto_initial),
+            min_ns: libos::time::duration_nanos(config.rto_min),
+            max_ns: libos::time::duration_nanos(config.rto_max),
+        });
+        Self {
+            key,
+            state,
+            orphan: false,
+            queued: false,
+            wants_room: false,
+            sack_permitted: false,
+            opening: false,
+            no_delay: options.no_delay,
+            keep_alive: options.keep_alive,
+            linger_reset: options.linger.is_some_and(|linger| linger.is_zero()),
+            hop_limit: options.hop_limit,
+            retransmissions: 0,
+            keepalives_sent: 0,
+            error: None,
+            soft_error: None,
+            mark: EventMark::default(),
+            user_data: 0,
+            listener: None,
+            bound: None,
+            local_port,
+            remote_port,
+            path,
+            max_segment_bytes: options.max_segment_bytes,
+            peer_mss,
+            snd: Sender {
+                iss,
+                una: iss,
+                nxt: iss,
+                max: iss,
+                front: iss + 1,
+                wnd: 0,
+                max_wnd: 0,
+                wl1: zero,
+                wl2: zero,
+                scale: 0,
+                mss: peer_mss,
+                fin: false,
+                queue: SendQueue::new(),
+                limit_bytes: options.send_buffer_bytes.max(1),
+            },
+            rcv: Receiver {
+                irs: zero,
+                nxt: zero,
+                edge: zero,
+                last_ack_sent: zero,
+                scale: if config.window_scaling { window::scale_for(limit_bytes) } else { 0 },
+                fin: false,
+                fin_at: None,
+                ack_now: false,
+                shut: false,
+                unacknowledged_bytes: 0,
+                segment_bytes: 0,
+                queue: ReceiveQueue::new(limit_bytes as usize),
+                reassembly: None,
+                limit_bytes,
+            },
+            timestamps: config.timestamps.then_some(Timestamps {
+                offset: timestamp_offset,
+                recent: 0,
+                recent_at: now,
+            }),
+            timing: None,
+            rtt,
+            recovery: Recovery::new(iss),
+            congestion: Congestion::default(),
+            deadlines: Deadlines::none(),
+            last_received: now,
+            last_sent: now,
+        }
+    }
+
+    /// An active open (RFC 9293, section 3.10.1). The SYN goes out with the next turn of output.
+    pub(super) fn connect(opening: Opening<'_>, bound: Option<SocketAddr>, settings: &Settings) -> Self {
+        Self { bound, ..Self::new(State::Closed, opening, settings) }
+    }
+
+    /// A passive open: `syn` came to a listener (RFC 9293, section 3.10.7.2).
+    pub(super) fn accept(opening: Opening<'_>, listener: Key, syn: &Segment, settings: &Settings) -> Self {
+        let mut connection = Self::new(State::Listen, opening, settings);
+        connection.listener = Some(listener);
+        connection.opening = true;
+        connection.take_peer_syn(syn, settings);
+        connection
+    }
+
+    /// Sends the first SYN or SYN-ACK, from which on the connection is in SYN-SENT or SYN-RECEIVED.
+    pub(super) fn open(&mut self, trigger: Trigger, cx: &mut Context<'_>) {
+        self.transition(trigger, cx.transitions);
+        self.snd.nxt = self.snd.iss + 1;
+        self.snd.max = self.snd.nxt;
+        self.timing = Some(Timing { end: self.snd.nxt, sent_at: cx.now });
+        self.send_syn(cx);
+        self.arm_retransmission(cx.now);
+    }
+
+    /// Takes what a SYN says: the initial sequence number and the options (RFC 7323, RFC 2018).
+    fn take_peer_syn(&mut self, syn: &Segment, settings: &Settings) {
+        self.rcv.irs = syn.sequence;
+        self.rcv.nxt = syn.sequence + 1;
+        self.rcv.edge = self.rcv.nxt;
+        self.rcv.last_ack_sent = self.rcv.nxt;
+        let options = &syn.options;
+        if let Some(mss) = options.mss {
+            self.peer_mss = mss.max(MIN_SEGMENT_BYTES);
+        }
+        self.sack_permitted = options.sack_permitted;
+        match (options.window_scale, settings.config.window_scaling) {
+            (Some(scale), true) => self.snd.scale = scale.min(MAX_WINDOW_SCALE),
+            // Both sides scale or none does (RFC 7323, section 2.2).
+            (_, _) => {
+                self.snd.scale = 0;
+                self.rcv.scale = 0;
+            }
+        }
+        self.timestamps = match (self.timestamps, options.timestamp) {
+            (Some(ours), Some(theirs)) => Some(Timestamps { recent: theirs.value, ..ours }),
+            (Some(_), None) | (None, _) => None,
+        };
+        // The window of a segment with SYN is never scaled (RFC 7323, section 2.2).
+        self.snd.wnd = u32::from(syn.window);
+        self.snd.max_wnd = self.snd.wnd;
+        self.snd.wl1 = syn.sequence;
+        self.snd.mss = self.effective_mss();
+    }
+
+    /// Sends the SYN (SYN-SENT) or the SYN-ACK (SYN-RECEIVED), first or again.
+    pub(super) fn send_syn(&mut self, cx: &mut Context<'_>) {
+        let answers = self.state == State::SynReceived;
+        // Before the peer's SYN came, the options are an offer; after it, they are what was agreed.
+        let offers_scaling = if answers {
+            self.snd.scale != 0 || self.rcv.scale != 0
+        } else {
+            cx.settings.config.window_scaling
+        };
+        let timestamp = self.timestamps.map(|stamps| Timestamp {
+            value: stamps.value(cx.now),
+            echo: if answers { stamps.recent } else { 0 },
+        });
+        let headers_bytes = if self.path.remote.is_ipv4() { 40 } else { 60 };
+        let own_mss = u16::try_from(self.path.mtu.saturating_sub(headers_bytes)).unwrap_or(u16::MAX);
+        let options = OptionFields {
+            mss: Some(own_mss.min(self.max_segment_bytes.unwrap_or(u16::MAX))),
+            window_scale: offers_scaling.then_some(self.rcv.scale),
+            timestamp,
+            ..OptionFields::default()
+        };
+        let window = self.free_space().min(u32::from(u16::MAX));
+        // The edge counts from the peer's first byte; before its SYN came there is none to count from.
+        if answers {
+            self.rcv.edge = self.rcv.nxt + window;
+        }
+        let fields = HeaderFields {
+            source_port: self.local_port,
+            destination_port: self.remote_port,
+            sequence: self.snd.iss,
+            acknowledgment: if answers { self.rcv.nxt } else { SequenceNumber::new(0) },
+            flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            window: u16::try_from(window).unwrap_or(u16::MAX),
+            urgent: 0,
+            options,
+        };
+        let mut headers = HeaderBuffer::new();
+        let len = fields.header_bytes();
+        fields.emit(headers.transport(len));
+        self.send_empty(&mut headers, cx);
+    }
+
+    /// A segment for SYN-SENT (RFC 9293, section 3.10.7.3).
+    pub(super) fn on_segment_in_syn_sent(&mut self, segment: &Segment, cx: &mut Context<'_>) -> Disposition {
+        let acknowledges = segment.flags.contains(Flags::ACK);
+        if acknowledges
+            && (segment.acknowledgment.at_or_before(self.snd.iss)
+                || segment.acknowledgment.after(self.snd.max))
+        {
+            // First: an acknowledgment of something never sent is answered with a reset.
+            if !segment.flags.contains(Flags::RST) {
+                super::reset::answer(self, segment, cx);
+            }
+            return Disposition::Keep;
+        }
+        if segment.flags.contains(Flags::RST) {
+            // Second: a reset counts only if it acknowledges our SYN.
+            if acknowledges {
+                return self.fail(Some(Error::ConnectionRefused), cx);
+            }
+            return Disposition::Keep;
+        }
+        if !segment.flags.contains(Flags::SYN) {
+            return Disposition::Keep;
+        }
+        // Fourth.
+        self.take_peer_syn(segment, cx.settings);
+        if acknowledges {
+            self.snd.una = segment.acknowledgment;
+            self.snd.wl2 = segment.acknowledgment;
+            self.rcv.edge = self.rcv.nxt + self.free_space().min(u32::from(u16::MAX));
+            self.transition(Trigger::SynAck, cx.transitions);
+            self.rcv.ack_now = true;
+            self.on_established(cx);
+        } else {
+            // Simultaneous open (RFC 9293, section 3.5, figure 7).
+            self.transition(Trigger::Syn, cx.transitions);
+            self.send_syn(cx);
+            self.arm_retransmission(cx.now);
+        }
+        Disposition::Keep
+    }
+
+    /// Our SYN is acknowledged, and the peer's was received.
+    pub(super) fn on_established(&mut self, cx: &mut Context<'_>) {
+        match self.timing.take() {
+            Some(timing) => {
+                self.rtt.sample(cx.now.nanos_since(timing.sent_at), cx.settings.clock_granularity_ns);
+            }
+            // The SYN had to be sent again, so its acknowledgment times nothing.
+            None => self.rtt.on_lost_syn(),
+        }
+        self.retransmissions = 0;
+        self.deadlines.retransmit = Instant::FAR_FUTURE;
+        self.snd.mss = self.effective_mss();
+        self.congestion.on_established(u32::from(self.snd.mss), cx.now);
+        self.start_keepalive(cx);
+        self.raise(Readiness::CONNECTED | Readiness::WRITABLE, cx.events);
+    }
+}

@@ -1,0 +1,441 @@
+//! Segments of a connection whose peer is known: acceptability, resets, acknowledgments
+//! (RFC 9293, section 3.10.7.4), in the order the RFC gives.
+
+use libos::{Error, Instant};
+
+use super::congestion::{AckEvent, CongestionControl, LossEvent, LossKind};
+use super::connection::{Connection, Context, Disposition};
+use super::receiver::Data;
+use super::recovery::Action;
+use super::segment::{Flags, Segment};
+use super::sequence::SequenceNumber;
+use super::state::{State, Trigger};
+use crate::events::Readiness;
+
+/// Whether the rest of a segment is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Process,
+    Drop,
+}
+
+/// Flags that take a segment off the straight path.
+const RARE_FLAGS: Flags = Flags::SYN.union(Flags::FIN).union(Flags::RST).union(Flags::URG);
+
+impl Connection {
+    /// A segment came for this connection.
+    pub(super) fn on_segment(&mut self, segment: &Segment, data: Data, cx: &mut Context<'_>) -> Disposition {
+        self.last_received = cx.now;
+        self.keepalives_sent = 0;
+        if self.is_straight(segment, &data, cx.now) {
+            self.note_timestamp(segment, cx.now);
+            if self.on_acknowledgment(segment, data.len, cx) == Verdict::Process && data.len > 0 {
+                self.on_in_order_data(data, cx);
+            }
+            return Disposition::Keep;
+        }
+        self.on_rare_segment(segment, data, cx)
+    }
+
+    /// True for the segment that was expected: the next data or an acknowledgment, nothing else.
+    #[inline]
+    fn is_straight(&self, segment: &Segment, data: &Data, now: Instant) -> bool {
+        self.state == State::Established
+            && segment.flags.contains(Flags::ACK)
+            && !segment.flags.intersects(RARE_FLAGS)
+            && segment.sequence == self.rcv.nxt
+            && data.len <= self.rcv.window()
+            && (data.len == 0 || (self.rcv.reassembly.is_none() && self.rcv.fin_at.is_none()))
+            && match (self.timestamps, segment.options.timestamp) {
+                (Some(ours), Some(theirs)) => !ours.is_old(theirs.value, now),
+                (Some(_), None) => false,
+                (None, _) => true,
+            }
+    }
+
+    #[inline(never)]
+    fn on_rare_segment(&mut self, segment: &Segment, data: Data, cx: &mut Context<'_>) -> Disposition {
+        if self.state == State::SynSent {
+            return self.on_segment_in_syn_sent(segment, cx);
+        }
+        if self.state == State::TimeWait && self.may_reopen(segment) {
+            return Disposition::Reopen;
+        }
+        if self.is_rejected_by_paws(segment, cx.now) {
+            cx.counters.paws_rejected += 1;
+            self.rcv.ack_now |= !segment.flags.contains(Flags::RST);
+            return Disposition::Keep;
+        }
+        if self.state == State::SynReceived && self.is_simultaneous_syn_ack(segment) {
+            self.establish(segment, cx);
+            self.rcv.ack_now = true;
+            return Disposition::Established;
+        }
+        // First: the sequence number (RFC 9293, section 3.10.7.4, table 6).
+        let sequence_len = segment.sequence_len(data.len);
+        if !self.is_acceptable(segment.sequence, sequence_len) {
+            return self.on_unacceptable(segment, cx);
+        }
+        // Second: RST. Only an exact match resets (RFC 5961, section 3).
+        if segment.flags.contains(Flags::RST) {
+            return self.on_reset(segment, cx);
+        }
+        // Fourth: SYN in a synchronised state (RFC 5961, section 4).
+        if segment.flags.contains(Flags::SYN) {
+            return self.on_unexpected_syn(cx);
+        }
+        // Fifth: ACK.
+        if !segment.flags.contains(Flags::ACK) {
+            return Disposition::Keep;
+        }
+        let mut disposition = Disposition::Keep;
+        if self.state == State::SynReceived {
+            if !self.completes_handshake(segment) {
+                super::reset::answer(self, segment, cx);
+                return Disposition::Keep;
+            }
+            self.snd.wnd = u32::from(segment.window) << self.snd.scale;
+            self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
+            self.establish(segment, cx);
+            disposition = Disposition::Established;
+        }
+        self.note_timestamp(segment, cx.now);
+        if self.on_acknowledgment(segment, data.len, cx) == Verdict::Drop {
+            return disposition;
+        }
+        if self.snd.fin_acknowledged() && self.on_fin_acknowledged(cx) == Disposition::Closed {
+            return Disposition::Closed;
+        }
+        // Seventh: the text. Eighth: FIN.
+        let fin = segment.flags.contains(Flags::FIN);
+        if data.len > 0 || fin {
+            if self.orphan && data.len > 0 && self.state.receives_data() {
+                // Nobody is left to read it, and the peer must learn that it is lost (RFC 1122, section 4.2.2.13).
+                self.send_reset(cx);
+                return self.fail(None, cx);
+            }
+            self.on_text(segment.sequence, data, fin, cx);
+        }
+        disposition
+    }
+
+    /// The four-case test (RFC 9293, section 3.4), on the window as the peer was told of it.
+    fn is_acceptable(&self, sequence: SequenceNumber, len: u32) -> bool {
+        let window = self.rcv.window();
+        match (len, window) {
+            (0, 0) => sequence == self.rcv.nxt,
+            (0, _) => sequence.in_window(self.rcv.nxt, window),
+            (_, 0) => false,
+            (_, _) => {
+                sequence.in_window(self.rcv.nxt, window)
+                    || (sequence + (len - 1)).in_window(self.rcv.nxt, window)
+                    || (sequence.before(self.rcv.nxt) && (sequence + len).after(self.rcv.nxt))
+            }
+        }
+    }
+
+    fn on_unacceptable(&mut self, segment: &Segment, cx: &mut Context<'_>) -> Disposition {
+        cx.counters.out_of_window += 1;
+        if segment.flags.contains(Flags::RST) {
+            return Disposition::Keep;
+        }
+        if self.state == State::SynReceived
+            && segment.flags.contains(Flags::SYN)
+            && segment.sequence == self.rcv.irs
+        {
+            // The peer's SYN again: our SYN-ACK was lost, or the network made a copy.
+            self.send_syn(cx);
+            return Disposition::Keep;
+        }
+        if self.state == State::TimeWait && segment.flags.contains(Flags::FIN) {
+            // RFC 9293, section 3.10.7.4, eighth: acknowledge, and wait from the start.
+            self.start_time_wait(cx);
+        }
+        // An acknowledgment in it still counts: a probe of our window may carry one. With a zero window
+        // RFC 9293, section 3.10.7.4 asks for valid ACKs to be taken.
+        if self.rcv.window() == 0
+            && segment.sequence == self.rcv.nxt
+            && segment.flags.contains(Flags::ACK)
+            && self.state.is_synchronised()
+        {
+            let _ = self.on_acknowledgment(segment, 0, cx);
+            if self.snd.fin_acknowledged() && self.on_fin_acknowledged(cx) == Disposition::Closed {
+                return Disposition::Closed;
+            }
+        }
+        self.rcv.ack_now = true;
+        Disposition::Keep
+    }
+
+    fn is_rejected_by_paws(&self, segment: &Segment, now: Instant) -> bool {
+        match (self.timestamps, segment.options.timestamp) {
+            // A RST is exempt (RFC 7323, section 5.2).
+            (Some(ours), Some(theirs)) => {
+                !segment.flags.contains(Flags::RST) && ours.is_old(theirs.value, now)
+            }
+            // A segment without the agreed option: tolerated, as RFC 7323, section 3.2 permits.
+            (Some(_), None) | (None, _) => false,
+        }
+    }
+
+    /// RFC 7323, section 4.3: only a segment that covers the last acknowledgment sent moves TS.Recent.
+    #[inline]
+    fn note_timestamp(&mut self, segment: &Segment, now: Instant) {
+        if let (Some(ours), Some(theirs)) = (&mut self.timestamps, segment.options.timestamp)
+            && segment.sequence.at_or_before(self.rcv.last_ack_sent)
+        {
+            ours.recent = theirs.value;
+            ours.recent_at = now;
+        }
+    }
+
+    fn on_reset(&mut self, segment: &Segment, cx: &mut Context<'_>) -> Disposition {
+        if segment.sequence != self.rcv.nxt {
+            self.challenge(cx);
+            return Disposition::Keep;
+        }
+        match self.state {
+            // A passive open returns to LISTEN: the listener never left, so the connection just goes.
+            State::SynReceived => self.fail(Some(Error::ConnectionRefused), cx),
+            State::Established | State::FinWait1 | State::FinWait2 | State::CloseWait => {
+                self.fail(Some(Error::ConnectionReset), cx)
+            }
+            State::Closing | State::LastAck => self.fail(None, cx),
+            // RFC 1337: a reset must not end TIME-WAIT early.
+            State::TimeWait | State::Closed | State::Listen | State::SynSent => Disposition::Keep,
+        }
+    }
+
+    fn on_unexpected_syn(&mut self, cx: &mut Context<'_>) -> Disposition {
+        match self.state {
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {
+                self.challenge(cx);
+                Disposition::Keep
+            }
+            State::Closed | State::Listen | State::SynSent => Disposition::Keep,
+        }
+    }
+
+    /// Sends a challenge acknowledgment (RFC 5961): a peer that really lost its state answers with a RST
+    /// that matches. At most one a turn of output goes out, however many segments ask for it.
+    fn challenge(&mut self, cx: &mut Context<'_>) {
+        cx.counters.challenge_acks += 1;
+        self.rcv.ack_now = true;
+    }
+
+    /// In a simultaneous open each side answers the other's SYN with a SYN-ACK, which completes the handshake
+    /// (RFC 9293, section 3.5, figure 7).
+    fn is_simultaneous_syn_ack(&self, segment: &Segment) -> bool {
+        segment.flags.contains(Flags::SYN | Flags::ACK)
+            && !segment.flags.contains(Flags::RST)
+            && segment.sequence == self.rcv.irs
+            && self.completes_handshake(segment)
+    }
+
+    /// Our SYN is acknowledged in SYN-RECEIVED.
+    fn establish(&mut self, segment: &Segment, cx: &mut Context<'_>) {
+        self.snd.una = self.snd.iss + 1;
+        self.snd.wl1 = segment.sequence;
+        self.snd.wl2 = segment.acknowledgment;
+        self.transition(Trigger::SynAcknowledged, cx.transitions);
+        self.on_established(cx);
+    }
+
+    fn completes_handshake(&self, segment: &Segment) -> bool {
+        segment.acknowledgment.after(self.snd.iss) && segment.acknowledgment.at_or_before(self.snd.max)
+    }
+
+    /// RFC 9293, section 3.10.7.4 (MAY-2) and RFC 1122, section 4.2.2.13: a SYN beyond the old connection's
+    /// sequence numbers, or with a newer timestamp, starts a new one (RFC 6191).
+    fn may_reopen(&self, segment: &Segment) -> bool {
+        if !segment.flags.contains(Flags::SYN) || segment.flags.intersects(Flags::ACK | Flags::RST) {
+            return false;
+        }
+        match (self.timestamps, segment.options.timestamp) {
+            (Some(ours), Some(theirs)) if theirs.value != ours.recent => {
+                (theirs.value.wrapping_sub(ours.recent)).cast_signed() > 0
+            }
+            (Some(_) | None, Some(_) | None) => segment.sequence.after(self.rcv.nxt),
+        }
+    }
+
+    /// The acknowledgment and the window (RFC 9293, section 3.10.7.4, fifth).
+    #[inline]
+    fn on_acknowledgment(&mut self, segment: &Segment, data_len: u32, cx: &mut Context<'_>) -> Verdict {
+        let acknowledgment = segment.acknowledgment;
+        if acknowledgment.after(self.snd.una) {
+            if acknowledgment.after(self.snd.max) {
+                // Of something never sent (RFC 5961, section 5).
+                self.challenge(cx);
+                return Verdict::Drop;
+            }
+            self.on_progress(acknowledgment, segment, cx);
+            self.update_window(segment);
+        } else if acknowledgment == self.snd.una {
+            let window = u32::from(segment.window) << self.snd.scale;
+            let duplicate = data_len == 0
+                && window == self.snd.wnd
+                && self.snd.una != self.snd.nxt
+                && !segment.flags.intersects(RARE_FLAGS);
+            self.update_window(segment);
+            if duplicate {
+                self.on_duplicate(cx);
+            } else if self.snd.una == self.snd.nxt {
+                // The answer to a zero-window probe: the peer is there, so probing goes on for ever
+                // (RFC 9293, section 3.8.6.1).
+                self.retransmissions = 0;
+            }
+        } else if self.snd.una.distance_from(acknowledgment) > self.snd.max_wnd {
+            // Older than anything in the network can be (RFC 5961, section 5).
+            self.challenge(cx);
+            return Verdict::Drop;
+        }
+        Verdict::Process
+    }
+
+    /// RFC 9293, section 3.10.7.4: an older segment must not bring back an older window.
+    #[inline]
+    fn update_window(&mut self, segment: &Segment) {
+        let newer = self.snd.wl1.before(segment.sequence)
+            || (self.snd.wl1 == segment.sequence && self.snd.wl2.at_or_before(segment.acknowledgment));
+        if newer {
+            self.snd.wnd = u32::from(segment.window) << self.snd.scale;
+            self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
+            self.snd.wl1 = segment.sequence;
+            self.snd.wl2 = segment.acknowledgment;
+        }
+    }
+
+    /// New data is acknowledged.
+    fn on_progress(&mut self, acknowledgment: SequenceNumber, segment: &Segment, cx: &mut Context<'_>) {
+        let acked_bytes = acknowledgment.distance_from(self.snd.una);
+        let in_flight_before = self.snd.in_flight();
+        self.snd.una = acknowledgment;
+        if self.snd.nxt.before(acknowledgment) {
+            // A timeout had sent SND.NXT back, and the copies sent before it arrived after all.
+            self.snd.nxt = acknowledgment;
+        }
+        if acknowledgment.after(self.snd.front) {
+            // The FIN takes a sequence number and no byte of the queue.
+            let bytes = acknowledgment.min(self.snd.end()).distance_from(self.snd.front);
+            self.snd.queue.acknowledge(bytes as usize);
+            self.snd.front = self.snd.front + bytes;
+        }
+        let rtt_ns = self.measure_rtt(acknowledgment, segment, cx);
+        self.retransmissions = 0;
+        self.rtt.reset_backoff();
+        self.soft_error = None;
+        let mss = self.snd.mss;
+        let action = self.recovery.on_progress(acknowledgment, acked_bytes, mss);
+        let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());
+        self.congestion.on_ack(&AckEvent {
+            now: cx.now,
+            bytes_acked: acked_bytes,
+            bytes_in_flight: in_flight_before,
+            rtt_ns,
+            app_limited: in_flight_before + u32::from(mss) <= usable_before,
+            in_recovery: self.recovery.is_active() || action == Action::ExitRecovery,
+        });
+        match action {
+            Action::Continue | Action::EnterRecovery => {}
+            Action::RetransmitNext => self.retransmit_front(cx),
+            Action::ExitRecovery => self.congestion.on_recovery_exit(self.snd.in_flight(), cx.now),
+        }
+        // RFC 6298, sections 5.2 and 5.3.
+        if self.snd.una == self.snd.max {
+            self.deadlines.retransmit = Instant::FAR_FUTURE;
+        } else {
+            self.deadlines.retransmit = cx.now.plus_nanos(self.rtt.rto_ns());
+        }
+        if self.wants_room && self.snd.queue.len_bytes() < self.snd.limit_bytes {
+            self.wants_room = false;
+            self.raise(Readiness::WRITABLE, cx.events);
+        }
+    }
+
+    /// A round-trip time, if this acknowledgment gives one (RFC 6298, section 3: Karn's algorithm).
+    #[inline]
+    fn measure_rtt(
+        &mut self,
+        acknowledgment: SequenceNumber,
+        segment: &Segment,
+        cx: &Context<'_>,
+    ) -> Option<u64> {
+        let sample = match self.timing {
+            Some(timing) if acknowledgment.at_or_after(timing.end) => {
+                self.timing = None;
+                Some(cx.now.nanos_since(timing.sent_at))
+            }
+            Some(_) => None,
+            // Something was sent twice: the echoed timestamp tells which copy arrived (RFC 7323, section 4.1).
+            None => match (self.timestamps, segment.options.timestamp) {
+                (Some(ours), Some(theirs)) if theirs.echo != 0 => {
+                    let millis = ours.value(cx.now).wrapping_sub(theirs.echo);
+                    // Half a tick stands for less than one; a nonsensical echo gives none.
+                    (millis < 1 << 20).then_some((u64::from(millis) * 1_000_000).max(500_000))
+                }
+                (Some(_) | None, Some(_) | None) => None,
+            },
+        };
+        if let Some(rtt_ns) = sample {
+            self.rtt.sample(rtt_ns, cx.settings.clock_granularity_ns);
+        }
+        sample
+    }
+
+    #[inline(never)]
+    fn on_duplicate(&mut self, cx: &mut Context<'_>) {
+        match self.recovery.on_duplicate(self.snd.una, self.snd.max, self.snd.mss) {
+            Action::EnterRecovery => {
+                cx.counters.fast_retransmits += 1;
+                self.congestion.on_loss(&LossEvent {
+                    now: cx.now,
+                    bytes_in_flight: self.snd.max.distance_from(self.snd.una),
+                    kind: LossKind::FastRetransmit,
+                });
+                self.retransmit_front(cx);
+                self.deadlines.retransmit = cx.now.plus_nanos(self.rtt.rto_ns());
+            }
+            Action::Continue | Action::RetransmitNext | Action::ExitRecovery => {}
+        }
+    }
+
+    /// Our FIN is acknowledged (RFC 9293, section 3.10.7.4, fifth, from FIN-WAIT-1 on).
+    fn on_fin_acknowledged(&mut self, cx: &mut Context<'_>) -> Disposition {
+        match self.state {
+            State::FinWait1 => {
+                self.transition(Trigger::FinAcknowledged, cx.transitions);
+                if self.orphan {
+                    self.start_orphan_timeout(cx);
+                }
+                Disposition::Keep
+            }
+            State::Closing => {
+                self.transition(Trigger::FinAcknowledged, cx.transitions);
+                self.start_time_wait(cx);
+                Disposition::Keep
+            }
+            State::LastAck => {
+                self.transition(Trigger::FinAcknowledged, cx.transitions);
+                self.release_transfer_state();
+                self.raise(Readiness::CLOSED, cx.events);
+                Disposition::Closed
+            }
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait2
+            | State::CloseWait
+            | State::TimeWait => Disposition::Keep,
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! All of TCP of one stack: its connections and listeners, and how segments, timers and turns of output
+//! find them.
+
+use std::net::SocketAddr;
+
+use libos::{Error, Instant};
+
+use super::config::TcpConfig;
+use super::connection::{Connection, Context, Disposition, Settings};
+use super::counters::TcpCounters;
+use super::demux::{ConnectionTable, FourTuple};
+use super::handshake::Opening;
+use super::isn::IsnGenerator;
+use super::listener::Listener;
+use super::ports::Ports;
+use super::receiver::Data;
+use super::reset;
+use super::segment::{Flags, Segment};
+use super::sender::{MAX_QUEUED_FRAMES, Output};
+use super::state::{State, Transitions, Trigger};
+use crate::events::EventQueue;
+use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, Network, Packet, PieceList};
+use crate::random::Random;
+use crate::slab::{Key, Slab};
+use crate::timer::TimerWheel;
+
+/// What all connections share while they work.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub settings: Settings,
+    pub counters: TcpCounters,
+    pub transitions: Transitions,
+    pub memory_short: bool,
+    pieces: PieceList,
+}
+
+impl Shared {
+    pub(super) fn context<'a>(
+        &'a mut self,
+        now: Instant,
+        network: &'a mut Network,
+        events: &'a mut EventQueue,
+    ) -> Context<'a> {
+        Context {
+            now,
+            network,
+            settings: &self.settings,
+            counters: &mut self.counters,
+            transitions: &mut self.transitions,
+            events,
+            memory_short: self.memory_short,
+            pieces: &mut self.pieces,
+        }
+    }
+}
+
+/// The key under which the demultiplexer has the connection between two ends.
+pub(super) fn four_tuple(local: SocketAddr, remote: SocketAddr) -> FourTuple {
+    FourTuple::new(local.ip(), local.port(), remote.ip(), remote.port())
+}
+
+/// The TCP of one stack.
+#[derive(Debug)]
+pub(crate) struct TcpLayer {
+    pub(super) connections: Slab<Connection>,
+    pub(super) listeners: Slab<Listener>,
+    pub(super) ports: Ports,
+    pub(super) shared: Shared,
+    pub(super) random: Random,
+    pub(super) isn: IsnGenerator,
+    pub(super) table: ConnectionTable,
+    timers: TimerWheel,
+    /// Connections with something to send, each once.
+    outgoing: Vec<u32>,
+    /// The list taken before it while it is worked on, kept for its memory.
+    outgoing_spare: Vec<u32>,
+}
+
+impl TcpLayer {
+    pub(crate) fn new(config: TcpConfig, random: &mut Random, now: Instant) -> Self {
+        let mut secret = [0; 16];
+        random.fill(&mut secret);
+        let mut random = random.fork();
+        Self {
+            connections: Slab::with_capacity_limit(config.max_connections),
+            listeners: Slab::with_capacity_limit(config.max_listeners),
+            ports: Ports::default(),
+            isn: IsnGenerator::new(secret),
+            table: ConnectionTable::new(std::array::from_fn(|_| random.next_u64())),
+            timers: TimerWheel::new(now),
+            outgoing: Vec::new(),
+            outgoing_spare: Vec::new(),
+            random,
+            shared: Shared {
+                settings: Settings::new(config),
+                counters: TcpCounters::default(),
+                transitions: Transitions::default(),
+                memory_short: false,
+                pieces: PieceList::new(),
+            },
+        }
+    }
+
+    pub(crate) fn set_memory_short(&mut self, short: bool) {
+        self.shared.memory_short = short;
+    }
+
+    pub(crate) const fn counters(&self) -> &TcpCounters {
+        &self.shared.counters
+    }
+
+    pub(crate) const fn transitions(&self) -> &Transitions {
+        &self.shared.transitions
+    }
+
+    pub(crate) fn connections(&self) -> &Slab<Connection> {
+        &self.connections
+    }
+
+    /// A segment came.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        packet: Packet,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        self.shared.counters.in_segments += 1;
+        let Ok(segment) = Segment::parse(&packet.head) else {
+            self.shared.counters.in_errors += 1;
+            return;
+        };
+        self.shared.counters.malformed_options += u64::from(segment.options.malformed);
+        let (local, remote) = (packet.destination, packet.source);
+        let (local_port, remote_port) = (segment.destination_port, segment.source_port);
+        let tuple = FourTuple::new(local, local_port, remote, remote_port);
+        let found = self.table.get(&tuple, |index| {
+            self.connections
+                .get_index(index)
+                .is_some_and(|connection| connection.is_between(local, local_port, remote, remote_port))
+        });
+        let Some(index) = found else {
+            self.on_unclaimed(now, &segment, &packet, network, events);
+            return;
+        };
+        let Some(connection) = self.connections.get_index_mut(index) else { return };
+        let mut head = packet.head;
+        head.advance(segment.header_bytes);
+        let rest_len: usize = packet.rest.iter().map(|buffer| buffer.len()).sum();
+        // A frame is at most 64 KiB and a bit.
+        let len = u32::try_from(head.len() + rest_len).unwrap_or(u32::MAX);
+        let segment_bytes = packet.segment_bytes;
+        let mut cx = self.shared.context(now, network, events);
+        let data = Data { head, rest: packet.rest, len, segment_bytes };
+        let disposition = connection.on_segment(&segment, data, &mut cx);
+        if disposition == Disposition::Reopen {
+            self.reopen(now, index, &segment, network, events);
+            return;
+        }
+        self.settle(index, disposition, events);
+    }
+
+    /// A segment for which there is no connection (RFC 9293, sections 3.10.7.1 and 3.10.7.2).
+    #[inline(never)]
+    fn on_unclaimed(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        packet: &Packet,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        // RFC 9293, section 3.9.2.3: TCP is between two hosts only.
+        if packet.kind != DestinationKind::Unicast {
+            return;
+        }
+        let local = SocketAddr::new(packet.destination, segment.destination_port);
+        let remote = SocketAddr::new(packet.source, segment.source_port);
+        let data_len = u32::try_from(packet.len().saturating_sub(segment.header_bytes)).unwrap_or(u32::MAX);
+        let Some(listener) = self.ports.listener(local) else {
+            reset::refuse(segment, data_len, packet, now, network, &mut self.shared.counters);
+            return;
+        };
+        if segment.flags.contains(Flags::RST) {
+            return;
+        }
+        if segment.flags.contains(Flags::ACK) {
+            reset::refuse(segment, data_len, packet, now, network, &mut self.shared.counters);
+            return;
+        }
+        // A SYN from ourselves to ourselves would be answered for ever (the "land" attack).
+        if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::FIN) && local != remote {
+            self.on_syn(now, listener, local, remote, segment, network, events);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "both ends and the segment are what a SYN is")]
+    fn on_syn(
+        &mut self,
+        now: Instant,
+        listener_key: Key,
+        local: SocketAddr,
+        remote: SocketAddr,
+        segment: &Segment,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        let Some(listener) = self.listeners.get_mut(listener_key) else { return };
+        if listener.is_full() || self.shared.memory_short {
+            self.shared.counters.listen_overflows += 1;
+            return;
+        }
+        let Ok(path) = network.path(now, Some(local.ip()), remote.ip()) else { return };
+        let iss = self.isn.generate(now, local, remote);
+        let timestamp_offset = self.isn.timestamp_offset(local, remote);
+        let settings = &self.shared.settings;
+        let options = &listener.options;
+        let key = self.connections.insert_with(|key| {
+            let opening = Opening {
+                key,
+                path,
+                local_port: local.port(),
+                remote_port: remote.port(),
+                iss,
+                timestamp_offset,
+                options,
+                now,
+            };
+            Connection::accept(opening, listener_key, segment, settings)
+        });
+        let Some(key) = key else {
+            self.shared.counters.table_overflows += 1;
+            return;
+        };
+        listener.opening += 1;
+        self.enter(key.index, local, remote);
+        self.shared.counters.passive_opens += 1;
+        self.start(now, key.index, Trigger::SynForListener, network, events);
+    }
+
+    /// Makes the connection findable. The demultiplexer gets new keys when somebody seems to know them.
+    pub(super) fn enter(&mut self, index: u32, local: SocketAddr, remote: SocketAddr) {
+        self.table.insert(&four_tuple(local, remote), index);
+        if self.table.wants_new_keys() {
+            let keys = std::array::from_fn(|_| self.random.next_u64());
+            let connections = &self.connections;
+            self.table.rekey(keys, |index| match connections.get_index(index) {
+                Some(connection) => four_tuple(connection.local(), connection.remote()),
+                None => four_tuple(local, remote),
+            });
+        }
+    }
+
+    /// Sends a new connection's first segment.
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        index: u32,
+        trigger: Trigger,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        if let Some(connection) = self.connections.get_index_mut(index) {
+            connection.open(trigger, &mut self.shared.context(now, network, events));
+            self.settle(index, Disposition::Keep, events);
+        }
+    }
+
+    /// A SYN came that may take the place of a connection in TIME-WAIT.
+    fn reopen(
+        &mut self,
+        now: Instant,
+        index: u32,
+        segment: &Segment,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        let Some(connection) = self.connections.get_index_mut(index) else { return };
+        let (local, remote) = (connection.local(), connection.remote());
+        let Some(listener) = self.ports.listener(local) else { return };
+        let mut cx = self.shared.context(now, network, events);
+        connection.transition(Trigger::TimeWaitOver, cx.transitions);
+        let disposition = connection.fail(None, &mut cx);
+        self.settle(index, disposition, events);
+        self.on_syn(now, listener, local, remote, segment, network, events);
+    }
+
+    /// After a connection was worked on: puts it where its output and its timers are found, tells its
+    /// listener, and frees its slot when it is over.
+    pub(super) fn settle(&mut self, index: u32, disposition: Disposition, events: &mut EventQueue) {
+        let Some(connection) = self.connections.get_index_mut(index) else { return };
+        if disposition == Disposition::Closed {
+            self.bury(index, events);
+            return;
+        }
+        if connection.has_output() && !connection.queued {
+            connection.queued = true;
+            self.outgoing.push(index);
+        }
+        let due = connection.deadlines.earliest();
+        if due < connection.deadlines.armed {
+            connection.deadlines.armed = due;
+            self.timers.arm(index, due);
+        }
+        if disposition == Disposition::Established
+            && let Some(listener) = connection.listener
+            && let Some(listener) = self.listeners.get_mut(listener)
+        {
+            connection.opening = false;
+            listener.on_established(connection.key, events);
+        }
+    }
+
+    /// Puts the connection where the next turn of output finds it, if it has something to send.
+    #[inline]
+    pub(super) fn settle_output(&mut self, index: u32) {
+        if let Some(connection) = self.connections.get_index_mut(index)
+            && connection.has_output()
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.outgoing.push(index);
+        }
+    }
+
+    /// A connection is over: nothing finds it any more. The slot stays while the program holds it.
+    #[inline(never)]
+    fn bury(&mut self, index: u32, events: &mut EventQueue) {
+        let Some(connection) = self.connections.get_index_mut(index) else { return };
+        self.table.remove(&four_tuple(connection.local(), connection.remote()), index);
+        self.timers.cancel(index);
+        connection.deadlines.armed = Instant::FAR_FUTURE;
+        connection.deadlines.idle = Instant::FAR_FUTURE;
+        if let Some(bound) = connection.bound.take() {
+            self.ports.release(bound);
+        }
+        let key = connection.key;
+        if let Some(listener) = connection.listener
+            && connection.opening
+            && let Some(listener) = self.listeners.get_mut(listener)
+        {
+            listener.opening = listener.opening.saturating_sub(1);
+        }
+        if connection.orphan || connection.listener.is_some() {
+            events.forget(connection.mark);
+            self.connections.remove(key);
+        }
+    }
+
+    /// Runs all timers that are due.
+    pub(crate) fn run_timers(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
+        while let Some(index) = self.timers.next_expired(now) {
+            let Some(connection) = self.connections.get_index_mut(index) else { continue };
+            connection.deadlines.armed = Instant::FAR_FUTURE;
+            let disposition = connection.on_timer(&mut self.shared.context(now, network, events));
+            self.settle(index, disposition, events);
+        }
+    }
+
+    /// Sends what connections have to send, a bounded turn each, while the device has room.
+    #[inline]
+    pub(crate) fn output(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let mut turn = std::mem::replace(&mut self.outgoing, std::mem::take(&mut self.outgoing_spare));
+        for (done, &index) in turn.iter().enumerate() {
+            if network.frames().len() >= MAX_QUEUED_FRAMES {
+                self.outgoing.extend_from_slice(&turn[done..]);
+                break;
+            }
+            let Some(connection) = self.connections.get_index_mut(index) else { continue };
+            connection.queued = false;
+            let outcome = connection.output(&mut self.shared.context(now, network, events));
+            if outcome == Output::More {
+                connection.queued = true;
+                self.outgoing.push(index);
+            }
+            let due = connection.deadlines.earliest();
+            if due < connection.deadlines.armed {
+                connection.deadlines.armed = due;
+                self.timers.arm(index, due);
+            }
+        }
+        turn.clear();
+        self.outgoing_spare = turn;
+    }
+
+    /// True when a turn of output has something to do.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next_deadline()
+    }
+
+    /// The network reported an error about a segment of ours (RFC 1122, section 4.2.3.9; RFC 5927).
+    pub(crate) fn on_icmp_error(
+        &mut self,
+        now: Instant,
+        error: &IcmpError,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        let tuple = four_tuple(error.local, error.remote);
+        let found = self.table.get(&tuple, |index| {
+            self.connections.get_index(index).is_some_and(|connection| {
+                connection.local() == error.local && connection.remote() == error.remote
+            })
+        });
+        let Some(index) = found else { return };
+        let Some(connection) = self.connections.get_index_mut(index) else { return };
+        let mut cx = self.shared.context(now, network, events);
+        let disposition = connection.on_icmp_error(error.sequence, error.kind, &mut cx);
+        self.settle(index, disposition, events);
+    }
+}
+
+impl Connection {
+    /// An ICMP error quotes a segment of ours. One outside what is in flight is forged or stale (RFC 5927, section 4).
+    fn on_icmp_error(&mut self, sequence: u32, kind: IcmpErrorKind, cx: &mut Context<'_>) -> Disposition {
+        let sequence = super::sequence::SequenceNumber::new(sequence);
+        if sequence.before(self.snd.una) || sequence.at_or_after(self.snd.max) {
+            return Disposition::Keep;
+        }
+        let error = match kind {
+            IcmpErrorKind::FragmentationNeeded { mtu } => {
+                self.on_smaller_path(mtu);
+                return Disposition::Keep;
+            }
+            IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
+            IcmpErrorKind::HostUnreachable | IcmpErrorKind::AdminProhibited => Error::HostUnreachable,
+            IcmpErrorKind::NetworkUnreachable => Error::NetworkUnreachable,
+            IcmpErrorKind::TimeExceeded | IcmpErrorKind::ParameterProblem => return Disposition::Keep,
+        };
+        match self.state {
+            // Before the connection stands, an unreachable peer is an answer (RFC 5461, section 4.1).
+            State::SynSent => self.fail(Some(error), cx),
+            State::Closed
+            | State::Listen
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {
+                self.soft_error = Some(error);
+                Disposition::Keep
+            }
+        }
+    }
+
+    /// The path carries less than was thought (RFC 1191, RFC 8201): what was too large goes again, smaller.
+    fn on_smaller_path(&mut self, mtu: usize) {
+        let floor = if self.path.remote.is_ipv4() { 576 } else { 1280 };
+        let mtu = mtu.max(floor);
+        if mtu < self.path.mtu {
+            self.path.mtu = mtu;
+            self.snd.mss = self.effective_mss();
+            self.snd.nxt = self.snd.una;
+            self.timing = None;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The receiving half: what is done with data and with the peer's FIN, and when it is acknowledged.
+
+use libos::{Buffer, Error, Instant, PopLimit, ScatterGather};
+
+use super::connection::{Connection, Context};
+use super::reassembly::{Insertion, Reassembly};
+use super::sequence::SequenceNumber;
+use super::state::{State, Trigger};
+use super::window;
+use crate::events::Readiness;
+
+/// The payload of a received frame.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub head: Buffer,
+    pub rest: Vec<Buffer>,
+    /// Bytes of all of it.
+    pub len: u32,
+    /// Bytes of one segment when the device joined several; else 0.
+    pub segment_bytes: u16,
+}
+
+impl Connection {
+    /// Exactly the next data, all of it inside the window, with nothing waiting behind it.
+    #[inline]
+    pub(super) fn on_in_order_data(&mut self, data: Data, cx: &mut Context<'_>) {
+        let len = data.len;
+        if !self.takes_memory(cx) {
+            return;
+        }
+        self.count_toward_acknowledgment(&data, cx.now, cx.settings.delayed_ack_ns);
+        self.deliver(data.head, cx);
+        for buffer in data.rest {
+            self.deliver(buffer, cx);
+        }
+        self.rcv.nxt = self.rcv.nxt + len;
+        self.raise(Readiness::READABLE, cx.events);
+    }
+
+    /// False when memory is short and the program has not read what it already has: then the peer has to
+    /// send again, and those who read are served.
+    fn takes_memory(&mut self, cx: &mut Context<'_>) -> bool {
+        if cx.memory_short && self.rcv.queue.len_bytes() > 0 {
+            cx.counters.memory_drops += 1;
+            self.rcv.ack_now = true;
+            return false;
+        }
+        true
+    }
+
+    fn deliver(&mut self, buffer: Buffer, cx: &Context<'_>) {
+        if !self.rcv.shut {
+            self.rcv.queue.push(buffer, cx.network.arena());
+        }
+    }
+
+    /// RFC 9293, section 3.8.6.3: at least every second full-sized segment at once, others within the delay.
+    #[inline]
+    fn count_toward_acknowledgment(&mut self, data: &Data, now: Instant, delay_ns: u64) {
+        let segment = if data.segment_bytes == 0 {
+            u16::try_from(data.len).unwrap_or(u16::MAX)
+        } else {
+            data.segment_bytes
+        };
+        self.rcv.segment_bytes = self.rcv.segment_bytes.max(segment);
+        self.rcv.unacknowledged_bytes = self.rcv.unacknowledged_bytes.saturating_add(data.len);
+        if self.rcv.unacknowledged_bytes >= 2 * u32::from(self.rcv.segment_bytes) {
+            self.rcv.ack_now = true;
+        } else if self.deadlines.delayed_ack == Instant::FAR_FUTURE {
+            self.deadlines.delayed_ack = now.plus_nanos(delay_ns);
+        }
+    }
+
+    /// Acceptable text and FIN in any state: trimmed to the window, put in order, acknowledged at once
+    /// where something was out of order (RFC 5681, section 4.2).
+    pub(super) fn on_text(&mut self, sequence: SequenceNumber, data: Data, fin: bool, cx: &mut Context<'_>) {
+        if !self.state.receives_data() {
+            // The peer's FIN was taken; this is it or its data again.
+            self.rcv.ack_now = true;
+            if self.state == State::TimeWait && fin {
+                self.start_time_wait(cx);
+            }
+            return;
+        }
+        let end = sequence + data.len;
+        if fin && end.at_or_before(self.rcv.edge) && self.rcv.fin_at.is_none() {
+            self.rcv.fin_at = Some(end);
+        }
+        if data.len > 0 && self.takes_memory(cx) {
+            self.place(sequence, data, cx);
+        }
+        if self.rcv.fin_at == Some(self.rcv.nxt) {
+            self.on_fin(cx);
+        }
+    }
+
+    fn place(&mut self, sequence: SequenceNumber, data: Data, cx: &mut Context<'_>) {
+        let before = self.rcv.nxt;
+        let had_gap = self.rcv.reassembly.is_some();
+        if sequence == before && !had_gap {
+            self.count_toward_acknowledgment(&data, cx.now, cx.settings.delayed_ack_ns);
+        } else {
+            // Out of order, a duplicate, or filling a gap.
+            self.rcv.ack_now = true;
+            if sequence.after(before) {
+                cx.counters.out_of_order += 1;
+            }
+        }
+        // Nothing after the peer's FIN is data.
+        let limit = self.rcv.fin_at.map_or(self.rcv.edge, |fin_at| self.rcv.edge.min(fin_at));
+        let mut at = sequence;
+        for buffer in std::iter::once(data.head).chain(data.rest) {
+            // A buffer is a piece of a frame of at most 64 KiB.
+            let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+            self.place_buffer(at, buffer, limit, cx);
+            at += len;
+        }
+        self.drain_reassembly(cx);
+        if self.rcv.nxt != before {
+            self.raise(Readiness::READABLE, cx.events);
+        }
+    }
+
+    fn place_buffer(
+        &mut self,
+        mut at: SequenceNumber,
+        mut buffer: Buffer,
+        limit: SequenceNumber,
+        cx: &mut Context<'_>,
+    ) {
+        if at.before(self.rcv.nxt) {
+            let known = self.rcv.nxt.distance_from(at);
+            buffer.advance(known as usize);
+            at = self.rcv.nxt;
+        }
+        if at.at_or_after(limit) {
+            return;
+        }
+        buffer.truncate(limit.distance_from(at) as usize);
+        if buffer.is_empty() {
+            return;
+        }
+        if at == self.rcv.nxt && self.rcv.reassembly.is_none() {
+            self.rcv.nxt += u32::try_from(buffer.len()).unwrap_or(0);
+            self.deliver(buffer, cx);
+        } else if cx.memory_short && at != self.rcv.nxt {
+            cx.counters.memory_drops += 1;
+        } else {
+            let limit_bytes = self.rcv.limit_bytes as usize;
+            let reassembly =
+                self.rcv.reassembly.get_or_insert_with(|| Box::new(Reassembly::new(limit_bytes)));
+            if reassembly.insert(at, buffer, self.rcv.nxt) == Insertion::Refused {
+                cx.counters.memory_drops += 1;
+            }
+        }
+    }
+
+    fn drain_reassembly(&mut self, cx: &mut Context<'_>) {
+        let Some(mut reassembly) = self.rcv.reassembly.take() else { return };
+        while let Some(buffer) = reassembly.take_ready(self.rcv.nxt) {
+            self.rcv.nxt += u32::try_from(buffer.len()).unwrap_or(0);
+            self.deliver(buffer, cx);
+        }
+        if !reassembly.is_empty() {
+            self.rcv.reassembly = Some(reassembly);
+        }
+    }
+
+    /// The peer's FIN is next in sequence (RFC 9293, section 3.10.7.4, eighth).
+    fn on_fin(&mut self, cx: &mut Context<'_>) {
+        self.rcv.nxt += 1;
+        if self.rcv.edge.before(self.rcv.nxt) {
+            self.rcv.edge = self.rcv.nxt;
+        }
+        self.rcv.fin = true;
+        self.rcv.fin_at = None;
+        self.rcv.reassembly = None;
+        self.rcv.ack_now = true;
+        self.transition(Trigger::Fin, cx.transitions);
+        if self.state == State::TimeWait {
+            self.start_time_wait(cx);
+        }
+        self.raise(Readiness::READABLE, cx.events);
+    }
+
+    /// What the program receives: data, `Some(empty)` at the end of the stream, `None` for now.
+    pub(super) fn receive(&mut self, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
+        if self.rcv.queue.len_bytes() > 0 {
+            let data = self.rcv.queue.pop(limit);
+            self.consider_window_update();
+            return Ok(Some(data));
+        }
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.rcv.fin || self.rcv.shut {
+            return Ok(Some(ScatterGather::new()));
+        }
+        match self.state {
+            State::Closed => Err(Error::NotConnected),
+            State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => Ok(None),
+        }
+    }
+
+    /// Tells the peer of the room that reading made, before it runs dry and only when it is worth a segment
+    /// (RFC 9293, section 3.8.6.2.2).
+    fn consider_window_update(&mut self) {
+        if self.state.receives_data()
+            && window::update_is_due(
+                self.rcv.window(),
+                self.free_space(),
+                self.rcv.limit_bytes,
+                u32::from(self.rcv.segment_bytes.max(self.snd.mss)),
+            )
+        {
+            self.rcv.ack_now = true;
+        }
+    }
+}

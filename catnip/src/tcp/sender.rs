@@ -1,0 +1,344 @@
+//! The sending half: what may be sent now, and composing it.
+
+use libos::{Error, Instant};
+
+use super::congestion::CongestionControl;
+use super::connection::{Connection, Context, Timing};
+use super::options::OptionFields;
+use super::options::Timestamp;
+use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields};
+use super::sequence::SequenceNumber;
+use super::state::{State, Trigger};
+use super::window;
+use crate::network::{HeaderBuffer, Outgoing, Payload, Protocol};
+
+/// Frames one connection may queue in one turn before the others have theirs.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Frames waiting for the device from which on nobody composes further ones.
+pub(super) const MAX_QUEUED_FRAMES: usize = 512;
+
+/// What a turn of [`Connection::output`] left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// All that may be sent now was sent.
+    Done,
+    /// The turn is over or the device is full; there is more.
+    More,
+}
+
+/// What goes out next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Next {
+    len: u32,
+    fin: bool,
+}
+
+impl Connection {
+    /// Sends what the windows, Nagle's algorithm and the queue allow, and an acknowledgment if one is due.
+    pub(super) fn output(&mut self, cx: &mut Context<'_>) -> Output {
+        let mut outcome = Output::Done;
+        if self.state.sends_data() {
+            for turn in 0.. {
+                let Some(next) = self.next_segment(cx) else { break };
+                if turn == FRAMES_PER_TURN || cx.network.frames().len() >= MAX_QUEUED_FRAMES {
+                    outcome = Output::More;
+                    break;
+                }
+                if self.send_next(next, cx).is_err() {
+                    // No memory or no way to the peer: the retransmission timer tries again.
+                    break;
+                }
+            }
+            self.arm_retransmission(cx.now);
+        }
+        if self.rcv.ack_now {
+            self.send_acknowledgment(cx);
+        }
+        outcome
+    }
+
+    /// Decides on the next segment, `None` when nothing may go now.
+    #[inline]
+    fn next_segment(&self, cx: &Context<'_>) -> Option<Next> {
+        let unsent = self.snd.unsent();
+        let fin_unsent = self.snd.fin_unsent();
+        if unsent == 0 && !fin_unsent {
+            return None;
+        }
+        let in_flight = self.snd.in_flight();
+        let cwnd = self.congestion.cwnd_bytes().saturating_add(self.recovery.inflation_bytes());
+        let usable = self.snd.wnd.min(cwnd).saturating_sub(in_flight);
+        let mss = u32::from(self.snd.mss);
+        let mut len = unsent.min(usable).min(self.largest_segment(cx));
+        if len < unsent && len > mss {
+            len -= len % mss;
+        }
+        if len == unsent {
+            // The FIN takes a place in the window as a byte does (RFC 9293, section 3.4).
+            if fin_unsent && usable > len {
+                return Some(Next { len, fin: true });
+            }
+            if len == 0 {
+                return None;
+            }
+            let ragged = len % mss;
+            // What was sent before goes again at once; Nagle is about new data.
+            let resent = self.snd.nxt.before(self.snd.max);
+            if ragged != 0 && !self.no_delay && in_flight > 0 && !resent && !self.snd.fin {
+                // Nagle's algorithm (RFC 9293, section 3.7.4): the ragged end waits for an acknowledgment.
+                len -= ragged;
+                return (len > 0).then_some(Next { len, fin: false });
+            }
+            return Some(Next { len, fin: false });
+        }
+        // Not all of it fits: sender's silly window avoidance (RFC 9293, section 3.8.6.2.1).
+        let worth_it = len >= mss || window::is_large_part(len, self.snd.max_wnd);
+        (len > 0 && worth_it).then_some(Next { len, fin: false })
+    }
+
+    /// Sends as much as the window takes, however little that is.
+    pub(super) fn send_what_fits(&mut self, cx: &mut Context<'_>) {
+        let usable = self.snd.wnd.saturating_sub(self.snd.in_flight());
+        let len = self.snd.unsent().min(usable).min(u32::from(self.snd.mss));
+        if len > 0 {
+            // Failure is a loss like any other: the timer tries again.
+            let _ = self.send_next(Next { len, fin: false }, cx);
+        }
+    }
+
+    /// Payload bytes of the largest frame: one segment, or what the device cuts by itself.
+    #[inline]
+    fn largest_segment(&self, cx: &Context<'_>) -> u32 {
+        let mss = u32::from(self.snd.mss);
+        let offload = u32::try_from(cx.network.tcp_segmentation_bytes()).unwrap_or(u32::MAX);
+        if offload > mss { offload - offload % mss } else { mss }
+    }
+
+    /// Sends the next new segment and moves SND.NXT.
+    fn send_next(&mut self, next: Next, cx: &mut Context<'_>) -> Result<(), Error> {
+        let sequence = self.snd.nxt;
+        if self.snd.una == self.snd.nxt && sequence == self.snd.max {
+            self.restart_after_idle(cx.now);
+        }
+        let sent = self.send_data(sequence, next.len, next.fin, cx)?;
+        // Fewer bytes than asked for went when they lay in too many buffers; the FIN then waits too.
+        let fin = next.fin && sent == next.len;
+        self.snd.nxt = sequence + sent + u32::from(fin);
+        if self.snd.nxt.after(self.snd.max) {
+            self.snd.max = self.snd.nxt;
+            // One segment of a flight is timed; none that was sent before (Karn: RFC 6298, section 3).
+            if self.timing.is_none() {
+                self.timing = Some(Timing { end: self.snd.nxt, sent_at: cx.now });
+            }
+        } else {
+            cx.counters.retransmitted_segments += 1;
+        }
+        if fin {
+            match self.state {
+                State::Established | State::CloseWait => self.transition(Trigger::FinSent, cx.transitions),
+                State::Closed
+                | State::Listen
+                | State::SynSent
+                | State::SynReceived
+                | State::FinWait1
+                | State::FinWait2
+                | State::Closing
+                | State::LastAck
+                | State::TimeWait => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 5681, section 4.1: after an idle time longer than the timeout the old window says nothing.
+    fn restart_after_idle(&mut self, now: Instant) {
+        if now.nanos_since(self.last_sent) > self.rtt.rto_ns() && self.snd.max != self.snd.iss + 1 {
+            self.congestion.on_idle(now);
+        }
+    }
+
+    /// Sends the segment at SND.UNA again, without moving SND.NXT.
+    pub(super) fn retransmit_front(&mut self, cx: &mut Context<'_>) {
+        let outstanding = self.snd.max.distance_from(self.snd.front);
+        let queued = u32::try_from(self.snd.queue.len_bytes()).unwrap_or(u32::MAX);
+        let len = queued.min(outstanding).min(u32::from(self.snd.mss));
+        let fin = self.snd.fin && len == queued && outstanding > queued;
+        if len == 0 && !fin {
+            return;
+        }
+        // Karn's rule: an acknowledgment may be for either copy, so nothing in flight is timed.
+        self.timing = None;
+        cx.counters.retransmitted_segments += 1;
+        // Failure is a loss like any other: the timer tries again.
+        let _ = self.send_data(self.snd.una, len, fin, cx);
+    }
+
+    /// Sends one byte beyond a closed window (RFC 9293, section 3.8.6.1), or asks again for the
+    /// acknowledgment of the last one.
+    pub(super) fn send_window_probe(&mut self, cx: &mut Context<'_>) {
+        cx.counters.zero_window_probes += 1;
+        let fin = self.snd.unsent() == 0 && self.snd.fin_unsent();
+        let len = u32::from(!fin);
+        if self.send_data(self.snd.nxt, len, fin, cx).is_ok() {
+            // The byte may be taken: then its acknowledgment must be acceptable.
+            self.snd.max = self.snd.max.max(self.snd.nxt + 1);
+            if fin && matches!(self.state, State::Established | State::CloseWait) {
+                self.snd.nxt = self.snd.max;
+                self.transition(Trigger::FinSent, cx.transitions);
+            }
+        }
+    }
+
+    /// Sends `len` bytes from `sequence` on, returns how many fitted into one frame.
+    fn send_data(
+        &mut self,
+        sequence: SequenceNumber,
+        len: u32,
+        fin: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, Error> {
+        let offset = sequence.distance_from(self.snd.front) as usize;
+        let whole = len > 0 && self.snd.queue.whole_chunk_at(offset, len as usize).is_some();
+        let sent = if whole || len == 0 {
+            len
+        } else {
+            cx.pieces.clear();
+            // Never more than asked for, so it fits.
+            #[allow(clippy::cast_possible_truncation)]
+            let gathered = self.snd.queue.gather(offset, len as usize, cx.pieces) as u32;
+            gathered
+        };
+        let mut flags = Flags::ACK;
+        if fin && sent == len {
+            flags = flags | Flags::FIN;
+        }
+        if len > 0 && offset + sent as usize == self.snd.queue.len_bytes() {
+            // RFC 9293, section 3.9.1.2: the end of what the program gave is pushed.
+            flags = flags | Flags::PSH;
+        }
+        let mut headers = HeaderBuffer::new();
+        self.compose(sequence, flags, &mut headers, cx.now);
+        let mss = self.snd.mss;
+        let payload = if sent == 0 {
+            Payload::Empty
+        } else if whole {
+            match self.snd.queue.whole_chunk_at(offset, len as usize) {
+                Some(chunk) => Payload::Whole(chunk),
+                None => Payload::Empty,
+            }
+        } else {
+            Payload::Pieces(cx.pieces)
+        };
+        let outgoing = Outgoing {
+            protocol: Protocol::Tcp,
+            headers: &mut headers,
+            checksum_offset: CHECKSUM_OFFSET,
+            payload,
+            segment_bytes: (sent > u32::from(mss)).then_some(mss),
+            hop_limit: self.hop_limit,
+            traffic_class: 0,
+        };
+        cx.network.send(cx.now, &mut self.path, outgoing)?;
+        cx.counters.out_segments += 1;
+        self.last_sent = cx.now;
+        self.acknowledgment_sent();
+        Ok(sent)
+    }
+
+    /// Sends an acknowledgment without data.
+    pub(super) fn send_acknowledgment(&mut self, cx: &mut Context<'_>) {
+        // After a timeout SND.NXT has gone back; what the peer may have seen is up to `max`.
+        self.send_control(self.snd.max, Flags::ACK, cx);
+        cx.counters.pure_acks += 1;
+    }
+
+    /// Asks a peer that has been silent whether it is still there: a segment it has seen before
+    /// (RFC 9293, section 3.8.4).
+    pub(super) fn send_keepalive(&mut self, cx: &mut Context<'_>) {
+        cx.counters.keepalive_probes += 1;
+        let before_una = SequenceNumber::new(self.snd.una.raw().wrapping_sub(1));
+        self.send_control(before_una, Flags::ACK, cx);
+    }
+
+    /// Sends a reset that the peer accepts: in its window, and with an acknowledgment.
+    pub(super) fn send_reset(&mut self, cx: &mut Context<'_>) {
+        cx.counters.out_resets += 1;
+        self.send_control(self.snd.nxt, Flags::RST | Flags::ACK, cx);
+    }
+
+    fn send_control(&mut self, sequence: SequenceNumber, flags: Flags, cx: &mut Context<'_>) {
+        let mut headers = HeaderBuffer::new();
+        self.compose(sequence, flags, &mut headers, cx.now);
+        self.send_empty(&mut headers, cx);
+    }
+
+    /// Sends a segment without payload.
+    pub(super) fn send_empty(&mut self, headers: &mut HeaderBuffer, cx: &mut Context<'_>) {
+        let outgoing = Outgoing {
+            protocol: Protocol::Tcp,
+            headers,
+            checksum_offset: CHECKSUM_OFFSET,
+            payload: Payload::Empty,
+            segment_bytes: None,
+            hop_limit: self.hop_limit,
+            traffic_class: 0,
+        };
+        // A control segment that does not get out is lost like any other.
+        if cx.network.send(cx.now, &mut self.path, outgoing).is_ok() {
+            cx.counters.out_segments += 1;
+        }
+        self.acknowledgment_sent();
+    }
+
+    /// Every segment carries the latest acknowledgment and window.
+    #[inline]
+    fn acknowledgment_sent(&mut self) {
+        self.rcv.ack_now = false;
+        self.rcv.unacknowledged_bytes = 0;
+        self.rcv.last_ack_sent = self.rcv.nxt;
+        self.deadlines.delayed_ack = Instant::FAR_FUTURE;
+    }
+
+    /// Writes the header of a segment of an established connection, the window included.
+    #[inline]
+    fn compose(&mut self, sequence: SequenceNumber, flags: Flags, headers: &mut HeaderBuffer, now: Instant) {
+        let timestamp =
+            self.timestamps.map(|stamps| Timestamp { value: stamps.value(now), echo: stamps.recent });
+        let fields = HeaderFields {
+            source_port: self.local_port,
+            destination_port: self.remote_port,
+            sequence,
+            acknowledgment: self.rcv.nxt,
+            flags,
+            window: self.advertise(),
+            urgent: 0,
+            options: OptionFields { timestamp, ..OptionFields::default() },
+        };
+        let len = fields.header_bytes();
+        fields.emit(headers.transport(len));
+    }
+
+    /// The window field: the space left, unless that would move the right edge by a trifle
+    /// (RFC 9293, section 3.8.6.2.2). Moves the edge.
+    #[inline]
+    pub(super) fn advertise(&mut self) -> u16 {
+        let free = self.free_space();
+        let offered = window::advertise(
+            self.rcv.nxt,
+            self.rcv.edge,
+            free,
+            self.rcv.limit_bytes,
+            u32::from(self.snd.mss),
+            self.rcv.scale,
+        );
+        self.rcv.edge = offered.edge;
+        offered.field
+    }
+
+    /// Bytes the program's queue has room for.
+    pub(super) fn free_space(&self) -> u32 {
+        let used = u32::try_from(self.rcv.queue.len_bytes()).unwrap_or(u32::MAX);
+        self.rcv.limit_bytes.saturating_sub(used)
+    }
+}

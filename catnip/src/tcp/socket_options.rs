@@ -1,0 +1,97 @@
+//! Socket options of TCP, by the library OS's names.
+
+use libos::{Error, SocketOption, SocketOptionName};
+
+use super::config::TcpOptions;
+use super::connection::Connection;
+
+/// Largest send or receive queue of a socket: what a window scaled by 14 expresses (RFC 7323, section 2.3).
+const MAX_QUEUE_BYTES: usize = 1 << 30;
+
+impl TcpOptions {
+    /// Sets one option.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a value outside what the option takes, [`Error::NotSupported`] for
+    /// an option TCP does not have or that can only be read.
+    pub fn set(&mut self, option: SocketOption) -> Result<(), Error> {
+        match option {
+            SocketOption::NoDelay(on) => self.no_delay = on,
+            SocketOption::KeepAlive(on) => self.keep_alive = on,
+            SocketOption::Linger(time) => self.linger = time,
+            SocketOption::SendBuffer(bytes) => self.send_buffer_bytes = queue_bytes(bytes)?,
+            SocketOption::ReceiveBuffer(bytes) => self.receive_buffer_bytes = queue_bytes(bytes)?,
+            SocketOption::MaxSegmentSize(bytes) => {
+                let bytes = u16::try_from(bytes).map_err(|_| Error::InvalidArgument)?;
+                if bytes < super::connection::MIN_SEGMENT_BYTES {
+                    return Err(Error::InvalidArgument);
+                }
+                self.max_segment_bytes = Some(bytes);
+            }
+            // An address in TIME-WAIT may always be bound again: its sequence numbers are kept apart by RFC 6528.
+            SocketOption::ReuseAddress(_) => {}
+            SocketOption::HopLimit(0) => return Err(Error::InvalidArgument),
+            SocketOption::HopLimit(limit) => self.hop_limit = limit,
+            _ => return Err(Error::NotSupported),
+        }
+        Ok(())
+    }
+
+    /// Reads one option.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for an option TCP does not have.
+    pub fn get(&self, name: SocketOptionName) -> Result<SocketOption, Error> {
+        Ok(match name {
+            SocketOptionName::NoDelay => SocketOption::NoDelay(self.no_delay),
+            SocketOptionName::KeepAlive => SocketOption::KeepAlive(self.keep_alive),
+            SocketOptionName::Linger => SocketOption::Linger(self.linger),
+            SocketOptionName::SendBuffer => SocketOption::SendBuffer(self.send_buffer_bytes),
+            SocketOptionName::ReceiveBuffer => SocketOption::ReceiveBuffer(self.receive_buffer_bytes),
+            SocketOptionName::MaxSegmentSize => {
+                SocketOption::MaxSegmentSize(usize::from(self.max_segment_bytes.unwrap_or(536)))
+            }
+            SocketOptionName::ReuseAddress => SocketOption::ReuseAddress(true),
+            SocketOptionName::HopLimit => SocketOption::HopLimit(self.hop_limit),
+            SocketOptionName::PendingError => SocketOption::PendingError(None),
+            _ => return Err(Error::NotSupported),
+        })
+    }
+}
+
+fn queue_bytes(bytes: usize) -> Result<usize, Error> {
+    if (1..=MAX_QUEUE_BYTES).contains(&bytes) { Ok(bytes) } else { Err(Error::InvalidArgument) }
+}
+
+impl Connection {
+    /// Sets one option of a connection that stands.
+    pub(super) fn set_option(&mut self, option: SocketOption) -> Result<(), Error> {
+        let mut options = self.options();
+        options.set(option)?;
+        self.no_delay = options.no_delay;
+        self.keep_alive = options.keep_alive;
+        self.linger_reset = options.linger.is_some_and(|time| time.is_zero());
+        self.hop_limit = options.hop_limit;
+        self.snd.limit_bytes = options.send_buffer_bytes;
+        self.max_segment_bytes = options.max_segment_bytes;
+        self.snd.mss = self.effective_mss();
+        // The scale was agreed at the handshake: the window cannot grow beyond what it expresses, and what
+        // was offered stays offered (RFC 9293, section 3.8.6).
+        let largest = u32::from(u16::MAX) << self.rcv.scale;
+        let wanted = u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX);
+        self.rcv.limit_bytes = wanted.min(largest);
+        self.rcv.queue.set_limit(self.rcv.limit_bytes as usize);
+        Ok(())
+    }
+
+    /// Reads one option; reading the pending error clears it.
+    pub(super) fn option(&mut self, name: SocketOptionName) -> Result<SocketOption, Error> {
+        match name {
+            SocketOptionName::PendingError => {
+                Ok(SocketOption::PendingError(self.error.or_else(|| self.soft_error.take())))
+            }
+            SocketOptionName::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(usize::from(self.snd.mss))),
+            _ => self.options().get(name),
+        }
+    }
+}

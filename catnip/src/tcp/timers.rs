@@ -1,0 +1,154 @@
+//! A connection's timers: retransmission and persist, delayed acknowledgment, and the idle ones
+//! (TIME-WAIT, an orphan's FIN-WAIT-2, keepalive).
+
+use libos::{Error, Instant};
+
+use super::congestion::CongestionControl;
+use super::connection::{Connection, Context, Disposition};
+use super::state::{State, Trigger};
+use crate::events::Readiness;
+
+impl Connection {
+    /// Runs what is due at `now`.
+    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>) -> Disposition {
+        if self.deadlines.delayed_ack <= cx.now {
+            self.deadlines.delayed_ack = Instant::FAR_FUTURE;
+            self.rcv.ack_now = true;
+            cx.counters.delayed_acks += 1;
+        }
+        if self.deadlines.retransmit <= cx.now {
+            self.deadlines.retransmit = Instant::FAR_FUTURE;
+            if self.on_retransmission_timeout(cx) == Disposition::Closed {
+                return Disposition::Closed;
+            }
+        }
+        if self.deadlines.idle <= cx.now {
+            self.deadlines.idle = Instant::FAR_FUTURE;
+            return self.on_idle_timeout(cx);
+        }
+        Disposition::Keep
+    }
+
+    /// Arms the retransmission timer if something is in flight (RFC 6298, section 5.1), or the persist timer
+    /// if there is something to send and the window keeps it back (RFC 9293, section 3.8.6.1).
+    #[inline]
+    pub(super) fn arm_retransmission(&mut self, now: Instant) {
+        if self.deadlines.retransmit != Instant::FAR_FUTURE {
+            return;
+        }
+        let in_flight = self.snd.max != self.snd.una;
+        let held_back = self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent());
+        if in_flight || held_back {
+            self.deadlines.retransmit = now.plus_nanos(self.rtt.rto_ns());
+        }
+    }
+
+    /// True when nothing is in flight that the window let out, so that the timer is the persist timer.
+    fn is_probing(&self) -> bool {
+        self.state.sends_data()
+            && self.snd.in_flight() == 0
+            && (self.snd.unsent() > 0 || self.snd.fin_unsent())
+            && self.snd.wnd == 0
+    }
+
+    fn on_retransmission_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
+        let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        let config = &cx.settings.config;
+        let limit = if opening { config.max_syn_retransmissions } else { config.max_retransmissions };
+        if self.retransmissions >= limit {
+            cx.counters.timeouts += 1;
+            let error = self.soft_error.unwrap_or(Error::TimedOut);
+            return self.fail(Some(error), cx);
+        }
+        self.retransmissions += 1;
+        self.timing = None;
+        self.rtt.back_off();
+        if opening {
+            cx.counters.retransmission_timeouts += 1;
+            cx.counters.retransmitted_segments += 1;
+            // RFC 5681, section 3.1: a lost SYN makes the initial window one segment.
+            self.congestion.on_timeout(0, true, cx.now);
+            self.send_syn(cx);
+        } else if self.is_probing() {
+            self.send_window_probe(cx);
+        } else if self.snd.una != self.snd.max {
+            cx.counters.retransmission_timeouts += 1;
+            // RFC 5681, section 3.1, equation 4: half of the flight, at the first timeout of a segment only.
+            self.congestion.on_timeout(
+                self.snd.max.distance_from(self.snd.una),
+                self.retransmissions == 1,
+                cx.now,
+            );
+            self.recovery.on_timeout(self.snd.max);
+            // Everything in flight counts as lost: sending starts again at the oldest, one segment first.
+            self.snd.nxt = self.snd.una;
+        } else {
+            // Nothing is in flight and the window is too small to be worth a segment: after this long it
+            // is used all the same (RFC 9293, section 3.8.6.2.1, the override timeout).
+            self.send_what_fits(cx);
+        }
+        self.arm_retransmission(cx.now);
+        Disposition::Keep
+    }
+
+    fn on_idle_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
+        match self.state {
+            State::TimeWait => {
+                self.transition(Trigger::TimeWaitOver, cx.transitions);
+                self.release_transfer_state();
+                self.raise(Readiness::CLOSED, cx.events);
+                Disposition::Closed
+            }
+            State::FinWait2 if self.orphan => self.fail(Some(Error::TimedOut), cx),
+            State::Established | State::CloseWait | State::FinWait2 => self.on_keepalive_timeout(cx),
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::FinWait1
+            | State::Closing
+            | State::LastAck => Disposition::Keep,
+        }
+    }
+
+    /// Starts TIME-WAIT, or starts it over.
+    pub(super) fn start_time_wait(&mut self, cx: &mut Context<'_>) {
+        let acknowledge = self.rcv.ack_now;
+        self.release_transfer_state();
+        self.rcv.ack_now = acknowledge;
+        self.deadlines.idle = cx.now + cx.settings.config.time_wait;
+    }
+
+    /// A connection the program closed does not wait for ever for the peer's FIN.
+    pub(super) fn start_orphan_timeout(&mut self, cx: &Context<'_>) {
+        self.deadlines.idle = cx.now + cx.settings.config.fin_wait_2;
+    }
+
+    /// RFC 9293, section 3.8.4. Off unless the program asked for it.
+    pub(super) fn start_keepalive(&mut self, cx: &Context<'_>) {
+        if self.keep_alive {
+            self.deadlines.idle = cx.now + cx.settings.config.keepalive_idle;
+        }
+    }
+
+    fn on_keepalive_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
+        if !self.keep_alive {
+            return Disposition::Keep;
+        }
+        let config = &cx.settings.config;
+        let due = self.last_received + config.keepalive_idle;
+        if self.keepalives_sent == 0 && due > cx.now {
+            self.deadlines.idle = due;
+            return Disposition::Keep;
+        }
+        if self.keepalives_sent >= config.keepalive_probes {
+            cx.counters.timeouts += 1;
+            self.send_reset(cx);
+            return self.fail(Some(Error::TimedOut), cx);
+        }
+        self.deadlines.idle = cx.now + config.keepalive_interval;
+        self.keepalives_sent += 1;
+        self.send_keepalive(cx);
+        Disposition::Keep
+    }
+}
