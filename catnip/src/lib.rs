@@ -10,3 +10,8 @@ pub mod tcp;
 pub mod timer;
 pub mod udp;
 pub mod wire;
+
+mod module;
+
+pub use module::StackModule;
+pub use stack::{Stack, StackConfig};

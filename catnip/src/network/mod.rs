@@ -215,6 +215,20 @@ impl Network {
         &mut self.frames
     }
 
+    /// Frames that wait for the device.
+    #[must_use]
+    #[inline]
+    pub fn queued_frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True when so many frames wait for the device that nothing more is sent until it takes some.
+    #[must_use]
+    #[inline]
+    pub fn transmit_queue_is_full(&self) -> bool {
+        self.frames.len() >= self.max_frames
+    }
+
     /// Where headers and copies are allocated.
     #[must_use]
     #[inline]

@@ -7,6 +7,7 @@ use libos::SetupError;
 use libos::runtime::{Capabilities, Medium};
 
 use crate::network::{NeighborConfig, Prefix, Route};
+use crate::tcp::TcpConfig;
 use crate::udp::UdpConfig;
 use crate::wire::ethernet;
 
@@ -54,6 +55,8 @@ pub struct StackConfig {
     pub neighbor: NeighborConfig,
     /// Settings of UDP.
     pub udp: UdpConfig,
+    /// Settings of TCP.
+    pub tcp: TcpConfig,
 }
 
 impl StackConfig {
@@ -74,6 +77,7 @@ impl StackConfig {
             icmp_errors_burst: 50,
             neighbor: NeighborConfig::default(),
             udp: UdpConfig::default(),
+            tcp: TcpConfig::default(),
         }
     }
 

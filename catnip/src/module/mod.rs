@@ -1,0 +1,198 @@
+//! The stack as a module of the library OS: descriptors and tokens on one side, a device on the other.
+
+mod fifo;
+mod operations;
+mod sockets;
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use libos::metrics::MetricsSink;
+use libos::module::Completions;
+use libos::runtime::RxBatch;
+use libos::{
+    Domain, Error, Handle, Instant, Module, Operation, Runtime, Shutdown, SocketKind, SocketOption,
+    SocketOptionName, Token,
+};
+
+use crate::slab::{Key, Slab};
+use crate::stack::Stack;
+use sockets::Socket;
+
+/// The stack on the queue pair of one device.
+pub struct StackModule<R: Runtime> {
+    stack: Stack,
+    runtime: R,
+    received: RxBatch,
+    sockets: Slab<Socket>,
+    /// Datagram sockets with a push that waits for room in the device's queue.
+    blocked: Vec<Key>,
+    device_failed: bool,
+}
+
+impl<R: Runtime> StackModule<R> {
+    /// Puts `stack` on `runtime`. The stack's configuration must have been made from the runtime's capabilities.
+    #[must_use]
+    pub fn new(stack: Stack, runtime: R) -> Self {
+        let limit = stack.max_sockets();
+        Self {
+            stack,
+            runtime,
+            received: RxBatch::new(),
+            sockets: Slab::with_capacity_limit(limit),
+            blocked: Vec::new(),
+            device_failed: false,
+        }
+    }
+
+    /// The stack, to look at.
+    #[must_use]
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// The device, to look at.
+    #[must_use]
+    pub const fn runtime(&self) -> &R {
+        &self.runtime
+    }
+
+    fn socket_of(&mut self, handle: Handle) -> Result<&mut Socket, Error> {
+        self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)
+    }
+
+    fn receive(&mut self, now: Instant) {
+        if self.runtime.receive(now, &mut self.received).is_err() {
+            self.on_device_failure(now);
+        }
+        for frame in self.received.drain(..) {
+            self.stack.receive(now, frame);
+        }
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        if !self.stack.frames().is_empty() && self.runtime.transmit(now, self.stack.frames()).is_err() {
+            self.on_device_failure(now);
+        }
+    }
+
+    /// The device is gone: every connection ends with an error, once.
+    #[cold]
+    fn on_device_failure(&mut self, now: Instant) {
+        self.stack.frames().clear();
+        if !self.device_failed {
+            self.device_failed = true;
+            log::error!("{}: the device failed; its connections are lost", self.runtime.name());
+            self.stack.fail_all(now, Error::DeviceFailed);
+        }
+    }
+
+    fn dispatch(&mut self, completions: &mut dyn Completions) {
+        while let Some(event) = self.stack.next_event() {
+            self.on_event(event, completions);
+        }
+    }
+}
+
+impl<R: Runtime> Module for StackModule<R> {
+    fn name(&self) -> &str {
+        "catnip"
+    }
+
+    fn socket(&mut self, domain: Domain, kind: SocketKind) -> Result<Handle, Error> {
+        self.new_socket(domain, kind)
+    }
+
+    fn bind(&mut self, handle: Handle, local: SocketAddr) -> Result<(), Error> {
+        self.bind_socket(handle, local)
+    }
+
+    fn listen(&mut self, handle: Handle, backlog: usize) -> Result<(), Error> {
+        self.listen_on(handle, backlog)
+    }
+
+    fn shutdown(&mut self, handle: Handle, how: Shutdown) -> Result<(), Error> {
+        self.shut_down(handle, how)
+    }
+
+    fn set_option(&mut self, handle: Handle, option: SocketOption) -> Result<(), Error> {
+        self.set_socket_option(handle, option)
+    }
+
+    fn option(&mut self, handle: Handle, name: SocketOptionName) -> Result<SocketOption, Error> {
+        self.socket_option(handle, name)
+    }
+
+    fn local_address(&self, handle: Handle) -> Result<SocketAddr, Error> {
+        self.address_of(handle)
+    }
+
+    fn peer_address(&self, handle: Handle) -> Result<SocketAddr, Error> {
+        self.peer_of(handle)
+    }
+
+    fn submit(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        operation: Operation,
+        completions: &mut dyn Completions,
+    ) {
+        self.start(now, handle, token, operation, completions);
+    }
+
+    fn cancel(&mut self, handle: Handle, token: Token) {
+        if let Ok(socket) = self.socket_of(handle) {
+            socket.cancel(token);
+        }
+    }
+
+    fn close(&mut self, now: Instant, handle: Handle) {
+        self.close_socket(now, handle);
+    }
+
+    fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
+        self.receive(now);
+        self.dispatch(completions);
+        self.stack.poll(now);
+        self.dispatch(completions);
+        self.transmit(now);
+        if !self.blocked.is_empty() {
+            self.retry_blocked(now, completions);
+        }
+    }
+
+    fn needs_poll(&self) -> bool {
+        self.stack.needs_poll()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match (self.stack.next_deadline(), self.runtime.next_deadline()) {
+            (Some(stack), Some(device)) => Some(stack.min(device)),
+            (deadline, None) | (None, deadline) => deadline,
+        }
+    }
+
+    fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
+        match self.runtime.wake_fd() {
+            Some(fd) => {
+                fds.push(fd);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn has_pending_work(&self) -> bool {
+        self.stack.has_pending_work()
+    }
+
+    fn metrics(&self, sink: &mut dyn MetricsSink) {
+        self.stack.metrics(sink);
+        sink.enter("device");
+        self.runtime.metrics(sink);
+        sink.leave();
+        sink.gauge("sockets", self.sockets.len() as u64);
+    }
+}

@@ -1,0 +1,242 @@
+//! Sockets as the library OS sees them: what is behind a handle, and what may be set on it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use libos::{
+    Domain, Error, Handle, Instant, PopLimit, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption,
+    SocketOptionName, Token,
+};
+
+use super::StackModule;
+use super::fifo::Fifo;
+use crate::events::{ConnectionId, ListenerId, UdpId};
+use crate::slab::Key;
+use crate::tcp::{TcpBinding, TcpOptions};
+
+/// A stream socket that is neither listening nor connected.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub domain: Domain,
+    pub binding: Option<TcpBinding>,
+    pub options: Box<TcpOptions>,
+}
+
+/// A stream socket with a connection, or on its way to one.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub id: ConnectionId,
+    pub connect: Option<Token>,
+    pub pushes: Fifo<ScatterGather>,
+    pub pops: Fifo<PopLimit>,
+}
+
+impl Stream {
+    pub(super) fn new(id: ConnectionId) -> Self {
+        Self { id, connect: None, pushes: Fifo::default(), pops: Fifo::default() }
+    }
+}
+
+/// A datagram socket. It has its stack's socket from its first `bind`, `connect`, push or pop on.
+#[derive(Debug)]
+pub(super) struct Datagram {
+    pub domain: Domain,
+    pub id: Option<UdpId>,
+    pub pushes: Fifo<(ScatterGather, Option<SocketAddr>)>,
+    pub pops: Fifo<PopLimit>,
+}
+
+/// What is behind a handle.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Fresh(Fresh),
+    Listener { id: ListenerId, accepts: Fifo<()> },
+    Stream(Stream),
+    Datagram(Datagram),
+}
+
+impl Socket {
+    /// Forgets an outstanding operation.
+    pub(super) fn cancel(&mut self, token: Token) {
+        match self {
+            Self::Fresh(_) => {}
+            Self::Listener { accepts, .. } => accepts.remove(token),
+            Self::Stream(stream) => {
+                if stream.connect == Some(token) {
+                    stream.connect = None;
+                }
+                stream.pushes.remove(token);
+                stream.pops.remove(token);
+            }
+            Self::Datagram(datagram) => {
+                datagram.pushes.remove(token);
+                datagram.pops.remove(token);
+            }
+        }
+    }
+}
+
+/// The address that stands for all of the domain's.
+pub(super) const fn any_address(domain: Domain) -> SocketAddr {
+    match domain {
+        Domain::Ipv4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        Domain::Ipv6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+    }
+}
+
+/// An address of the other family than the socket's is a mistake of the program.
+pub(super) fn check_family(domain: Domain, address: SocketAddr) -> Result<(), Error> {
+    if (domain == Domain::Ipv4) == address.is_ipv4() { Ok(()) } else { Err(Error::InvalidArgument) }
+}
+
+impl<R: Runtime> StackModule<R> {
+    pub(super) fn new_socket(&mut self, domain: Domain, kind: SocketKind) -> Result<Handle, Error> {
+        let socket = match kind {
+            SocketKind::Stream => Socket::Fresh(Fresh {
+                domain,
+                binding: None,
+                options: Box::new(self.stack.default_tcp_options().clone()),
+            }),
+            SocketKind::Datagram => Socket::Datagram(Datagram {
+                domain,
+                id: None,
+                pushes: Fifo::default(),
+                pops: Fifo::default(),
+            }),
+        };
+        self.sockets.insert(socket).map(|key| Handle(key.to_bits())).ok_or(Error::TooManyConnections)
+    }
+
+    pub(super) fn bind_socket(&mut self, handle: Handle, local: SocketAddr) -> Result<(), Error> {
+        let socket = self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)?;
+        match socket {
+            Socket::Fresh(fresh) => {
+                check_family(fresh.domain, local)?;
+                if fresh.binding.is_some() {
+                    return Err(Error::InvalidArgument);
+                }
+                fresh.binding = Some(self.stack.tcp_bind(local)?);
+                Ok(())
+            }
+            Socket::Datagram(datagram) => {
+                check_family(datagram.domain, local)?;
+                if datagram.id.is_some() {
+                    return Err(Error::InvalidArgument);
+                }
+                let id = self.stack.udp_bind(local)?;
+                self.stack.udp_set_user_data(id, handle.0);
+                datagram.id = Some(id);
+                Ok(())
+            }
+            Socket::Listener { .. } | Socket::Stream(_) => Err(Error::InvalidArgument),
+        }
+    }
+
+    pub(super) fn listen_on(&mut self, handle: Handle, backlog: usize) -> Result<(), Error> {
+        let socket = self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)?;
+        match socket {
+            Socket::Fresh(fresh) => {
+                let binding = match fresh.binding.take() {
+                    Some(binding) => binding,
+                    None => self.stack.tcp_bind(any_address(fresh.domain))?,
+                };
+                let id = self.stack.tcp_listen(binding, backlog, &fresh.options)?;
+                self.stack.tcp_set_listener_user_data(id, handle.0);
+                *socket = Socket::Listener { id, accepts: Fifo::default() };
+                Ok(())
+            }
+            Socket::Listener { .. } | Socket::Stream(_) => Err(Error::InvalidArgument),
+            Socket::Datagram(_) => Err(Error::NotSupported),
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, handle: Handle, how: Shutdown) -> Result<(), Error> {
+        match self.socket_of(handle)? {
+            Socket::Stream(stream) => {
+                let id = stream.id;
+                self.stack.tcp_shutdown(id, how)
+            }
+            Socket::Fresh(_) | Socket::Listener { .. } => Err(Error::NotConnected),
+            Socket::Datagram(_) => Err(Error::NotSupported),
+        }
+    }
+
+    pub(super) fn set_socket_option(&mut self, handle: Handle, option: SocketOption) -> Result<(), Error> {
+        match self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
+            Socket::Fresh(fresh) => fresh.options.set(option),
+            Socket::Stream(stream) => self.stack.tcp_set_option(stream.id, option),
+            Socket::Listener { id, .. } => self.stack.tcp_set_listener_option(*id, option),
+            Socket::Datagram(datagram) => match (option, datagram.id) {
+                (SocketOption::HopLimit(limit), Some(id)) => self.stack.udp_set_hop_limit(id, limit),
+                // Each datagram leaves at once, and no address is kept after closing.
+                (SocketOption::ReuseAddress(_), _) => Ok(()),
+                _ => Err(Error::NotSupported),
+            },
+        }
+    }
+
+    pub(super) fn socket_option(
+        &mut self,
+        handle: Handle,
+        name: SocketOptionName,
+    ) -> Result<SocketOption, Error> {
+        match self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
+            Socket::Fresh(fresh) => fresh.options.get(name),
+            Socket::Stream(stream) => self.stack.tcp_option(stream.id, name),
+            Socket::Listener { id, .. } => self.stack.tcp_listener_option(*id, name),
+            Socket::Datagram(datagram) => match (name, datagram.id) {
+                (SocketOptionName::PendingError, Some(id)) => {
+                    self.stack.udp_take_error(id).map(SocketOption::PendingError)
+                }
+                (SocketOptionName::PendingError, None) => Ok(SocketOption::PendingError(None)),
+                (SocketOptionName::HopLimit, Some(id)) => {
+                    self.stack.udp_hop_limit(id).map(SocketOption::HopLimit)
+                }
+                (SocketOptionName::ReuseAddress, _) => Ok(SocketOption::ReuseAddress(true)),
+                _ => Err(Error::NotSupported),
+            },
+        }
+    }
+
+    pub(super) fn address_of(&self, handle: Handle) -> Result<SocketAddr, Error> {
+        match self.sockets.get(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
+            Socket::Fresh(fresh) => {
+                Ok(fresh.binding.as_ref().map_or(any_address(fresh.domain), TcpBinding::local))
+            }
+            Socket::Listener { id, .. } => self.stack.tcp_listener_address(*id),
+            Socket::Stream(stream) => self.stack.tcp_local_address(stream.id),
+            Socket::Datagram(datagram) => match datagram.id {
+                Some(id) => self.stack.udp_local_address(id),
+                None => Ok(any_address(datagram.domain)),
+            },
+        }
+    }
+
+    pub(super) fn peer_of(&self, handle: Handle) -> Result<SocketAddr, Error> {
+        match self.sockets.get(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
+            Socket::Fresh(_) | Socket::Listener { .. } => Err(Error::NotConnected),
+            Socket::Stream(stream) => self.stack.tcp_remote_address(stream.id),
+            Socket::Datagram(datagram) => {
+                let id = datagram.id.ok_or(Error::NotConnected)?;
+                self.stack.udp_remote_address(id)
+            }
+        }
+    }
+
+    pub(super) fn close_socket(&mut self, now: Instant, handle: Handle) {
+        match self.sockets.remove(Key::from_bits(handle.0)) {
+            Some(Socket::Fresh(fresh)) => {
+                if let Some(binding) = fresh.binding {
+                    self.stack.tcp_unbind(binding);
+                }
+            }
+            Some(Socket::Listener { id, .. }) => self.stack.tcp_close_listener(now, id),
+            Some(Socket::Stream(stream)) => self.stack.tcp_close(now, stream.id),
+            Some(Socket::Datagram(datagram)) => {
+                if let Some(id) = datagram.id {
+                    self.stack.udp_close(id);
+                }
+            }
+            None => {}
+        }
+    }
+}

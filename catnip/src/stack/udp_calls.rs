@@ -1,0 +1,108 @@
+//! The stack's UDP: calls with the meaning of POSIX's, none of which ever waits.
+
+use std::net::SocketAddr;
+
+use libos::{Error, Instant, ScatterGather};
+
+use super::Stack;
+use crate::events::UdpId;
+use crate::udp::{Datagram, UdpCounters};
+
+impl Stack {
+    /// Makes a socket on a local address and port; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// [`Error::AddressNotAvailable`] when the address is not ours or no port is free, [`Error::AddressInUse`]
+    /// when an overlapping address has the port, [`Error::TooManyConnections`] when the table is full.
+    pub fn udp_bind(&mut self, local: SocketAddr) -> Result<UdpId, Error> {
+        self.udp.bind(&self.network, local)
+    }
+
+    /// Makes `remote` the only peer: where pushes go, and the only one whose datagrams are received.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for port 0, [`Error::NetworkUnreachable`] without a route.
+    pub fn udp_connect(&mut self, now: Instant, id: UdpId, remote: SocketAddr) -> Result<(), Error> {
+        self.udp.connect(now, &mut self.network, id, remote)
+    }
+
+    /// Sends one datagram to `to`, or to the peer of a connected socket. `data` is taken.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] without an address, [`Error::MessageTooLong`] when it does not fit into a
+    /// packet of the path, [`Error::NoBuffers`] when memory or the device's queue is full; `data` is then as it was, [`Error::NetworkUnreachable`], or what ICMP said of an
+    /// earlier datagram to the peer.
+    pub fn udp_send(
+        &mut self,
+        now: Instant,
+        id: UdpId,
+        to: Option<SocketAddr>,
+        data: &mut ScatterGather,
+    ) -> Result<(), Error> {
+        self.udp.send(now, &mut self.network, id, to, data)
+    }
+
+    /// The oldest datagram that waits, `None` when none does.
+    ///
+    /// # Errors
+    /// What ICMP said of an earlier datagram to the peer of a connected socket; once.
+    pub fn udp_receive(&mut self, id: UdpId) -> Result<Option<Datagram>, Error> {
+        self.udp.receive(id)
+    }
+
+    /// Closes the socket. Datagrams that wait in it are lost.
+    pub fn udp_close(&mut self, id: UdpId) {
+        self.udp.close(&mut self.events, id);
+    }
+
+    /// The socket's local address.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when it is gone.
+    pub fn udp_local_address(&self, id: UdpId) -> Result<SocketAddr, Error> {
+        self.udp.local_address(id)
+    }
+
+    /// The peer of a connected socket.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] when there is none, [`Error::BadDescriptor`] when the socket is gone.
+    pub fn udp_remote_address(&self, id: UdpId) -> Result<SocketAddr, Error> {
+        self.udp.remote_address(id)
+    }
+
+    /// The error ICMP reported about a datagram to the peer, cleared by reading it.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when the socket is gone.
+    pub fn udp_take_error(&mut self, id: UdpId) -> Result<Option<Error>, Error> {
+        self.udp.take_error(id)
+    }
+
+    /// Hop limit of what the socket sends.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when the socket is gone.
+    pub fn udp_hop_limit(&self, id: UdpId) -> Result<u8, Error> {
+        self.udp.hop_limit(id)
+    }
+
+    /// Sets the hop limit of what the socket sends.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for 0, [`Error::BadDescriptor`] when the socket is gone.
+    pub fn udp_set_hop_limit(&mut self, id: UdpId, hop_limit: u8) -> Result<(), Error> {
+        self.udp.set_hop_limit(id, hop_limit)
+    }
+
+    /// Gives the socket a number that comes with its events.
+    pub fn udp_set_user_data(&mut self, id: UdpId, user_data: u64) {
+        self.udp.set_user_data(&mut self.events, id, user_data);
+    }
+
+    /// UDP's counters.
+    #[must_use]
+    pub fn udp_counters(&self) -> &UdpCounters {
+        self.udp.counters()
+    }
+}
