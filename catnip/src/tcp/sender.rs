@@ -74,6 +74,8 @@ impl Connection {
         if len < unsent && len > mss {
             len -= len % mss;
         }
+        // What was sent before goes again at once; Nagle's algorithm and silly windows are about new data.
+        let resent = self.snd.nxt.before(self.snd.max);
         if len == unsent {
             // The FIN takes a place in the window as a byte does (RFC 9293, section 3.4).
             if fin_unsent && usable > len {
@@ -83,8 +85,6 @@ impl Connection {
                 return None;
             }
             let ragged = len % mss;
-            // What was sent before goes again at once; Nagle is about new data.
-            let resent = self.snd.nxt.before(self.snd.max);
             if ragged != 0 && !self.no_delay && in_flight > 0 && !resent && !self.snd.fin {
                 // Nagle's algorithm (RFC 9293, section 3.7.4): the ragged end waits for an acknowledgment.
                 len -= ragged;
@@ -93,7 +93,7 @@ impl Connection {
             return Some(Next { len, fin: false });
         }
         // Not all of it fits: sender's silly window avoidance (RFC 9293, section 3.8.6.2.1).
-        let worth_it = len >= mss || window::is_large_part(len, self.snd.max_wnd);
+        let worth_it = resent || len >= mss || window::is_large_part(len, self.snd.max_wnd);
         (len > 0 && worth_it).then_some(Next { len, fin: false })
     }
 
