@@ -300,11 +300,14 @@ impl Connection {
         Verdict::Process
     }
 
-    /// RFC 9293, section 3.10.7.4: an older segment must not bring back an older window.
+    /// RFC 9293, section 3.10.7.4: an older segment must not bring back an older window. A segment that
+    /// acknowledges something new is not older, whatever its sequence number: a retransmission carries
+    /// the window of its own day, and the old window from a new SND.UNA on would reach beyond it.
     #[inline]
     fn update_window(&mut self, segment: &Segment) {
-        let newer = self.snd.wl1.before(segment.sequence)
-            || (self.snd.wl1 == segment.sequence && self.snd.wl2.at_or_before(segment.acknowledgment));
+        let newer = self.snd.wl2.before(segment.acknowledgment)
+            || self.snd.wl1.before(segment.sequence)
+            || (self.snd.wl1 == segment.sequence && self.snd.wl2 == segment.acknowledgment);
         if newer {
             self.snd.wnd = u32::from(segment.window) << self.snd.scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
