@@ -24,8 +24,6 @@ mod send;
 mod solicit;
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;

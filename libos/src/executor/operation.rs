@@ -41,8 +41,15 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::submit`].
     pub fn start(&self, queue: QueueDescriptor, operation: Operation) -> Result<OperationFuture, Error> {
-        let token = self.submit_for(queue, operation, true)?;
-        Ok(OperationFuture { libos: self.clone(), token: Some(token) })
+        let token = self.submit(queue, operation)?;
+        self.operation(token)
+    }
+
+    async fn outcome(&self, queue: QueueDescriptor, operation: Operation) -> Result<Outcome, Error> {
+        match self.start(queue, operation)?.await.outcome {
+            Outcome::Failed(error) => Err(error),
+            outcome => Ok(outcome),
+        }
     }
 
     /// Accepts the next incoming connection.
@@ -50,7 +57,7 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::accept`], and whatever the accept fails with.
     pub async fn accept_async(&self, queue: QueueDescriptor) -> Result<(QueueDescriptor, SocketAddr), Error> {
-        match self.start(queue, Operation::Accept)?.await.outcome {
+        match self.outcome(queue, Operation::Accept).await? {
             Outcome::Accepted { queue, peer } => Ok((queue, peer)),
             outcome => Err(unfit(&outcome)),
         }
@@ -61,7 +68,7 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::connect`], and whatever the connect fails with.
     pub async fn connect_async(&self, queue: QueueDescriptor, peer: SocketAddr) -> Result<(), Error> {
-        done(&self.start(queue, Operation::Connect(peer))?.await)
+        self.outcome(queue, Operation::Connect(peer)).await.map(drop)
     }
 
     /// Sends to the connected peer, or appends to the in-memory queue; done when the data was taken.
@@ -73,7 +80,7 @@ impl LibOs {
         queue: QueueDescriptor,
         data: impl Into<ScatterGather>,
     ) -> Result<(), Error> {
-        done(&self.start(queue, Operation::Push(data.into()))?.await)
+        self.outcome(queue, Operation::Push(data.into())).await.map(drop)
     }
 
     /// Sends a datagram to `peer`.
@@ -86,7 +93,7 @@ impl LibOs {
         data: impl Into<ScatterGather>,
         peer: SocketAddr,
     ) -> Result<(), Error> {
-        done(&self.start(queue, Operation::PushTo(data.into(), peer))?.await)
+        self.outcome(queue, Operation::PushTo(data.into(), peer)).await.map(drop)
     }
 
     /// Receives: the data, and who sent it if it is a datagram.
@@ -97,7 +104,7 @@ impl LibOs {
         &self,
         queue: QueueDescriptor,
     ) -> Result<(ScatterGather, Option<SocketAddr>), Error> {
-        match self.start(queue, Operation::Pop(PopLimit::default()))?.await.outcome {
+        match self.outcome(queue, Operation::Pop(PopLimit::default())).await? {
             Outcome::Popped { data, from } => Ok((data, from)),
             outcome => Err(unfit(&outcome)),
         }
@@ -109,19 +116,14 @@ impl LibOs {
     /// As [`LibOs::close`].
     pub async fn close_async(&self, queue: QueueDescriptor) -> Result<(), Error> {
         let token = self.close(queue)?;
-        done(&self.operation(token)?.await)
+        match self.operation(token)?.await.outcome {
+            Outcome::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
-fn done(completion: &Completion) -> Result<(), Error> {
-    match completion.outcome {
-        Outcome::Failed(error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The error of a failed operation. Also for an outcome of another kind than the
-/// operation's, which only a faulty module posts.
+/// For an outcome of another kind than the operation's, which only a faulty module posts.
 pub(crate) fn unfit(outcome: &Outcome) -> Error {
     match outcome {
         Outcome::Failed(error) => *error,

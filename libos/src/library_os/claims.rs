@@ -14,8 +14,7 @@ impl LibOs {
     /// Takes the completion of a claimed token; `None` while it is outstanding.
     #[inline]
     pub(crate) fn take_claimed(&self, token: Token) -> Result<Option<Completion>, Error> {
-        let operations = &mut self.state()?.core.operations;
-        Ok(operations.find_claimed(token)?.map(|slot| operations.take(slot)))
+        self.state()?.core.take(token)
     }
 
     /// Sets whom to wake for a claimed token. Returns a target for the caller to drop once
