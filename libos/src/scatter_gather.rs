@@ -7,15 +7,20 @@ use crate::Buffer;
 /// A list of buffers that is sent or received as one. One buffer costs no allocation.
 #[derive(Debug, Clone, Default)]
 pub struct ScatterGather {
+    /// `None` only when there is no `rest` either.
     first: Option<Buffer>,
-    rest: VecDeque<Buffer>,
+    /// Boxed, because it is rare and every operation and completion carries an array by value.
+    rest: Option<Box<Rest>>,
 }
+
+#[derive(Debug, Clone, Default)]
+struct Rest(VecDeque<Buffer>);
 
 impl ScatterGather {
     /// An array of no segments.
     #[must_use]
     pub const fn new() -> Self {
-        Self { first: None, rest: VecDeque::new() }
+        Self { first: None, rest: None }
     }
 
     /// Appends a segment. Empty buffers are left out.
@@ -26,7 +31,7 @@ impl ScatterGather {
         if self.first.is_none() {
             self.first = Some(buffer);
         } else {
-            self.rest.push_back(buffer);
+            self.rest.get_or_insert_default().0.push_back(buffer);
         }
     }
 
@@ -45,18 +50,18 @@ impl ScatterGather {
     /// Number of segments.
     #[must_use]
     pub fn segments(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.0.len())
     }
 
     /// The segments in order.
     pub fn iter(&self) -> impl Iterator<Item = &Buffer> {
-        self.first.iter().chain(self.rest.iter())
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| &rest.0))
     }
 
     /// Takes the first segment out.
     pub fn pop_front(&mut self) -> Option<Buffer> {
         let front = self.first.take()?;
-        self.first = self.rest.pop_front();
+        self.first = self.rest.as_mut().and_then(|rest| rest.0.pop_front());
         Some(front)
     }
 
@@ -66,19 +71,16 @@ impl ScatterGather {
             return;
         }
         if let Some(second) = self.first.replace(buffer) {
-            self.rest.push_front(second);
+            self.rest.get_or_insert_default().0.push_front(second);
         }
     }
 
     /// Takes the only segment out, if there is exactly one.
     pub fn into_single(mut self) -> Result<Buffer, Self> {
-        match (self.first.take(), self.rest.is_empty()) {
-            (Some(buffer), true) => Ok(buffer),
-            (first, _) => {
-                self.first = first;
-                Err(self)
-            }
+        if self.segments() > 1 {
+            return Err(self);
         }
+        self.first.take().ok_or(self)
     }
 
     /// Copies bytes off the front into `bytes`, as many as both have, and drops them from the array.
@@ -111,10 +113,9 @@ impl ScatterGather {
 }
 
 impl From<Buffer> for ScatterGather {
+    #[inline]
     fn from(buffer: Buffer) -> Self {
-        let mut array = Self::new();
-        array.push(buffer);
-        array
+        Self { first: (!buffer.is_empty()).then_some(buffer), rest: None }
     }
 }
 
@@ -128,10 +129,75 @@ impl FromIterator<Buffer> for ScatterGather {
 
 impl IntoIterator for ScatterGather {
     type Item = Buffer;
-    type IntoIter =
-        std::iter::Chain<std::option::IntoIter<Buffer>, std::collections::vec_deque::IntoIter<Buffer>>;
+    type IntoIter = Segments;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.rest)
+    fn into_iter(self) -> Segments {
+        Segments(self)
+    }
+}
+
+/// The segments of a [`ScatterGather`], taken out in order.
+#[derive(Debug)]
+pub struct Segments(ScatterGather);
+
+impl Iterator for Segments {
+    type Item = Buffer;
+
+    fn next(&mut self) -> Option<Buffer> {
+        self.0.pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.segments(), Some(self.0.segments()))
+    }
+}
+
+impl ExactSizeIterator for Segments {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library_os::test_support::arena;
+
+    fn array(texts: &[&str]) -> ScatterGather {
+        let arena = arena();
+        texts.iter().map(|text| arena.copy_from(text.as_bytes()).unwrap().freeze()).collect()
+    }
+
+    #[test]
+    fn segments_keep_their_order_and_empty_ones_are_left_out() {
+        let mut array = array(&["", "one", "", "two", "three"]);
+        assert_eq!((array.segments(), array.len()), (3, 11));
+        let front = array.pop_front().unwrap();
+        assert_eq!((&front[..], array.to_vec()), (&b"one"[..], b"twothree".to_vec()));
+        array.push_front(front.slice(2..));
+        assert_eq!(array.to_vec(), b"etwothree");
+        let segments = array.into_iter();
+        assert_eq!(segments.len(), 3);
+        assert_eq!(segments.map(|segment| segment.len()).collect::<Vec<_>>(), [1, 3, 5]);
+    }
+
+    #[test]
+    fn only_one_segment_is_a_single_one() {
+        let cases: [(&[&str], Option<&[u8]>); 3] =
+            [(&[], None), (&["one"], Some(b"one")), (&["one", "two"], None)];
+        for (texts, single) in cases {
+            let result = array(texts).into_single();
+            assert_eq!(result.as_deref().ok(), single);
+            if let Err(array) = result {
+                assert_eq!(array.to_vec(), texts.concat().as_bytes(), "nothing is lost");
+            }
+        }
+    }
+
+    #[test]
+    fn reading_takes_bytes_off_the_front_across_segments() {
+        let mut array = array(&["abc", "defg", "h"]);
+        let mut bytes = [0; 5];
+        assert_eq!(array.read_into(&mut bytes), 5);
+        assert_eq!((&bytes, array.segments()), (b"abcde", 2));
+        assert_eq!(array.read_into(&mut bytes), 3);
+        assert_eq!((&bytes[..3], array.is_empty()), (&b"fgh"[..], true));
+        assert_eq!(array.read_into(&mut bytes), 0);
     }
 }

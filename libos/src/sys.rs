@@ -1,4 +1,4 @@
-//! The system calls that sleeping takes.
+//! The system calls that time and sleeping take.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -6,6 +6,17 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::{c_void, nfds_t, pollfd, timespec};
+
+/// Nanoseconds on the machine's monotonic clock. Straight from the system, because what the standard
+/// library returns has to be taken apart and converted again.
+pub(crate) fn monotonic_nanos() -> u64 {
+    let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for writes of a timespec. The call cannot fail: the clock is one that
+    // every Linux has.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    // Neither part is ever negative.
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+}
 
 /// Sleeps until one of the descriptors is readable or broken, `timeout` is over (`None`: never), or
 /// a signal arrives.

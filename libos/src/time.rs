@@ -5,6 +5,8 @@ use std::ops::{Add, AddAssign, Sub};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::sys;
+
 /// A point in time, in nanoseconds since the clock's own start. Only differences mean anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
@@ -99,14 +101,14 @@ pub trait Clock {
 /// The machine's monotonic clock, counted from the moment this was made.
 #[derive(Debug, Clone, Copy)]
 pub struct MonotonicClock {
-    start: std::time::Instant,
+    start_nanos: u64,
 }
 
 impl MonotonicClock {
     /// A clock that starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self { start_nanos: sys::monotonic_nanos() }
     }
 }
 
@@ -117,8 +119,9 @@ impl Default for MonotonicClock {
 }
 
 impl Clock for MonotonicClock {
+    #[inline]
     fn now(&self) -> Instant {
-        Instant::from_nanos(duration_nanos(self.start.elapsed()))
+        Instant::from_nanos(sys::monotonic_nanos().saturating_sub(self.start_nanos))
     }
 }
 

@@ -6,9 +6,10 @@ use libos::Instant;
 use libos::runtime::RxFrame;
 
 use super::quoted::Quoted;
-use super::receive::IpInfo;
-use super::{DestinationKind, HOP_LIMIT, HeaderBuffer, IcmpErrorKind, Ingress, Network, Outgoing, Payload};
-use super::{PieceList, Protocol};
+use super::receive::{IpInfo, frame_len};
+use super::{
+    DestinationKind, HOP_LIMIT, HeaderBuffer, IcmpErrorKind, Ingress, Network, Outgoing, Payload, Protocol,
+};
 use crate::stack::MIN_MTU_IPV6;
 use crate::wire::icmp::{self, IcmpHeader, v4, v6};
 
@@ -24,6 +25,7 @@ impl Network {
     #[cold]
     pub(super) fn receive_icmpv4(&mut self, now: Instant, ip: &IpInfo, frame: RxFrame) -> Ingress {
         self.counters.icmp_in_messages += 1;
+        let Some(frame) = self.joined(frame) else { return Ingress::Consumed };
         let Some((header, body)) = self.check_icmp(ip, &frame) else { return Ingress::Consumed };
         match header.kind {
             v4::ECHO_REQUEST => {
@@ -50,6 +52,7 @@ impl Network {
     #[cold]
     pub(super) fn receive_icmpv6(&mut self, now: Instant, ip: &IpInfo, frame: RxFrame) -> Ingress {
         self.counters.icmp_in_messages += 1;
+        let Some(frame) = self.joined(frame) else { return Ingress::Consumed };
         let Some((header, body)) = self.check_icmp(ip, &frame) else { return Ingress::Consumed };
         match header.kind {
             v6::NEIGHBOR_SOLICITATION | v6::NEIGHBOR_ADVERTISEMENT => {
@@ -73,6 +76,22 @@ impl Network {
         }
     }
 
+    /// The message in one buffer: what it quotes or tells may be in the frame's further ones.
+    fn joined(&mut self, frame: RxFrame) -> Option<RxFrame> {
+        if frame.rest.is_empty() {
+            return Some(frame);
+        }
+        let Some(mut whole) = self.arena.allocate(frame_len(&frame)) else {
+            self.counters.icmp_in_errors += 1;
+            return None;
+        };
+        whole.extend_from_slice(&frame.head);
+        frame.rest.iter().for_each(|piece| {
+            whole.extend_from_slice(piece);
+        });
+        Some(RxFrame { head: whole.freeze(), rest: Vec::new(), ..frame })
+    }
+
     /// The header of a message whose checksum is right.
     fn check_icmp<'a>(&mut self, ip: &IpInfo, frame: &'a RxFrame) -> Option<(IcmpHeader, &'a [u8])> {
         let parsed = IcmpHeader::parse(&frame.head).filter(|_| self.checksum_is_right(ip, frame));
@@ -90,24 +109,13 @@ impl Network {
 
     /// Sends the data back (RFC 1122 section 3.2.2.6, RFC 4443 section 4.2), without a copy.
     fn reply_to_echo(&mut self, now: Instant, ip: &IpInfo, request: IcmpHeader, frame: RxFrame) {
-        let RxFrame { head: mut data, rest, .. } = frame;
+        let mut data = frame.head;
         data.advance(icmp::HEADER_BYTES);
         let local = (ip.kind == DestinationKind::Unicast).then_some(ip.destination);
         let Ok(mut path) = self.path(now, local, ip.source) else { return };
         let (protocol, kind) = match ip.source {
             IpAddr::V4(_) => (Protocol::Icmpv4, v4::ECHO_REPLY),
             IpAddr::V6(_) => (Protocol::Icmpv6, v6::ECHO_REPLY),
-        };
-        let mut pieces = PieceList::new();
-        let payload = if rest.is_empty() {
-            Payload::Whole(&mut data)
-        } else {
-            for piece in std::iter::once(data).chain(rest) {
-                if pieces.try_push(piece).is_err() {
-                    return;
-                }
-            }
-            Payload::Pieces(&mut pieces)
         };
         let mut headers = HeaderBuffer::new();
         let reply = IcmpHeader { kind, code: 0, rest: request.rest };
@@ -116,7 +124,7 @@ impl Network {
             protocol,
             headers: &mut headers,
             checksum_offset: icmp::CHECKSUM_OFFSET,
-            payload,
+            payload: Payload::Whole(&mut data),
             segment_bytes: None,
             hop_limit: HOP_LIMIT,
             // RFC 1349 section 5.1: a reply has its request's type of service.

@@ -24,6 +24,8 @@ mod send;
 mod solicit;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;

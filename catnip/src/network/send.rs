@@ -316,7 +316,7 @@ impl Network {
     fn loop_back(
         &mut self,
         headers: &HeaderBuffer,
-        payload: Payload<'_>,
+        mut payload: Payload<'_>,
         segment_bytes: Option<u16>,
     ) -> Option<()> {
         if self.looped.len() >= self.max_looped {
@@ -324,13 +324,16 @@ impl Network {
             self.counters.loop_queue_full += 1;
             return Some(());
         }
-        let head = self.arena.copy_from(headers.all())?.freeze();
-        self.looped.push_back(RxFrame {
-            head,
-            rest: payload.into_buffers(),
-            checksum: RxChecksum::Verified,
-            segment_bytes: segment_bytes.unwrap_or(0),
-        });
+        let whole = match &mut payload {
+            Payload::Whole(buffer) => buffer.with_header(headers.all()),
+            Payload::Empty | Payload::Pieces(_) => None,
+        };
+        let (head, rest) = match whole {
+            Some(head) => (head, Vec::new()),
+            None => (self.arena.copy_from(headers.all())?.freeze(), payload.into_buffers()),
+        };
+        let (checksum, segment_bytes) = (RxChecksum::Verified, segment_bytes.unwrap_or(0));
+        self.looped.push_back(RxFrame { head, rest, checksum, segment_bytes });
         Some(())
     }
 

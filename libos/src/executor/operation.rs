@@ -41,15 +41,8 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::submit`].
     pub fn start(&self, queue: QueueDescriptor, operation: Operation) -> Result<OperationFuture, Error> {
-        let token = self.submit(queue, operation)?;
-        self.operation(token)
-    }
-
-    async fn outcome(&self, queue: QueueDescriptor, operation: Operation) -> Result<Outcome, Error> {
-        match self.start(queue, operation)?.await.outcome {
-            Outcome::Failed(error) => Err(error),
-            outcome => Ok(outcome),
-        }
+        let token = self.submit_for(queue, operation, true)?;
+        Ok(OperationFuture { libos: self.clone(), token: Some(token) })
     }
 
     /// Accepts the next incoming connection.
@@ -57,7 +50,7 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::accept`], and whatever the accept fails with.
     pub async fn accept_async(&self, queue: QueueDescriptor) -> Result<(QueueDescriptor, SocketAddr), Error> {
-        match self.outcome(queue, Operation::Accept).await? {
+        match self.start(queue, Operation::Accept)?.await.outcome {
             Outcome::Accepted { queue, peer } => Ok((queue, peer)),
             outcome => Err(unfit(&outcome)),
         }
@@ -68,7 +61,7 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::connect`], and whatever the connect fails with.
     pub async fn connect_async(&self, queue: QueueDescriptor, peer: SocketAddr) -> Result<(), Error> {
-        self.outcome(queue, Operation::Connect(peer)).await.map(drop)
+        done(&self.start(queue, Operation::Connect(peer))?.await)
     }
 
     /// Sends to the connected peer, or appends to the in-memory queue; done when the data was taken.
@@ -80,7 +73,7 @@ impl LibOs {
         queue: QueueDescriptor,
         data: impl Into<ScatterGather>,
     ) -> Result<(), Error> {
-        self.outcome(queue, Operation::Push(data.into())).await.map(drop)
+        done(&self.start(queue, Operation::Push(data.into()))?.await)
     }
 
     /// Sends a datagram to `peer`.
@@ -93,7 +86,7 @@ impl LibOs {
         data: impl Into<ScatterGather>,
         peer: SocketAddr,
     ) -> Result<(), Error> {
-        self.outcome(queue, Operation::PushTo(data.into(), peer)).await.map(drop)
+        done(&self.start(queue, Operation::PushTo(data.into(), peer))?.await)
     }
 
     /// Receives: the data, and who sent it if it is a datagram.
@@ -104,7 +97,7 @@ impl LibOs {
         &self,
         queue: QueueDescriptor,
     ) -> Result<(ScatterGather, Option<SocketAddr>), Error> {
-        match self.outcome(queue, Operation::Pop(PopLimit::default())).await? {
+        match self.start(queue, Operation::Pop(PopLimit::default()))?.await.outcome {
             Outcome::Popped { data, from } => Ok((data, from)),
             outcome => Err(unfit(&outcome)),
         }
@@ -116,14 +109,19 @@ impl LibOs {
     /// As [`LibOs::close`].
     pub async fn close_async(&self, queue: QueueDescriptor) -> Result<(), Error> {
         let token = self.close(queue)?;
-        match self.operation(token)?.await.outcome {
-            Outcome::Failed(error) => Err(error),
-            _ => Ok(()),
-        }
+        done(&self.operation(token)?.await)
     }
 }
 
-/// For an outcome of another kind than the operation's, which only a faulty module posts.
+fn done(completion: &Completion) -> Result<(), Error> {
+    match completion.outcome {
+        Outcome::Failed(error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The error of a failed operation. Also for an outcome of another kind than the
+/// operation's, which only a faulty module posts.
 pub(crate) fn unfit(outcome: &Outcome) -> Error {
     match outcome {
         Outcome::Failed(error) => *error,

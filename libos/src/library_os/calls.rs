@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::LibOs;
+use crate::queues::Submission;
 use crate::{
     Completion, Domain, Error, Operation, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
     SocketOption, SocketOptionName, Token,
@@ -111,16 +112,27 @@ impl LibOs {
     ///
     /// # Errors
     /// As above, and [`Error::InvalidArgument`] for a pop of no segments or no bytes.
-    #[inline]
     pub fn submit(&self, queue: QueueDescriptor, operation: Operation) -> Result<Token, Error> {
+        self.submit_for(queue, operation, false)
+    }
+
+    /// [`Self::submit`]; with `awaited`, the completion is a future's from the start.
+    #[inline]
+    pub(crate) fn submit_for(
+        &self,
+        queue: QueueDescriptor,
+        operation: Operation,
+        awaited: bool,
+    ) -> Result<Token, Error> {
         if matches!(operation, Operation::Pop(PopLimit { segments: 0, .. } | PopLimit { bytes: 0, .. })) {
             return Err(Error::InvalidArgument);
         }
         let now = self.now();
         let mut state = self.state()?;
-        let (token, module, handle) = state.core.submit(queue, operation.kind())?;
         let super::State { core, modules, .. } = &mut *state;
+        let Submission { slot, token, module, handle } = core.submit(queue, operation.kind(), awaited)?;
         modules[module.0].submit(now, handle, token, operation, core);
+        core.settle(queue, slot);
         self.release(state);
         Ok(token)
     }
@@ -205,11 +217,8 @@ impl LibOs {
     /// which a future waits.
     #[inline]
     pub fn try_take(&self, token: Token) -> Result<Option<Completion>, Error> {
-        let mut state = self.state()?;
-        match state.core.operations.completed_at(token)? {
-            Some(_) => state.core.take(token),
-            None => Ok(None),
-        }
+        let operations = &mut self.state()?.core.operations;
+        Ok(operations.find_completed(token)?.map(|(slot, _)| operations.take(slot)))
     }
 
     /// Gives an outstanding operation up: it completes as failed with [`Error::Cancelled`], and the
@@ -220,7 +229,7 @@ impl LibOs {
     /// [`Error::BadToken`] as [`Self::try_take`].
     pub fn cancel(&self, token: Token) -> Result<(), Error> {
         let mut state = self.state()?;
-        match state.core.operations.completed_at(token)? {
+        match state.core.operations.find_completed(token)? {
             Some(_) => Ok(()),
             None => {
                 let (module, handle) = state.core.server_of(token)?;
@@ -240,7 +249,7 @@ impl LibOs {
     pub fn discard(&self, token: Token) -> Result<(), Error> {
         let now = self.now();
         let mut state = self.state()?;
-        state.core.operations.completed_at(token)?;
+        state.core.operations.find_completed(token)?;
         let result = state.discard(now, token);
         self.release(state);
         result

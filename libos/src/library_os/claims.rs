@@ -14,7 +14,8 @@ impl LibOs {
     /// Takes the completion of a claimed token; `None` while it is outstanding.
     #[inline]
     pub(crate) fn take_claimed(&self, token: Token) -> Result<Option<Completion>, Error> {
-        self.state()?.core.take(token)
+        let operations = &mut self.state()?.core.operations;
+        Ok(operations.find_claimed(token)?.map(|slot| operations.take(slot)))
     }
 
     /// Sets whom to wake for a claimed token. Returns a target for the caller to drop once

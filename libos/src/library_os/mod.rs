@@ -72,8 +72,16 @@ impl LibOs {
     /// # Errors
     /// [`Error::Busy`] from inside a callback.
     pub fn install(&self, module: impl Module + 'static) -> Result<ModuleId, Error> {
+        self.install_boxed(Box::new(module))
+    }
+
+    /// As [`Self::install`], for a module whose type the program does not know.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn install_boxed(&self, module: Box<dyn Module>) -> Result<ModuleId, Error> {
         let mut state = self.state()?;
-        state.modules.push(Box::new(module));
+        state.modules.push(module);
         Ok(ModuleId(state.modules.len() - 1))
     }
 
@@ -129,17 +137,21 @@ impl LibOs {
         self.inner.clock.now()
     }
 
-    #[inline]
+    #[inline(always)]
     fn state(&self) -> Result<RefMut<'_, State>, Error> {
         self.inner.state.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
     /// Ends the borrow, and then calls the wakers that were collected during it.
-    #[inline]
-    fn release(&self, mut state: RefMut<'_, State>) {
-        if state.core.foreign_wakers.is_empty() {
-            return;
+    #[inline(always)]
+    fn release(&self, state: RefMut<'_, State>) {
+        if !state.core.foreign_wakers.is_empty() {
+            self.call_wakers(state);
         }
+    }
+
+    #[cold]
+    fn call_wakers(&self, mut state: RefMut<'_, State>) {
         let mut wakers = std::mem::take(&mut state.core.foreign_wakers);
         drop(state);
         wakers.drain(..).for_each(std::task::Waker::wake);

@@ -122,8 +122,8 @@ impl State {
             self.modules[module.0].cancel(handle, token);
             return self.core.forget(token);
         }
-        let completion = self.core.take(token)?.ok_or(Error::BadToken)?;
-        match completion.outcome {
+        let slot = self.core.operations.find_claimed(token)?.ok_or(Error::BadToken)?;
+        match self.core.operations.take(slot).outcome {
             Outcome::Accepted { queue, peer: _ } => self.close_quietly(now, queue),
             Outcome::Connected
             | Outcome::Pushed

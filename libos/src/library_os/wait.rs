@@ -25,10 +25,11 @@ impl LibOs {
     /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
     /// was taken, or for which a future waits.
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
-        self.wait_until(timeout, |core| match core.operations.completed_at(token)? {
-            Some(_) => core.take(token),
-            None => Ok(None),
-        })
+        self.wait_until(
+            timeout,
+            |core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot)),
+            |core, slot| core.operations.take(slot),
+        )
     }
 
     /// Waits for any of the tokens: the one that completed first, and its place among them.
@@ -45,19 +46,19 @@ impl LibOs {
         if tokens.is_empty() {
             return Err(Error::InvalidArgument);
         }
-        self.wait_until(timeout, |core| {
-            // The earliest, not the first in the list: else a busy queue at the front starves the rest.
+        // The earliest, not the first in the list: else a busy queue at the front starves the rest.
+        let earliest = |core: &Core| {
             let mut earliest = None;
             for (place, token) in tokens.iter().enumerate() {
-                if let Some(completed_at) = core.operations.completed_at(*token)?
-                    && earliest.is_none_or(|(earliest, _)| completed_at < earliest)
+                if let Some((slot, completed_at)) = core.operations.find_completed(*token)?
+                    && earliest.is_none_or(|(earliest, _, _)| completed_at < earliest)
                 {
-                    earliest = Some((completed_at, place));
+                    earliest = Some((completed_at, place, slot));
                 }
             }
-            let Some((_, place)) = earliest else { return Ok(None) };
-            Ok(core.take(tokens[place])?.map(|completion| (place, completion)))
-        })
+            Ok(earliest)
+        };
+        self.wait_until(timeout, earliest, |core, (_, place, slot)| (place, core.operations.take(slot)))
     }
 
     /// Waits for all of the tokens; completions are in the tokens' order. When it fails, none is taken.
@@ -70,19 +71,17 @@ impl LibOs {
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Error::InvalidArgument);
         }
-        self.wait_until(timeout, |core| {
-            let mut done = true;
+        let all = |core: &Core| {
+            let mut all = true;
             for token in tokens {
-                done &= core.operations.completed_at(*token)?.is_some();
+                all &= core.operations.find_completed(*token)?.is_some();
             }
-            if !done {
-                return Ok(None);
-            }
-            let mut completions = Vec::with_capacity(tokens.len());
-            for token in tokens {
-                completions.extend(core.take(*token)?);
-            }
-            Ok(Some(completions))
+            Ok(all.then_some(()))
+        };
+        self.wait_until(timeout, all, |core, ()| {
+            let slots = tokens.iter().filter_map(|token| core.operations.find_claimed(*token).ok()?);
+            let slots: Vec<_> = slots.collect();
+            slots.into_iter().map(|slot| core.operations.take(slot)).collect()
         })
     }
 
@@ -102,44 +101,68 @@ impl LibOs {
         if max == 0 {
             return Err(Error::InvalidArgument);
         }
-        self.wait_until(timeout, |core| {
-            if core.operations.unclaimed() == 0 {
-                return Err(Error::WouldBlock);
+        let any = |core: &Core| match core.operations.unclaimed() {
+            0 => Err(Error::WouldBlock),
+            _ => Ok(core.operations.has_ready().then_some(())),
+        };
+        self.wait_until(timeout, any, |core, ()| {
+            let operations = &mut core.operations;
+            let mut appended = 0;
+            while appended < max
+                && let Some(slot) = operations.first_ready()
+            {
+                completions.push(operations.take(slot));
+                appended += 1;
             }
-            let before = completions.len();
-            completions.extend(std::iter::from_fn(|| core.take_ready()).take(max));
-            let appended = completions.len() - before;
-            Ok((appended > 0).then_some(appended))
+            appended
         })
     }
 
-    /// Polls until `check` returns something. It is asked again whenever an operation completed.
-    fn wait_until<T>(
+    /// Polls until `ready` finds something, and takes it. `ready` is asked again whenever an operation
+    /// completed; what it finds is small, so that completions are moved once.
+    #[inline(always)]
+    fn wait_until<R, T>(
         &self,
         timeout: Option<Duration>,
-        mut check: impl FnMut(&mut Core) -> Result<Option<T>, Error>,
+        ready: impl Fn(&Core) -> Result<Option<R>, Error>,
+        take: impl FnOnce(&mut Core, R) -> T,
     ) -> Result<T, Error> {
-        {
-            let mut state = self.state()?;
-            if state.unpolled_waits < MAX_UNPOLLED_WAITS
-                && !state.needs_poll()
-                && let Some(result) = check(&mut state.core)?
-            {
-                state.unpolled_waits += 1;
-                return Ok(result);
-            }
+        let mut state = self.state()?;
+        let mut found = None;
+        if state.unpolled_waits < MAX_UNPOLLED_WAITS && !state.needs_poll() {
+            found = ready(&state.core)?;
+            state.unpolled_waits += 1;
         }
+        let found = match found {
+            Some(found) => found,
+            None => {
+                drop(state);
+                let found = self.poll_until(timeout, ready)?;
+                // Nothing has run since: what was found is still there.
+                state = self.state()?;
+                found
+            }
+        };
+        Ok(take(&mut state.core, found))
+    }
+
+    #[inline(never)]
+    fn poll_until<R>(
+        &self,
+        timeout: Option<Duration>,
+        ready: impl Fn(&Core) -> Result<Option<R>, Error>,
+    ) -> Result<R, Error> {
         let mut deadline = None;
         let mut idling = Idling::default();
         let mut checked_at = None;
         loop {
             let now = self.poll_now()?;
-            let mut state = self.state()?;
+            let state = self.state()?;
             let completed = state.core.operations.completed();
             if checked_at != Some(completed)
-                && let Some(result) = check(&mut state.core)?
+                && let Some(found) = ready(&state.core)?
             {
-                return Ok(result);
+                return Ok(found);
             }
             checked_at = Some(completed);
             drop(state);

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::task::Waker;
 
-use super::descriptors::DescriptorTable;
-use super::operations::{Finished, List, OperationTable};
+use super::descriptors::{DescriptorTable, Queue};
+use super::operations::{OperationTable, SlotIndex};
 use super::{ModuleIndex, QueueReference};
 use crate::executor::{SharedTasks, WakeTarget};
 use crate::module::Completions;
-use crate::{Completion, Error, Handle, OperationKind, Outcome, QueueDescriptor, Token};
+use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, Token};
 
 /// Operations by kind since the start.
 #[derive(Debug, Default, Clone, Copy)]
@@ -16,6 +16,14 @@ pub(crate) struct OperationCounts {
     pub(crate) submitted: [u64; OperationKind::COUNT],
     pub(crate) completed: [u64; OperationKind::COUNT],
     pub(crate) failed: [u64; OperationKind::COUNT],
+}
+
+/// An operation on its way to the module.
+pub(crate) struct Submission {
+    pub(crate) slot: SlotIndex,
+    pub(crate) token: Token,
+    pub(crate) module: ModuleIndex,
+    pub(crate) handle: Handle,
 }
 
 /// Descriptors and operations.
@@ -40,17 +48,29 @@ impl Core {
         }
     }
 
-    /// Gives the operation a token and says who serves it.
-    #[inline]
+    /// Gives the operation a token and says who serves it. With `awaited` the completion is a
+    /// future's. Once the module has had the operation, [`Self::settle`] follows.
+    #[inline(always)]
     pub(crate) fn submit(
         &mut self,
         queue: QueueDescriptor,
         kind: OperationKind,
-    ) -> Result<(Token, ModuleIndex, Handle), Error> {
-        let open = self.descriptors.get_mut(queue)?;
-        let token = self.operations.submit(queue, kind, &mut open.outstanding)?;
+        awaited: bool,
+    ) -> Result<Submission, Error> {
+        let &Queue { module, handle, .. } = self.descriptors.get(queue)?;
+        let (slot, token) = self.operations.submit(queue, kind, awaited)?;
         self.counts.submitted[kind.index()] += 1;
-        Ok((token, open.module, open.handle))
+        Ok(Submission { slot, token, module, handle })
+    }
+
+    /// Puts an operation that its module did not complete at once onto its queue's list.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self, queue: QueueDescriptor, slot: SlotIndex) {
+        if self.operations.is_unsettled(slot)
+            && let Ok(open) = self.descriptors.get_mut(queue)
+        {
+            self.operations.settle(slot, &mut open.outstanding);
+        }
     }
 
     /// Completes every outstanding operation of the queue as cancelled, frees the descriptor, and
@@ -61,65 +81,68 @@ impl Core {
         self.operations.check_room()?;
         let (module, handle) = self.tear_down(queue)?;
         self.counts.submitted[OperationKind::Close.index()] += 1;
-        let mut list = List::EMPTY;
-        let token = self.operations.submit(queue, OperationKind::Close, &mut list)?;
-        let (kind, wake) = self.operations.complete(token, Outcome::Closed, &mut list)?;
-        self.record(kind, false, wake);
+        let (slot, token) = self.operations.submit(queue, OperationKind::Close, false)?;
+        self.finish(slot, Outcome::Closed);
         Ok((token, module, handle))
     }
 
     /// As [`Self::close`], without a token for it.
     pub(crate) fn tear_down(&mut self, queue: QueueDescriptor) -> Result<(ModuleIndex, Handle), Error> {
         let mut closed = self.descriptors.close(queue)?;
-        while let Some(token) = self.operations.first(&closed.outstanding) {
-            let outcome = Outcome::Failed(Error::Cancelled);
-            let (kind, wake) = self.operations.complete(token, outcome, &mut closed.outstanding)?;
-            self.record(kind, true, wake);
+        while let Some(slot) = self.operations.first(&closed.outstanding) {
+            self.operations.unsettle(slot, &mut closed.outstanding);
+            self.finish(slot, Outcome::Failed(Error::Cancelled));
         }
         Ok((closed.module, closed.handle))
     }
 
     /// Ends an outstanding operation.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end(&mut self, token: Token, outcome: Outcome) -> Result<(), Error> {
-        let queue = self.operations.outstanding_queue(token)?;
-        let outstanding = &mut self.descriptors.get_mut(queue)?.outstanding;
-        let failed = matches!(outcome, Outcome::Failed(_));
-        let (kind, wake) = self.operations.complete(token, outcome, outstanding)?;
-        self.record(kind, failed, wake);
+        let (slot, queue) = self.operations.find_outstanding(token)?;
+        self.unsettle(slot, queue);
+        self.finish(slot, outcome);
         Ok(())
     }
 
-    #[inline]
-    fn record(&mut self, kind: OperationKind, failed: bool, wake: WakeTarget) {
+    /// Takes an outstanding operation off its queue's list, if it has got there.
+    #[inline(always)]
+    fn unsettle(&mut self, slot: SlotIndex, queue: QueueDescriptor) {
+        if !self.operations.is_unsettled(slot)
+            && let Ok(open) = self.descriptors.get_mut(queue)
+        {
+            self.operations.unsettle(slot, &mut open.outstanding);
+        }
+    }
+
+    /// Ends an operation that is on no queue's list.
+    #[inline(always)]
+    fn finish(&mut self, slot: SlotIndex, outcome: Outcome) {
+        let failed = matches!(outcome, Outcome::Failed(_));
+        let (kind, watched) = self.operations.complete(slot, outcome);
         self.counts.completed[kind.index()] += 1;
-        self.counts.failed[kind.index()] += u64::from(failed);
-        self.wake(wake);
+        if failed {
+            self.counts.failed[kind.index()] += 1;
+        }
+        if watched {
+            let wake = self.operations.take_wake(slot);
+            self.wake(wake);
+        }
     }
 
     /// Frees an outstanding operation's slot; its completion will be ignored.
     pub(crate) fn forget(&mut self, token: Token) -> Result<(), Error> {
-        let queue = self.operations.outstanding_queue(token)?;
-        self.operations.forget(token, &mut self.descriptors.get_mut(queue)?.outstanding)
+        let (slot, queue) = self.operations.find_outstanding(token)?;
+        self.unsettle(slot, queue);
+        self.operations.forget(slot);
+        Ok(())
     }
 
     /// Who serves an outstanding operation.
     pub(crate) fn server_of(&self, token: Token) -> Result<(ModuleIndex, Handle), Error> {
-        let queue = self.descriptors.get(self.operations.outstanding_queue(token)?)?;
+        let (_, queue) = self.operations.find_outstanding(token)?;
+        let queue = self.descriptors.get(queue)?;
         Ok((queue.module, queue.handle))
-    }
-
-    /// Takes the completion; `None` while the operation is outstanding.
-    #[inline]
-    pub(crate) fn take(&mut self, token: Token) -> Result<Option<Completion>, Error> {
-        let finished = self.operations.take(token)?;
-        Ok(finished.map(|finished| completion(token, finished)))
-    }
-
-    /// Takes the completion that is ready for longest.
-    #[inline]
-    pub(crate) fn take_ready(&mut self) -> Option<Completion> {
-        self.operations.take_ready().map(|(token, finished)| completion(token, finished))
     }
 
     /// The descriptor a reference stands for, if it is still the same queue.
@@ -137,10 +160,6 @@ impl Core {
     }
 }
 
-fn completion(token: Token, Finished { queue, kind, outcome }: Finished) -> Completion {
-    Completion { token, queue, kind, outcome }
-}
-
 impl Completions for Core {
     fn complete(&mut self, token: Token, outcome: Outcome) {
         // A token that was cancelled or whose future was dropped meanwhile: nobody is left to tell,
@@ -149,7 +168,7 @@ impl Completions for Core {
     }
 
     fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error> {
-        let listener = self.operations.outstanding_queue(token)?;
+        let (_, listener) = self.operations.find_outstanding(token)?;
         let module = self.descriptors.get(listener)?.module;
         match self.descriptors.open(module, handle) {
             Ok(queue) => self.end(token, Outcome::Accepted { queue, peer }),

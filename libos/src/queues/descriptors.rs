@@ -73,13 +73,13 @@ impl DescriptorTable {
         Ok(QueueDescriptor::from_raw(index))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, queue: QueueDescriptor) -> Result<&Queue, Error> {
         let entry = self.entries.get(queue.raw() as usize);
         entry.and_then(|entry| entry.open.as_ref()).ok_or(Error::BadDescriptor)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, queue: QueueDescriptor) -> Result<&mut Queue, Error> {
         let entry = self.entries.get_mut(queue.raw() as usize);
         entry.and_then(|entry| entry.open.as_mut()).ok_or(Error::BadDescriptor)

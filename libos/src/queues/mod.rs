@@ -4,6 +4,6 @@ mod core;
 mod descriptors;
 mod operations;
 
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, Submission};
 pub(crate) use descriptors::{ModuleIndex, QueueReference};
 pub(crate) use operations::MAX_OPERATIONS;

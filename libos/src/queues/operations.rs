@@ -5,7 +5,7 @@
 //! operation's life costs the same however many others there are.
 
 use crate::executor::WakeTarget;
-use crate::{Error, OperationKind, Outcome, QueueDescriptor, Token};
+use crate::{Completion, Error, OperationKind, Outcome, QueueDescriptor, Token};
 
 /// Bits of a token that hold the slot; the others hold the slot's generation. Even a single slot that
 /// is used ten million times a second meets the same token again after 30 hours only.
@@ -28,41 +28,51 @@ impl List {
     pub(crate) const EMPTY: Self = Self { head: NO_SLOT, tail: NO_SLOT };
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Free,
+    /// With its module for the first time, and on no list: most operations complete right there.
+    Submitted,
+    /// On its queue's list.
     Outstanding,
-    Completed(Outcome),
+    Completed,
 }
 
-/// One operation.
+/// One operation: what is looked at in every step of its life, in half a cache line.
 #[derive(Debug)]
 struct Slot {
     generation: u64,
+    /// The how-manieth completion this is, so that the earliest of several can be picked.
+    completed_at: u64,
+    queue: QueueDescriptor,
+    previous: u32,
+    next: u32,
     stage: Stage,
     kind: OperationKind,
     /// A future waits for the token: the completion is for it alone and never on the ready list.
     awaited: bool,
-    queue: QueueDescriptor,
-    previous: u32,
-    next: u32,
-    /// The how-manieth completion this is, so that the earliest of several can be picked.
-    completed_at: u64,
+    /// Somebody is to be woken.
+    watched: bool,
+}
+
+/// What a slot holds beyond its links, moved in once and out once.
+#[derive(Debug)]
+struct Content {
+    /// `Closed`, which owns nothing, unless the operation is completed.
+    outcome: Outcome,
     wake: WakeTarget,
 }
 
-/// Taken out of its slot: what became of an operation.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) queue: QueueDescriptor,
-    pub(crate) kind: OperationKind,
-    pub(crate) outcome: Outcome,
-}
+/// A slot that a token was found to stand for. Good until the operation goes on to its next stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotIndex(u32);
 
 /// Operations by token.
 #[derive(Debug)]
 pub(crate) struct OperationTable {
     slots: Vec<Slot>,
+    /// Of the slots, at the same places.
+    contents: Vec<Content>,
     free: u32,
     limit: usize,
     ready: List,
@@ -77,6 +87,7 @@ impl OperationTable {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             slots: Vec::new(),
+            contents: Vec::new(),
             free: NO_SLOT,
             limit: limit.min(MAX_OPERATIONS),
             ready: List::EMPTY,
@@ -112,66 +123,75 @@ impl OperationTable {
     }
 
     /// Fails with [`Error::TooManyOperations`] when no slot is left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_room(&self) -> Result<(), Error> {
         if self.used < self.limit { Ok(()) } else { Err(Error::TooManyOperations) }
     }
 
-    /// Takes a slot and puts it at the end of its queue's `outstanding` list.
-    #[inline]
+    /// Takes a slot. Once the module has had it, [`Self::settle`] follows. With `awaited`, the
+    /// completion is a future's from the start, as after [`Self::claim`].
+    #[inline(always)]
     pub(crate) fn submit(
         &mut self,
         queue: QueueDescriptor,
         kind: OperationKind,
-        outstanding: &mut List,
-    ) -> Result<Token, Error> {
+        awaited: bool,
+    ) -> Result<(SlotIndex, Token), Error> {
         self.check_room()?;
-        let index = self.take_free_slot();
+        let index = if self.free == NO_SLOT { self.grow() } else { self.free };
         let slot = &mut self.slots[index as usize];
-        slot.stage = Stage::Outstanding;
+        // The slot used last is the one still in the cache.
+        self.free = slot.next;
+        slot.stage = Stage::Submitted;
         slot.kind = kind;
         slot.queue = queue;
-        slot.awaited = false;
-        let token = Token::from_raw((slot.generation << INDEX_BITS) | u64::from(index));
-        self.push_back(outstanding, index);
+        slot.awaited = awaited;
         self.used += 1;
         self.outstanding += 1;
-        self.unclaimed += 1;
-        Ok(token)
+        self.unclaimed += usize::from(!awaited);
+        let token = Token::from_raw((slot.generation << INDEX_BITS) | u64::from(index));
+        Ok((SlotIndex(index), token))
     }
 
-    fn take_free_slot(&mut self) -> u32 {
-        if let Some(slot) = self.slots.get(self.free as usize) {
-            // The slot used last is the one still in the cache.
-            let index = self.free;
-            self.free = slot.next;
-            return index;
-        }
+    /// True when the operation did not complete while its module had it for the first time. It then has
+    /// to go onto its queue's list.
+    #[inline(always)]
+    pub(crate) fn is_unsettled(&self, SlotIndex(index): SlotIndex) -> bool {
+        self.slots[index as usize].stage == Stage::Submitted
+    }
+
+    /// Puts an operation at the end of its queue's `outstanding` list.
+    pub(crate) fn settle(&mut self, SlotIndex(index): SlotIndex, outstanding: &mut List) {
+        self.slots[index as usize].stage = Stage::Outstanding;
+        self.push_back(outstanding, index);
+    }
+
+    /// Makes one more slot.
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        // Fits: `check_room` keeps the slab under `MAX_OPERATIONS`.
+        let index = self.slots.len() as u32;
         self.slots.push(Slot {
             generation: 1,
-            stage: Stage::Free,
-            kind: OperationKind::Close,
-            awaited: false,
+            completed_at: 0,
             queue: QueueDescriptor::from_raw(u32::MAX),
             previous: NO_SLOT,
             next: NO_SLOT,
-            completed_at: 0,
-            wake: WakeTarget::Nobody,
+            stage: Stage::Free,
+            kind: OperationKind::Close,
+            awaited: false,
+            watched: false,
         });
-        // Fits: `check_room` keeps the slab under `MAX_OPERATIONS`.
-        self.slots.len() as u32 - 1
+        self.contents.push(Content { outcome: Outcome::Closed, wake: WakeTarget::Nobody });
+        index
     }
 
-    /// The slot of a token that was not taken yet.
-    #[inline]
-    fn index_of(&self, token: Token) -> Result<u32, Error> {
+    /// The slot of a token, with the stage it is in if the token is good.
+    #[inline(always)]
+    fn find(&self, token: Token) -> Result<(u32, &Slot), Error> {
         let index = token.raw() & INDEX_MASK;
         match self.slots.get(index as usize) {
-            Some(slot)
-                if slot.generation == token.raw() >> INDEX_BITS && !matches!(slot.stage, Stage::Free) =>
-            {
-                Ok(index as u32)
-            }
+            Some(slot) if slot.generation == token.raw() >> INDEX_BITS => Ok((index as u32, slot)),
             _ => Err(Error::BadToken),
         }
     }
@@ -180,150 +200,155 @@ impl OperationTable {
         Token::from_raw((self.slots[index as usize].generation << INDEX_BITS) | u64::from(index))
     }
 
-    /// The queue of an operation that did not complete yet.
-    #[inline]
-    pub(crate) fn outstanding_queue(&self, token: Token) -> Result<QueueDescriptor, Error> {
-        let slot = &self.slots[self.index_of(token)? as usize];
+    /// The slot and the queue of an operation that did not complete yet.
+    #[inline(always)]
+    pub(crate) fn find_outstanding(&self, token: Token) -> Result<(SlotIndex, QueueDescriptor), Error> {
+        let (index, slot) = self.find(token)?;
         match slot.stage {
-            Stage::Outstanding => Ok(slot.queue),
-            Stage::Free | Stage::Completed(_) => Err(Error::BadToken),
+            Stage::Submitted | Stage::Outstanding => Ok((SlotIndex(index), slot.queue)),
+            Stage::Free | Stage::Completed => Err(Error::BadToken),
         }
     }
 
-    /// Moves an outstanding operation off its queue's list and onto the ready list, or hands it to
-    /// the future that waits. Returns the operation's kind and whom to wake.
-    #[inline]
-    pub(crate) fn complete(
-        &mut self,
-        token: Token,
-        outcome: Outcome,
-        outstanding: &mut List,
-    ) -> Result<(OperationKind, WakeTarget), Error> {
-        let index = self.index_of(token)?;
-        if !matches!(self.slots[index as usize].stage, Stage::Outstanding) {
-            return Err(Error::BadToken);
-        }
-        self.unlink(outstanding, index);
-        self.completed += 1;
-        self.outstanding -= 1;
-        let slot = &mut self.slots[index as usize];
-        slot.stage = Stage::Completed(outcome);
-        slot.completed_at = self.completed;
-        let kind = slot.kind;
-        let wake = std::mem::take(&mut slot.wake);
-        if !slot.awaited {
-            let mut ready = self.ready;
-            self.push_back(&mut ready, index);
-            self.ready = ready;
-        }
-        Ok((kind, wake))
-    }
-
-    /// The oldest outstanding operation of a list.
-    pub(crate) fn first(&self, list: &List) -> Option<Token> {
-        (list.head != NO_SLOT).then(|| self.token_of(list.head))
-    }
-
-    /// When the operation completed, `None` while it is outstanding. Fails for a token that is
-    /// unknown, taken or awaited by a future.
-    #[inline]
-    pub(crate) fn completed_at(&self, token: Token) -> Result<Option<u64>, Error> {
-        let slot = &self.slots[self.index_of(token)? as usize];
-        match (&slot.stage, slot.awaited) {
-            (Stage::Outstanding, false) => Ok(None),
-            (Stage::Completed(_), false) => Ok(Some(slot.completed_at)),
+    /// The slot of an operation that has completed and when it did, `None` while it is outstanding.
+    /// Fails for a token that is unknown, taken or awaited by a future.
+    #[inline(always)]
+    pub(crate) fn find_completed(&self, token: Token) -> Result<Option<(SlotIndex, u64)>, Error> {
+        let (index, slot) = self.find(token)?;
+        match (slot.stage, slot.awaited) {
+            (Stage::Completed, false) => Ok(Some((SlotIndex(index), slot.completed_at))),
+            (Stage::Submitted | Stage::Outstanding, false) => Ok(None),
             (Stage::Free, _) | (_, true) => Err(Error::BadToken),
         }
     }
 
-    /// Takes the completion out and frees the slot; `None` while the operation is outstanding.
-    #[inline]
-    pub(crate) fn take(&mut self, token: Token) -> Result<Option<Finished>, Error> {
-        let index = self.index_of(token)?;
-        if matches!(self.slots[index as usize].stage, Stage::Outstanding) {
-            return Ok(None);
-        }
-        Ok(self.take_completed(index))
-    }
-
-    /// Takes the completion that is ready for longest.
-    #[inline]
-    pub(crate) fn take_ready(&mut self) -> Option<(Token, Finished)> {
-        if self.ready.head == NO_SLOT {
-            return None;
-        }
-        let index = self.ready.head;
-        let token = self.token_of(index);
-        self.take_completed(index).map(|finished| (token, finished))
-    }
-
-    fn take_completed(&mut self, index: u32) -> Option<Finished> {
-        if self.slots[index as usize].awaited {
-            self.unclaimed += 1;
-        } else {
-            let mut ready = self.ready;
-            self.unlink(&mut ready, index);
-            self.ready = ready;
-        }
-        match self.free_slot(index) {
-            (queue, kind, Stage::Completed(outcome)) => Some(Finished { queue, kind, outcome }),
-            (_, _, Stage::Free | Stage::Outstanding) => None,
+    /// As [`Self::find_completed`], whoever waits for the token.
+    #[inline(always)]
+    pub(crate) fn find_claimed(&self, token: Token) -> Result<Option<SlotIndex>, Error> {
+        let (index, slot) = self.find(token)?;
+        match slot.stage {
+            Stage::Completed => Ok(Some(SlotIndex(index))),
+            Stage::Submitted | Stage::Outstanding => Ok(None),
+            Stage::Free => Err(Error::BadToken),
         }
     }
 
-    /// Frees the slot of an outstanding operation without completing it.
-    pub(crate) fn forget(&mut self, token: Token, outstanding: &mut List) -> Result<(), Error> {
-        let index = self.index_of(token)?;
-        if !matches!(self.slots[index as usize].stage, Stage::Outstanding) {
-            return Err(Error::BadToken);
-        }
+    /// Takes an operation off its queue's list.
+    #[inline(always)]
+    pub(crate) fn unsettle(&mut self, SlotIndex(index): SlotIndex, outstanding: &mut List) {
         self.unlink(outstanding, index);
-        self.outstanding -= 1;
-        if self.slots[index as usize].awaited {
-            self.unclaimed += 1;
-        }
-        self.free_slot(index);
-        Ok(())
     }
 
-    fn free_slot(&mut self, index: u32) -> (QueueDescriptor, OperationKind, Stage) {
+    /// Puts an operation that is on no queue's list onto the ready list, or hands it to the future that
+    /// waits. Returns the operation's kind, and whether [`Self::take_wake`] says whom to wake.
+    #[inline(always)]
+    pub(crate) fn complete(
+        &mut self,
+        SlotIndex(index): SlotIndex,
+        outcome: Outcome,
+    ) -> (OperationKind, bool) {
+        self.completed += 1;
+        self.outstanding -= 1;
+        // What was there is `Closed` and owns nothing: no need to look at it to drop it.
+        std::mem::forget(std::mem::replace(&mut self.contents[index as usize].outcome, outcome));
         let slot = &mut self.slots[index as usize];
-        let stage = std::mem::replace(&mut slot.stage, Stage::Free);
-        slot.wake = WakeTarget::Nobody;
+        slot.stage = Stage::Completed;
+        slot.completed_at = self.completed;
+        let (kind, watched) = (slot.kind, slot.watched);
+        if !slot.awaited {
+            self.make_ready(index);
+        }
+        (kind, watched)
+    }
+
+    /// Whom to wake for a slot.
+    #[cold]
+    pub(crate) fn take_wake(&mut self, SlotIndex(index): SlotIndex) -> WakeTarget {
+        self.slots[index as usize].watched = false;
+        std::mem::take(&mut self.contents[index as usize].wake)
+    }
+
+    /// The oldest outstanding operation of a list.
+    pub(crate) fn first(&self, list: &List) -> Option<SlotIndex> {
+        (list.head != NO_SLOT).then_some(SlotIndex(list.head))
+    }
+
+    /// The completion that is ready for longest.
+    #[inline(always)]
+    pub(crate) fn first_ready(&self) -> Option<SlotIndex> {
+        self.first(&self.ready)
+    }
+
+    /// Takes a completion out and frees its slot.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, SlotIndex(index): SlotIndex) -> Completion {
+        if !self.slots[index as usize].awaited {
+            self.unready(index);
+        }
+        let slot = &self.slots[index as usize];
+        let (token, queue, kind) = (self.token_of(index), slot.queue, slot.kind);
+        self.free_slot(index);
+        let outcome = std::mem::replace(&mut self.contents[index as usize].outcome, Outcome::Closed);
+        Completion { token, queue, kind, outcome }
+    }
+
+    /// Frees the slot of an operation that is on no queue's list, without completing it.
+    pub(crate) fn forget(&mut self, SlotIndex(index): SlotIndex) {
+        self.outstanding -= 1;
+        self.free_slot(index);
+    }
+
+    #[inline(always)]
+    fn free_slot(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.stage = Stage::Free;
         // Generation 0 is left out, so that no token is 0.
         slot.generation = ((slot.generation + 1) & GENERATION_MASK).max(1);
         slot.next = self.free;
         self.free = index;
         self.used -= 1;
-        self.unclaimed -= 1;
-        (slot.queue, slot.kind, stage)
+        self.unclaimed -= usize::from(!slot.awaited);
+        if std::mem::take(&mut slot.watched) {
+            self.contents[index as usize].wake = WakeTarget::Nobody;
+        }
     }
 
-    /// Reserves the completion for a future: only [`Self::take`] gets it from now on.
+    /// Reserves the completion for a future: only [`Self::find_claimed`] finds it from now on.
     pub(crate) fn claim(&mut self, token: Token) -> Result<(), Error> {
-        let index = self.index_of(token)?;
-        let slot = &mut self.slots[index as usize];
-        if slot.awaited {
-            return Err(Error::BadToken);
-        }
-        slot.awaited = true;
+        let completed = self.find_completed(token)?;
+        let (index, _) = self.find(token)?;
+        self.slots[index as usize].awaited = true;
         self.unclaimed -= 1;
-        if matches!(slot.stage, Stage::Completed(_)) {
-            let mut ready = self.ready;
-            self.unlink(&mut ready, index);
-            self.ready = ready;
+        if completed.is_some() {
+            self.unready(index);
         }
         Ok(())
     }
 
-    /// Replaces who is woken when the operation completes; returns who was to be.
-    #[inline]
+    /// Replaces who is woken when an outstanding operation completes; returns who was to be, for the
+    /// caller to drop.
+    #[inline(always)]
     pub(crate) fn set_wake(&mut self, token: Token, wake: WakeTarget) -> Result<WakeTarget, Error> {
-        let index = self.index_of(token)?;
-        Ok(std::mem::replace(&mut self.slots[index as usize].wake, wake))
+        let (SlotIndex(index), _) = self.find_outstanding(token)?;
+        self.slots[index as usize].watched = true;
+        Ok(std::mem::replace(&mut self.contents[index as usize].wake, wake))
     }
 
-    #[inline]
+    #[inline(always)]
+    fn make_ready(&mut self, index: u32) {
+        let mut ready = self.ready;
+        self.push_back(&mut ready, index);
+        self.ready = ready;
+    }
+
+    #[inline(always)]
+    fn unready(&mut self, index: u32) {
+        let mut ready = self.ready;
+        self.unlink(&mut ready, index);
+        self.ready = ready;
+    }
+
+    #[inline(always)]
     fn push_back(&mut self, list: &mut List, index: u32) {
         let slot = &mut self.slots[index as usize];
         slot.previous = list.tail;
@@ -335,7 +360,7 @@ impl OperationTable {
         list.tail = index;
     }
 
-    #[inline]
+    #[inline(always)]
     fn unlink(&mut self, list: &mut List, index: u32) {
         let slot = &self.slots[index as usize];
         let (previous, next) = (slot.previous, slot.next);

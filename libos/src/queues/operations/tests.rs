@@ -8,8 +8,39 @@ use super::*;
 
 const QUEUE: QueueDescriptor = QueueDescriptor::from_raw(3);
 
+fn try_submit(table: &mut OperationTable, list: &mut List) -> Result<Token, Error> {
+    let (slot, token) = table.submit(QUEUE, OperationKind::Pop, false)?;
+    assert!(table.is_unsettled(slot));
+    table.settle(slot, list);
+    Ok(token)
+}
+
 fn submit(table: &mut OperationTable, list: &mut List) -> Token {
-    table.submit(QUEUE, OperationKind::Pop, list).unwrap()
+    try_submit(table, list).unwrap()
+}
+
+/// Takes an outstanding operation off its list.
+fn unsettle(table: &mut OperationTable, token: Token, list: &mut List) -> Result<SlotIndex, Error> {
+    let (slot, queue) = table.find_outstanding(token)?;
+    assert!(queue == QUEUE && !table.is_unsettled(slot));
+    table.unsettle(slot, list);
+    Ok(slot)
+}
+
+fn complete(table: &mut OperationTable, token: Token, list: &mut List) -> Result<(), Error> {
+    let slot = unsettle(table, token, list)?;
+    assert_eq!(table.complete(slot, Outcome::Pushed), (OperationKind::Pop, false));
+    Ok(())
+}
+
+fn forget(table: &mut OperationTable, token: Token, list: &mut List) -> Result<(), Error> {
+    let slot = unsettle(table, token, list)?;
+    table.forget(slot);
+    Ok(())
+}
+
+fn take_ready(table: &mut OperationTable) -> Option<Token> {
+    table.first_ready().map(|slot| table.take(slot).token)
 }
 
 /// The slots on a list, each checked to know its neighbours.
@@ -33,14 +64,14 @@ fn the_ready_list_holds_what_completed_and_nothing_else_however_much_is_outstand
     let tokens: Vec<Token> = (0..10_000).map(|_| submit(&mut table, &mut list)).collect();
     let completed = [tokens[9_000], tokens[5], tokens[9_999]];
     for token in completed {
-        table.complete(token, Outcome::Connected, &mut list).unwrap();
+        complete(&mut table, token, &mut list).unwrap();
     }
-    // What `take_ready` reads is the head of this list: three steps for three completions.
+    // What `first_ready` reads is the head of this list: three steps for three completions.
     assert_eq!(walk(&table, table.ready), completed);
     for token in completed {
-        assert_eq!(table.take_ready().map(|(token, _)| token), Some(token));
+        assert_eq!(take_ready(&mut table), Some(token));
     }
-    assert!(table.take_ready().is_none());
+    assert_eq!(take_ready(&mut table), None);
     assert_eq!((table.outstanding(), table.used()), (9_997, 9_997));
 }
 
@@ -53,11 +84,20 @@ fn slots_are_used_again_before_new_ones_are_made() {
         let tokens = [submit(&mut table, &mut list), submit(&mut table, &mut list)];
         for token in tokens {
             assert!(token.raw() != 0 && seen.insert(token), "a token is given out once");
-            table.complete(token, Outcome::Pushed, &mut list).unwrap();
-            assert!(table.take(token).unwrap().is_some());
+            complete(&mut table, token, &mut list).unwrap();
+            assert_eq!(take_ready(&mut table), Some(token));
         }
     }
     assert_eq!(table.slots.len(), 2);
+}
+
+#[test]
+fn an_operation_that_completes_at_once_never_gets_onto_a_list_of_its_queue() {
+    let mut table = OperationTable::new(1);
+    let (slot, token) = table.submit(QUEUE, OperationKind::Push, false).unwrap();
+    table.complete(slot, Outcome::Pushed);
+    assert!(!table.is_unsettled(slot));
+    assert_eq!((table.outstanding(), take_ready(&mut table)), (0, Some(token)));
 }
 
 #[test]
@@ -68,7 +108,7 @@ fn a_generation_that_wraps_leaves_zero_out() {
     table.slots[0].generation = GENERATION_MASK;
     let last = table.token_of(0);
     assert_ne!(first, last);
-    table.forget(last, &mut list).unwrap();
+    forget(&mut table, last, &mut list).unwrap();
     assert_eq!(submit(&mut table, &mut list), first);
 }
 
@@ -125,7 +165,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Submit(list) => {
-                    match table.submit(QUEUE, OperationKind::Pop, &mut lists[list]) {
+                    match try_submit(&mut table, &mut lists[list]) {
                         Ok(token) => {
                             tokens.push(token);
                             model.outstanding[list].push_back(token);
@@ -139,7 +179,7 @@ proptest! {
                 Step::Complete(at) => {
                     let Some(token) = pick(&tokens, at) else { continue };
                     let list = model.list_of(token);
-                    let completed = table.complete(token, Outcome::Pushed, &mut lists[list.unwrap_or(0)]);
+                    let completed = complete(&mut table, token, &mut lists[list.unwrap_or(0)]);
                     prop_assert_eq!(completed.is_ok(), list.is_some());
                     if let Some(list) = list {
                         Model::remove(&mut model.outstanding[list], token);
@@ -152,11 +192,12 @@ proptest! {
                     let Some(token) = pick(&tokens, at) else { continue };
                     let outstanding = model.list_of(token).is_some();
                     let claimed = model.claimed.contains(&token);
-                    match table.take(token) {
+                    match table.find_claimed(token) {
                         Ok(None) => prop_assert!(outstanding),
-                        Ok(Some(finished)) => {
+                        Ok(Some(slot)) => {
                             prop_assert!(!outstanding);
-                            prop_assert_eq!(finished.queue, QUEUE);
+                            prop_assert_eq!(table.find_completed(token).is_err(), claimed);
+                            prop_assert_eq!(table.take(slot).token, token);
                             prop_assert!(Model::remove(&mut model.ready, token) || claimed);
                             model.claimed.retain(|other| *other != token);
                         }
@@ -164,15 +205,13 @@ proptest! {
                     }
                 }
                 Step::TakeReady => {
-                    prop_assert_eq!(table.take_ready().map(|(token, _)| token), model.ready.pop_front());
+                    prop_assert_eq!(take_ready(&mut table), model.ready.pop_front());
                 }
                 Step::Forget(at) => {
                     let Some(token) = pick(&tokens, at) else { continue };
                     let list = model.list_of(token);
-                    prop_assert_eq!(
-                        table.forget(token, &mut lists[list.unwrap_or(0)]).is_ok(),
-                        list.is_some()
-                    );
+                    let forgotten = forget(&mut table, token, &mut lists[list.unwrap_or(0)]);
+                    prop_assert_eq!(forgotten.is_ok(), list.is_some());
                     if let Some(list) = list {
                         Model::remove(&mut model.outstanding[list], token);
                         model.claimed.retain(|other| *other != token);

@@ -1,0 +1,7 @@
+//! The network layer, driven frame by frame over virtual time.
+
+mod errors;
+mod hostile;
+mod malformed;
+mod neighbors;
+mod sending;
