@@ -13,18 +13,20 @@ use catnip_os::libos::Buffer;
 /// Most arrays that one thread's program can hold at once. An allocation beyond it fails.
 pub const MAX_LIVE: usize = 1 << (INDEX_BITS - 1);
 
-/// Live arrays from which on `demi_pop` refuses to start, so that the pops under way find a place.
+/// Live arrays from which on `demi_pop` refuses to start: the other half of the places is for the pops under way, of which
+/// there are fewer than operations (2^24).
 pub const POP_LIMIT: usize = MAX_LIVE / 2;
 
-const INDEX_BITS: u32 = 24;
+const INDEX_BITS: u32 = 26;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const GENERATION_BITS: u32 = 32;
+const GENERATION_BITS: u32 = 30;
+const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 const NO_SLOT: u32 = u32::MAX;
 
 /// Slots made at the start, so that the table of a usual program never grows.
 const INITIAL_SLOTS: usize = 256;
 
-/// What `sga_buf` holds: 8 bits of the instance, 32 of the generation, 24 of the index. The instance is
+/// What `sga_buf` holds: 8 bits of the instance, 30 of the generation, 26 of the index. The instance is
 /// never zero, so no mark is null or an address of a program (those have their upper bits clear).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(u64);
@@ -115,12 +117,11 @@ impl Arrays {
         let (index, generation) = self.slot_of(mark)?;
         let slot = self.slots.get_mut(index as usize).ok_or(NotOwned)?;
         // A slot whose generations are used up is given out no more: no mark ever means two things.
-        let freed = match generation.checked_add(1) {
-            Some(generation) => {
-                let next = mem::replace(&mut self.first_free, index);
-                Slot::Free { generation, next }
-            }
-            None => Slot::Free { generation: 0, next: NO_SLOT },
+        let freed = if generation < LAST_GENERATION {
+            let next = mem::replace(&mut self.first_free, index);
+            Slot::Free { generation: generation + 1, next }
+        } else {
+            Slot::Free { generation: 0, next: NO_SLOT }
         };
         *slot = freed;
         self.live -= 1;
@@ -220,7 +221,7 @@ mod tests {
         let live = mine.insert(buffer(&arena, b"mine")).unwrap();
         let foreign = other.insert(buffer(&arena, b"other")).unwrap();
         let local = 7_u64;
-        let addresses = [0, 1, usize::MAX, ptr::from_ref(&local).addr(), live.0 as usize ^ 1 << 24];
+        let addresses = [0, 1, usize::MAX, ptr::from_ref(&local).addr(), live.0 as usize ^ (1 << INDEX_BITS)];
         for address in addresses {
             assert_eq!(mine.remove(Mark::from_pointer(ptr::without_provenance_mut(address))), Err(NotOwned));
         }
@@ -273,9 +274,9 @@ mod tests {
     #[test]
     fn a_slot_whose_generations_are_used_up_is_given_out_no_more() {
         let (arena, mut arrays) = (arena(), Arrays::new(1));
-        arrays.slots.push(Slot::Live { generation: u32::MAX, buffer: buffer(&arena, b"last") });
+        arrays.slots.push(Slot::Live { generation: LAST_GENERATION, buffer: buffer(&arena, b"last") });
         arrays.live = 1;
-        let last = arrays.mark(0, u32::MAX);
+        let last = arrays.mark(0, LAST_GENERATION);
         assert_eq!(arrays.remove(last), Ok(()));
         let next = arrays.insert(buffer(&arena, b"next")).unwrap();
         assert_eq!(next, arrays.mark(1, 1));

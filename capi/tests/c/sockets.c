@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * Sockets, both ends in one thread: sockets ADDRESS. What crosses, what the names are, how it ends, and what a
+ * mistake gets. At the end no memory is held.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include "expect.h"
+
+#include <arpa/inet.h>
+#include <demi/ext.h>
+#include <demi/libos.h>
+#include <demi/sga.h>
+#include <demi/wait.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Longer than anything here takes. */
+static const struct timespec LONG = {10, 0};
+static const struct timespec NOW = {0, 0};
+
+static struct sockaddr_storage host;
+static socklen_t host_len;
+
+static const struct sockaddr *as_sockaddr(const struct sockaddr_storage *storage)
+{
+    return (const struct sockaddr *)storage;
+}
+
+static in_port_t *port_of(struct sockaddr_storage *storage)
+{
+    return storage->ss_family == AF_INET ? &((struct sockaddr_in *)storage)->sin_port
+                                         : &((struct sockaddr_in6 *)storage)->sin6_port;
+}
+
+static bool same_address(const struct sockaddr_storage *one, const struct sockaddr_storage *other)
+{
+    if (one->ss_family == AF_INET)
+        return memcmp(one, other, offsetof(struct sockaddr_in, sin_zero)) == 0;
+    const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)one;
+    const struct sockaddr_in6 *b = (const struct sockaddr_in6 *)other;
+    return a->sin6_family == b->sin6_family && a->sin6_port == b->sin6_port &&
+           memcmp(&a->sin6_addr, &b->sin6_addr, sizeof a->sin6_addr) == 0;
+}
+
+static struct sockaddr_storage local_name(int qd)
+{
+    struct sockaddr_storage name = {0};
+    socklen_t len = sizeof name;
+    EXPECT_ERROR(demi_getsockname(qd, (struct sockaddr *)&name, &len), 0);
+    EXPECT(len, host_len);
+    return name;
+}
+
+static struct sockaddr_storage peer_name(int qd)
+{
+    struct sockaddr_storage name = {0};
+    socklen_t len = sizeof name;
+    EXPECT_ERROR(demi_getpeername(qd, (struct sockaddr *)&name, &len), 0);
+    EXPECT(len, host_len);
+    return name;
+}
+
+static int make_socket(int type)
+{
+    int qd = -1;
+    EXPECT_ERROR(demi_socket(&qd, host.ss_family, type, 0), 0);
+    return qd;
+}
+
+static int bound_socket(int type)
+{
+    int qd = make_socket(type);
+    EXPECT_ERROR(demi_bind(qd, as_sockaddr(&host), host_len), 0);
+    return qd;
+}
+
+/* The result of an operation that goes well. */
+static demi_ext_qresult_t finish(demi_qtoken_t token, demi_opcode_t opcode)
+{
+    demi_ext_qresult_t result = {0};
+    EXPECT_ERROR(demi_ext_wait(&result, token, &LONG), 0);
+    EXPECT(result.qr_opcode, opcode);
+    EXPECT_ERROR((int)result.qr_ret, 0);
+    return result;
+}
+
+/* The error of an operation that fails: when it is started, or in its result. */
+static int failure(int started, demi_qtoken_t token)
+{
+    demi_qresult_t result = {0};
+    if (started != 0)
+        return started;
+    EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
+    EXPECT(result.qr_opcode, DEMI_OPC_FAILED);
+    return (int)result.qr_ret;
+}
+
+static void close_queue(int qd)
+{
+    EXPECT_ERROR(demi_close(qd), 0);
+}
+
+static demi_qtoken_t start_push(int qd, const void *bytes, size_t len)
+{
+    demi_qtoken_t token = 0;
+    demi_ext_seg_t segment = {(void *)(uintptr_t)bytes, len, NULL};
+    EXPECT_ERROR(demi_ext_push(&token, qd, &segment, 1), 0);
+    return token;
+}
+
+static void push_text(int qd, const char *text)
+{
+    finish(start_push(qd, text, strlen(text)), DEMI_OPC_PUSH);
+}
+
+/* Pops until the text has arrived; a stream may bring it in pieces. */
+static void expect_text(int qd, const char *text)
+{
+    size_t wanted = strlen(text);
+    size_t seen = 0;
+    while (seen < wanted) {
+        demi_qtoken_t token = 0;
+        demi_qresult_t result = {0};
+        EXPECT_ERROR(demi_pop(&token, qd), 0);
+        EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
+        EXPECT(result.qr_opcode, DEMI_OPC_POP);
+        size_t len = result.qr_value.sga.sga_segs[0].sgaseg_len;
+        if (result.qr_opcode != DEMI_OPC_POP || len == 0 || len > wanted - seen) {
+            EXPECT(len, wanted - seen);
+            return;
+        }
+        EXPECT(memcmp(result.qr_value.sga.sga_segs[0].sgaseg_buf, text + seen, len), 0);
+        EXPECT_ERROR(demi_sgafree(&result.qr_value.sga), 0);
+        seen += len;
+    }
+}
+
+static void expect_end(int qd)
+{
+    for (int i = 0; i < 2; i++) { /* the end stays */
+        demi_qtoken_t token = 0;
+        demi_qresult_t result = {0};
+        EXPECT_ERROR(demi_pop(&token, qd), 0);
+        EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
+        EXPECT(result.qr_opcode, DEMI_OPC_POP);
+        EXPECT(result.qr_value.sga.sga_numsegs, 1);
+        EXPECT(result.qr_value.sga.sga_segs[0].sgaseg_len, 0);
+        EXPECT_ERROR(demi_sgafree(&result.qr_value.sga), 0);
+    }
+}
+
+/* Two connected sockets. */
+struct pair {
+    int client;
+    int server;
+};
+
+static struct pair connect_pair(int listener)
+{
+    struct sockaddr_storage name = local_name(listener);
+    struct pair pair = {make_socket(SOCK_STREAM), -1};
+    demi_qtoken_t accept_token = 0;
+    demi_qtoken_t connect_token = 0;
+    EXPECT_ERROR(demi_accept(&accept_token, listener), 0);
+    EXPECT_ERROR(demi_connect(&connect_token, pair.client, as_sockaddr(&name), host_len), 0);
+    demi_ext_qresult_t accepted = finish(accept_token, DEMI_OPC_ACCEPT);
+    finish(connect_token, DEMI_OPC_CONNECT);
+    pair.server = accepted.qr_accepted;
+
+    struct sockaddr_storage client_name = local_name(pair.client);
+    struct sockaddr_storage server_peer = peer_name(pair.server);
+    struct sockaddr_storage client_peer = peer_name(pair.client);
+    EXPECT(accepted.qr_addrlen, host_len);
+    EXPECT(same_address(&accepted.qr_addr, &client_name), 1);
+    EXPECT(same_address(&server_peer, &client_name), 1);
+    EXPECT(same_address(&client_peer, &name), 1);
+    return pair;
+}
+
+static int listening_socket(void)
+{
+    int listener = bound_socket(SOCK_STREAM);
+    EXPECT_ERROR(demi_listen(listener, 16), 0);
+    struct sockaddr_storage name = local_name(listener);
+    EXPECT(*port_of(&name) != 0, 1);
+    return listener;
+}
+
+static void a_stream_carries_both_ways_and_ends_one_way_at_a_time(int listener)
+{
+    struct pair pair = connect_pair(listener);
+    push_text(pair.client, "to the server");
+    expect_text(pair.server, "to the server");
+    push_text(pair.server, "to the client");
+    expect_text(pair.client, "to the client");
+    push_text(pair.client, "one");
+    push_text(pair.client, "two");
+    push_text(pair.client, "three");
+    expect_text(pair.server, "onetwothree");
+
+    EXPECT_ERROR(demi_ext_shutdown(pair.client, SHUT_WR), 0);
+    expect_end(pair.server);
+    push_text(pair.server, "still open");
+    expect_text(pair.client, "still open");
+    demi_qtoken_t token = 0;
+    demi_ext_seg_t segment = {"x", 1, NULL};
+    EXPECT_ERROR(failure(demi_ext_push(&token, pair.client, &segment, 1), token), EPIPE);
+    close_queue(pair.server);
+    expect_end(pair.client);
+    close_queue(pair.client);
+}
+
+/* The plain accept result, as Demikernel's programs read it. */
+static void the_plain_accept_result_names_the_peer(int listener)
+{
+    struct sockaddr_storage name = local_name(listener);
+    demi_qtoken_t accept_token = 0;
+    demi_qtoken_t connect_token = 0;
+    demi_qresult_t result = {0};
+    int client = make_socket(SOCK_STREAM);
+    EXPECT_ERROR(demi_accept(&accept_token, listener), 0);
+    EXPECT_ERROR(demi_connect(&connect_token, client, as_sockaddr(&name), host_len), 0);
+    EXPECT_ERROR(demi_wait(&result, accept_token, &LONG), 0);
+    EXPECT(result.qr_opcode, DEMI_OPC_ACCEPT);
+    EXPECT(result.qr_qd, listener);
+    demi_accept_result_t accepted = result.qr_value.ares;
+    struct sockaddr_in peer = accepted.addr;
+    struct sockaddr_storage client_name = local_name(client);
+    EXPECT(peer.sin_family, host.ss_family);
+    EXPECT(peer.sin_port, *port_of(&client_name));
+    if (host.ss_family == AF_INET)
+        EXPECT(peer.sin_addr.s_addr, ((struct sockaddr_in *)&client_name)->sin_addr.s_addr);
+    EXPECT_ERROR(demi_wait(&result, connect_token, &LONG), 0);
+    EXPECT(result.qr_opcode, DEMI_OPC_CONNECT);
+    close_queue(client);
+    expect_end(accepted.qd);
+    close_queue(accepted.qd);
+}
+
+/* Much data, in arrays far larger than a packet, against a full send queue. */
+static void bulk_data_arrives_whole_and_in_order(int listener)
+{
+    enum { CHUNK = 300000, CHUNKS = 40 };
+    struct pair pair = connect_pair(listener);
+    demi_qtoken_t pushes[CHUNKS];
+    demi_qtoken_t pop_token = 0;
+    uint64_t received = 0;
+    int pushed = 0;
+    bool good = true;
+    for (int i = 0; i < CHUNKS; i++) {
+        demi_sgarray_t array = demi_sgaalloc(CHUNK);
+        EXPECT(array.sga_numsegs, 1);
+        uint8_t *bytes = array.sga_segs[0].sgaseg_buf;
+        for (size_t at = 0; at < CHUNK; at++)
+            bytes[at] = (uint8_t)((((uint64_t)i * CHUNK + at) * 2654435761u) >> 24);
+        EXPECT_ERROR(demi_push(&pushes[i], pair.client, &array), 0);
+        EXPECT_ERROR(demi_sgafree(&array), 0);
+    }
+    EXPECT_ERROR(demi_pop(&pop_token, pair.server), 0);
+    while (received < (uint64_t)CHUNK * CHUNKS && good) {
+        demi_qresult_t results[4];
+        int count = 0;
+        EXPECT_ERROR(demi_wait_next_n(results, 4, &count, &LONG), 0);
+        good = count > 0;
+        for (int i = 0; i < count; i++) {
+            if (results[i].qr_opcode == DEMI_OPC_PUSH) {
+                good &= results[i].qr_qt == pushes[pushed]; /* in the order of the calls */
+                pushed++;
+                continue;
+            }
+            EXPECT(results[i].qr_opcode, DEMI_OPC_POP);
+            const uint8_t *bytes = results[i].qr_value.sga.sga_segs[0].sgaseg_buf;
+            size_t len = results[i].qr_value.sga.sga_segs[0].sgaseg_len;
+            good &= len > 0;
+            for (size_t at = 0; at < len; at++)
+                good &= bytes[at] == (uint8_t)(((received + at) * 2654435761u) >> 24);
+            received += len;
+            EXPECT_ERROR(demi_sgafree(&results[i].qr_value.sga), 0);
+            EXPECT_ERROR(demi_pop(&pop_token, pair.server), 0);
+        }
+    }
+    EXPECT(good, true);
+    EXPECT(received, (uint64_t)CHUNK * CHUNKS);
+    EXPECT(pushed, CHUNKS);
+    close_queue(pair.client);
+    demi_qresult_t result = {0};
+    EXPECT_ERROR(demi_wait(&result, pop_token, &LONG), 0);
+    EXPECT(result.qr_opcode, DEMI_OPC_POP);
+    EXPECT(result.qr_value.sga.sga_segs[0].sgaseg_len, 0);
+    close_queue(pair.server);
+}
+
+/* A push that the send queue has no room for stays outstanding until the peer reads. */
+static void a_full_send_queue_holds_pushes_back(int listener)
+{
+    enum { CHUNK = 1 << 20 };
+    struct pair pair = connect_pair(listener);
+    demi_qtoken_t token = 0;
+    demi_qresult_t result = {0};
+    size_t pushed = 0;
+    int error = 0;
+    char *bytes = calloc(1, CHUNK);
+    const struct timespec moment = {0, 20000000};
+    while (pushed < 100) {
+        token = start_push(pair.client, bytes, CHUNK);
+        error = demi_wait(&result, token, &moment);
+        if (error != 0)
+            break;
+        pushed++;
+    }
+    EXPECT_ERROR(error, ETIMEDOUT);
+    size_t left = (pushed + 1) * CHUNK;
+    while (left > 0) {
+        demi_qtoken_t pop_token = 0;
+        demi_qresult_t popped = {0};
+        EXPECT_ERROR(demi_pop(&pop_token, pair.server), 0);
+        EXPECT_ERROR(demi_wait(&popped, pop_token, &LONG), 0);
+        EXPECT(popped.qr_opcode, DEMI_OPC_POP);
+        size_t len = popped.qr_value.sga.sga_segs[0].sgaseg_len;
+        if (len == 0 || len > left) {
+            EXPECT(len, left);
+            break;
+        }
+        left -= len;
+        EXPECT_ERROR(demi_sgafree(&popped.qr_value.sga), 0);
+    }
+    EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
+    EXPECT(result.qr_opcode, DEMI_OPC_PUSH);
+    free(bytes);
+    close_queue(pair.client);
+    close_queue(pair.server);
+}
+
+static void datagrams_keep_their_bounds_and_their_sender(void)
+{
+    int server = bound_socket(SOCK_DGRAM);
+    int client = bound_socket(SOCK_DGRAM);
+    struct sockaddr_storage server_name = local_name(server);
+    struct sockaddr_storage client_name = local_name(client);
+    demi_qtoken_t pops[3];
+    demi_qtoken_t push = 0;
+    const char *texts[] = {"first", "", "third"};
+    for (int i = 0; i < 3; i++)
+        EXPECT_ERROR(demi_pop(&pops[i], server), 0);
+    for (int i = 0; i < 3; i++) {
+        demi_sgarray_t array = {.sga_numsegs = 1};
+        array.sga_segs[0].sgaseg_buf = (void *)(uintptr_t)texts[i];
+        array.sga_segs[0].sgaseg_len = (uint32_t)strlen(texts[i]);
+        EXPECT_ERROR(demi_pushto(&push, client, &array, as_sockaddr(&server_name), host_len), 0);
+        finish(push, DEMI_OPC_PUSH);
+    }
+    for (int i = 0; i < 3; i++) {
+        demi_ext_qresult_t result = finish(pops[i], DEMI_OPC_POP);
+        EXPECT(result.qr_numsegs, 1);
+        EXPECT(result.qr_segs[0].seg_len, strlen(texts[i]));
+        if (result.qr_segs[0].seg_len == strlen(texts[i]) && texts[i][0] != '\0')
+            EXPECT(memcmp(result.qr_segs[0].seg_buf, texts[i], strlen(texts[i])), 0);
+        EXPECT(result.qr_addrlen, host_len);
+        EXPECT(same_address(&result.qr_addr, &client_name), 1);
+        EXPECT_ERROR(demi_ext_free(&result.qr_segs[0]), 0);
+    }
+
+    /* The plain result has the sender's address as well; a connected socket needs no address to push. */
+    demi_qtoken_t token = 0;
+    demi_qresult_t plain = {0};
+    EXPECT_ERROR(demi_connect(&token, client, as_sockaddr(&server_name), host_len), 0);
+    finish(token, DEMI_OPC_CONNECT);
+    demi_ext_seg_t segments[] = {{"two ", 4, NULL}, {"parts", 5, NULL}};
+    EXPECT_ERROR(demi_ext_push(&token, client, segments, 2), 0);
+    finish(token, DEMI_OPC_PUSH);
+    EXPECT_ERROR(demi_pop(&token, server), 0);
+    EXPECT_ERROR(demi_wait(&plain, token, &LONG), 0);
+    EXPECT(plain.qr_opcode, DEMI_OPC_POP);
+    struct sockaddr_in from = plain.qr_value.sga.sga_addr;
+    EXPECT(from.sin_family, host.ss_family);
+    EXPECT(from.sin_port, *port_of(&client_name));
+    EXPECT(plain.qr_value.sga.sga_segs[0].sgaseg_len, 9);
+    EXPECT(memcmp(plain.qr_value.sga.sga_segs[0].sgaseg_buf, "two parts", 9), 0);
+    EXPECT_ERROR(demi_sgafree(&plain.qr_value.sga), 0);
+
+    demi_sgarray_t huge = demi_sgaalloc(70000);
+    EXPECT_ERROR(failure(demi_push(&token, client, &huge), token), EMSGSIZE);
+    EXPECT_ERROR(demi_sgafree(&huge), 0);
+    close_queue(client);
+    close_queue(server);
+}
+
+static void mistakes_with_sockets(int listener)
+{
+    struct sockaddr_storage taken = local_name(listener);
+    struct sockaddr_storage nobody = host;
+    demi_qtoken_t token = 0;
+    demi_ext_seg_t segment = {"x", 1, NULL};
+    int qd = make_socket(SOCK_STREAM);
+
+    /* A port that nothing listens on: one that was free a moment ago. */
+    int other = bound_socket(SOCK_STREAM);
+    struct sockaddr_storage closed = local_name(other);
+    close_queue(other);
+    EXPECT_ERROR(failure(demi_connect(&token, qd, as_sockaddr(&closed), host_len), token), ECONNREFUSED);
+    close_queue(qd);
+
+    qd = make_socket(SOCK_STREAM);
+    EXPECT_ERROR(demi_bind(qd, as_sockaddr(&taken), host_len), EADDRINUSE);
+    *port_of(&nobody) = htons(4000);
+    if (nobody.ss_family == AF_INET)
+        ((struct sockaddr_in *)&nobody)->sin_addr.s_addr = htonl(0xc0000263); /* 192.0.2.99 */
+    else
+        ((struct sockaddr_in6 *)&nobody)->sin6_addr.s6_addr[15] ^= 0x55;
+    EXPECT_ERROR(demi_bind(qd, as_sockaddr(&nobody), host_len), EADDRNOTAVAIL);
+    EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), token), ENOTCONN);
+    EXPECT_ERROR(failure(demi_pop(&token, qd), token), ENOTCONN);
+    EXPECT_ERROR(failure(demi_accept(&token, qd), token), EINVAL);
+    struct sockaddr_storage name;
+    socklen_t len = sizeof name;
+    EXPECT_ERROR(demi_getpeername(qd, (struct sockaddr *)&name, &len), ENOTCONN);
+    EXPECT_ERROR(demi_ext_shutdown(qd, SHUT_WR), ENOTCONN);
+    EXPECT_ERROR(demi_bind(qd, as_sockaddr(&host), host_len), 0);
+    EXPECT_ERROR(demi_bind(qd, as_sockaddr(&host), host_len), EINVAL);
+    close_queue(qd);
+
+    struct pair pair = connect_pair(listener);
+    EXPECT_ERROR(failure(demi_connect(&token, pair.client, as_sockaddr(&taken), host_len), token), EISCONN);
+    close_queue(pair.client);
+    close_queue(pair.server);
+
+    qd = make_socket(SOCK_DGRAM);
+    EXPECT_ERROR(demi_listen(qd, 1), ENOTSUP);
+    EXPECT_ERROR(failure(demi_accept(&token, qd), token), ENOTSUP);
+    EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), token), ENOTCONN);
+    close_queue(qd);
+}
+
+static void options_are_set_and_read(void)
+{
+    int qd = make_socket(SOCK_STREAM);
+    int value = 1;
+    socklen_t len = sizeof value;
+    struct linger linger = {1, 5};
+    struct linger read_linger = {0, 0};
+    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value), 0);
+    value = 0;
+    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_NODELAY, &value, &len), 0);
+    EXPECT(value, 1);
+    EXPECT(len, sizeof value);
+    EXPECT_ERROR(demi_setsockopt(qd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+    len = sizeof read_linger;
+    EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_LINGER, &read_linger, &len), 0);
+    EXPECT(read_linger.l_onoff, 1);
+    EXPECT(read_linger.l_linger, 5);
+    len = sizeof value;
+    EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_ERROR, &value, &len), 0);
+    EXPECT(value, 0);
+    EXPECT_ERROR(demi_setsockopt(qd, SOL_SOCKET, SO_ERROR, &value, sizeof value), ENOPROTOOPT);
+    close_queue(qd);
+}
+
+/* What waits on sockets that are closed ends as cancelled. */
+static void closing_cancels_what_is_outstanding(int listener)
+{
+    struct pair pair = connect_pair(listener);
+    int other = listening_socket();
+    int datagrams = bound_socket(SOCK_DGRAM);
+    demi_qtoken_t tokens[3];
+    EXPECT_ERROR(demi_pop(&tokens[0], pair.client), 0);
+    EXPECT_ERROR(demi_accept(&tokens[1], other), 0);
+    EXPECT_ERROR(demi_pop(&tokens[2], datagrams), 0);
+    close_queue(pair.client);
+    close_queue(other);
+    close_queue(datagrams);
+    for (int i = 0; i < 3; i++) {
+        demi_qresult_t result = {0};
+        EXPECT_ERROR(demi_wait(&result, tokens[i], &NOW), 0);
+        EXPECT(result.qr_opcode, DEMI_OPC_FAILED);
+        EXPECT_ERROR((int)result.qr_ret, ECANCELED);
+    }
+    close_queue(pair.server);
+}
+
+/* Closed connections finish in the background; then nothing is held but what receiving needs. */
+static void memory_comes_back(uint64_t before)
+{
+    uint64_t after = UINT64_MAX;
+    for (int i = 0; i < 100 && after > before; i++) {
+        const struct timespec moment = {0, 10000000};
+        demi_qresult_t result;
+        int count;
+        size_t metrics;
+        EXPECT_ERROR(demi_wait_next_n(&result, 1, &count, &moment), ETIMEDOUT);
+        EXPECT_ERROR(demi_ext_metrics(&metrics), 0);
+        EXPECT_ERROR(demi_ext_metric("arena.live_buffers", &after), 0);
+    }
+    EXPECT(after <= before, 1);
+}
+
+int main(int argc, char *argv[])
+{
+    const struct demi_args args = {0, NULL, NULL};
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&host;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&host;
+    if (argc == 2 && inet_pton(AF_INET, argv[1], &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        host_len = sizeof *v4;
+    } else if (argc == 2 && inet_pton(AF_INET6, argv[1], &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        host_len = sizeof *v6;
+    } else {
+        fprintf(stderr, "usage: sockets ADDRESS\n");
+        return 2;
+    }
+
+    EXPECT_ERROR(demi_init(&args), 0);
+    if (expect_failures != 0)
+        return 1;
+    uint64_t before = 0;
+    size_t metrics;
+    EXPECT_ERROR(demi_ext_metrics(&metrics), 0);
+    EXPECT_ERROR(demi_ext_metric("arena.live_buffers", &before), 0);
+
+    int listener = listening_socket();
+    a_stream_carries_both_ways_and_ends_one_way_at_a_time(listener);
+    the_plain_accept_result_names_the_peer(listener);
+    bulk_data_arrives_whole_and_in_order(listener);
+    a_full_send_queue_holds_pushes_back(listener);
+    datagrams_keep_their_bounds_and_their_sender();
+    mistakes_with_sockets(listener);
+    options_are_set_and_read();
+    closing_cancels_what_is_outstanding(listener);
+    close_queue(listener);
+    memory_comes_back(before);
+    EXPECT_ERROR(demi_ext_fini(), 0);
+    return expect_failures != 0;
+}
