@@ -167,3 +167,63 @@ fn guard<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
         Panicked
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn build() -> Result<Instance, (c_int, String)> {
+        let libos = LibOs::builder().build().map_err(|error| (libc::ENOMEM, error.to_string()))?;
+        Ok(Instance {
+            libos,
+            arrays: Arrays::new(1),
+            completions: Vec::new(),
+            tokens: Vec::new(),
+            metrics: None,
+            callback: None,
+            late_polls: 0,
+        })
+    }
+
+    /// Each test in a thread of its own, whose instance nobody else has seen.
+    fn in_fresh_thread(body: impl FnOnce() + Send + 'static) {
+        thread::spawn(body).join().unwrap();
+    }
+
+    #[test]
+    fn a_panic_ends_at_the_border_and_leaves_the_thread_without_service() {
+        in_fresh_thread(|| {
+            assert_eq!(create(build), 0);
+            assert_eq!(call(|_| Ok(())), 0);
+            assert_eq!(call(|_| panic!("on purpose")), libc::EIO);
+            assert_eq!(call(|_| Ok(())), libc::ENOTRECOVERABLE);
+            assert_eq!(create(build), libc::ENOTRECOVERABLE);
+            assert_eq!(destroy(), libc::ENOTRECOVERABLE);
+            in_fresh_thread(|| assert_eq!(create(build), 0));
+        });
+    }
+
+    #[test]
+    fn a_panic_while_setting_up_leaves_nothing_behind() {
+        in_fresh_thread(|| {
+            assert_eq!(create(|| panic!("on purpose")), libc::EIO);
+            assert_eq!(call(|_| Ok(())), libc::ENOSYS);
+            assert_eq!(create(build), 0);
+        });
+    }
+
+    #[test]
+    fn a_call_inside_a_call_is_refused() {
+        in_fresh_thread(|| {
+            assert_eq!(create(build), 0);
+            let mut inner = 0;
+            let outer = call(|_| {
+                inner = call(|_| Ok(()));
+                Ok(())
+            });
+            assert_eq!((outer, inner), (0, libc::EBUSY));
+        });
+    }
+}

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{self, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,14 +40,15 @@ pub fn library_folder() -> &'static Path {
     FOLDER.get_or_init(|| {
         let built = build_libraries();
         let folder = scratch_folder("lib");
-        for name in ["libcatnip.so", "libcatnip.a"] {
-            let place = folder.join(name);
-            fs::remove_file(&place).ok();
-            symlink(built.join(name), &place).unwrap();
+        let soname = format!("libcatnip.so.{}", env!("CARGO_PKG_VERSION_MAJOR"));
+        for (name, file) in
+            [("libcatnip.so", "libcatnip.so"), ("libcatnip.a", "libcatnip.a"), (&*soname, "libcatnip.so")]
+        {
+            let made = folder.join(format!("{name}.{}", process::id()));
+            fs::remove_file(&made).ok();
+            symlink(built.join(file), &made).unwrap();
+            fs::rename(made, folder.join(name)).unwrap();
         }
-        let soname = folder.join(format!("libcatnip.so.{}", env!("CARGO_PKG_VERSION_MAJOR")));
-        fs::remove_file(&soname).ok();
-        symlink(built.join("libcatnip.so"), soname).unwrap();
         folder
     })
 }
@@ -113,6 +114,9 @@ pub fn compiler(source: &Path) -> Command {
 pub fn compile(source: &Path, check: Check) -> PathBuf {
     let stem = source.file_stem().unwrap().to_str().unwrap();
     let program = scratch_folder("bin").join(format!("{stem}-{check:?}"));
+    // Tests run side by side, some in processes of their own, and may compile the same program: each makes a file
+    // of its own, and the last one moved into place stays.
+    let made = program.with_extension(process::id().to_string());
     let library = library_folder();
     let mut command = compiler(source);
     if check == Check::Sanitizers {
@@ -122,7 +126,7 @@ pub fn compile(source: &Path, check: Check) -> PathBuf {
             "-fno-omit-frame-pointer",
         ]);
     }
-    command.arg("-o").arg(&program).arg(source);
+    command.arg("-o").arg(&made).arg(source);
     if check == Check::Static {
         command.arg(library.join("libcatnip.a")).args(["-lm", "-ldl"]);
     } else {
@@ -130,6 +134,7 @@ pub fn compile(source: &Path, check: Check) -> PathBuf {
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "compiling {stem}: {}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(made, &program).unwrap();
     program
 }
 
