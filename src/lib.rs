@@ -1,5 +1,7 @@
 //! Catnip: a library OS. This facade is what programs depend on.
 
+#[cfg(feature = "catnip")]
+mod loopback;
 mod open;
 
 #[cfg(feature = "catnip")]

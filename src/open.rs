@@ -1,34 +1,169 @@
 //! Putting a library OS together as a configuration describes it.
 
-use libos::{Config, LibOs, MemoryQueues, SetupError};
+use libos::{Config, LibOs, MemoryQueues, Module, SetupError};
 
-/// The tables that the parts put together here read.
+/// The tables that every library OS reads; modules and runtimes have theirs.
 const TABLES: [&str; 4] = ["runtime", "libos", "memory", "memory_queue"];
 
-/// Builds the library OS that `config` describes, with all its modules installed: in-memory queues always,
-/// and what the table `[runtime]` asks for.
+/// Values of `runtime.kind`; the first is the default.
+const KINDS: &[&str] = &[
+    #[cfg(feature = "catnip")]
+    "loopback",
+    #[cfg(feature = "tap")]
+    "tap",
+    "none",
+];
+
+/// Builds the library OS that `config` describes, with all its modules installed: in-memory queues, and the
+/// stack on the device that `kind` in the table `[runtime]` names.
 ///
-/// | key | value | default |
+/// | `runtime.kind` | device | further tables |
 /// |---|---|---|
-/// | `kind` | `"none"`: in-memory queues alone | `"none"` |
+/// | `"loopback"` (default) | none: sockets reach each other at 127.0.0.1, ::1 and the stack's addresses | `[stack]`, `[neighbor]`, `[udp]`, `[tcp]` |
+/// | `"tap"` | a TAP interface of Linux | `[tap]` and those above |
+/// | `"none"` | no stack at all | |
+///
+/// Every key is described in `docs/catnip.toml`. Tables of devices that are not used are allowed.
 ///
 /// # Errors
 /// [`SetupError`]: a mistake in the configuration, or what the machine does not provide.
 pub fn open(config: &Config) -> Result<LibOs, SetupError> {
-    config.check_sections(&TABLES)?;
+    config.check_sections(&tables())?;
     let mut section = config.section("runtime");
-    section.choice("kind", &["none"], "none")?;
+    let kind = section.choice("kind", KINDS, KINDS[0])?;
     section.finish()?;
     let libos = LibOs::builder().config(config).build()?;
     install(&libos, MemoryQueues::from_config(config)?)?;
+    match kind {
+        #[cfg(feature = "catnip")]
+        "loopback" => network::install(&libos, config, network::loopback()?)?,
+        #[cfg(feature = "tap")]
+        "tap" => network::install(&libos, config, network::tap(&libos, config)?)?,
+        _ => {}
+    }
     Ok(libos)
 }
 
+fn tables() -> Vec<&'static str> {
+    let mut tables = TABLES.to_vec();
+    #[cfg(feature = "catnip")]
+    tables.extend(catnip::StackConfig::TABLES);
+    #[cfg(feature = "tap")]
+    tables.push("tap");
+    tables
+}
+
 /// Installs a module into a library OS that nobody else uses yet.
-fn install(libos: &LibOs, module: impl libos::Module + 'static) -> Result<(), SetupError> {
+fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupError> {
     libos.install(module).map(drop).map_err(|error| SetupError::Device {
         device: "library OS".to_owned(),
         call: "install",
         reason: error.to_string(),
     })
+}
+
+#[cfg(feature = "catnip")]
+mod network {
+    use catnip::{Stack, StackConfig, StackModule};
+    use libos::{Config, LibOs, Runtime, SetupError};
+    use rand::TryRng;
+    use rand::rngs::SysRng;
+
+    use crate::loopback::Loopback;
+
+    /// Puts a stack on the device.
+    pub fn install(
+        libos: &LibOs,
+        config: &Config,
+        runtime: impl Runtime + 'static,
+    ) -> Result<(), SetupError> {
+        let settings = StackConfig::from_config(config, runtime.capabilities())?;
+        let stack = Stack::new(&settings, libos.arena().clone(), seed()?, libos.now())?;
+        super::install(libos, StackModule::new(stack, runtime))
+    }
+
+    /// A secret: sequence numbers, ports and hash keys follow from it.
+    fn seed() -> Result<u64, SetupError> {
+        SysRng.try_next_u64().map_err(|error| failed("system", "getrandom", error.to_string()))
+    }
+
+    pub fn loopback() -> Result<Loopback, SetupError> {
+        Loopback::new().map_err(|error| failed("loopback", "socketpair", error.to_string()))
+    }
+
+    #[cfg(feature = "tap")]
+    pub fn tap(libos: &LibOs, config: &Config) -> Result<runtime_linux::tap::Tap, SetupError> {
+        use runtime_linux::tap::{Tap, TapConfig};
+        let settings = TapConfig::from_config(config)?;
+        if settings.queues != 1 {
+            let section = config.section("tap");
+            return Err(section.reject("queues", "1: this thread's library OS serves one queue"));
+        }
+        let mut queues = Tap::open(&settings, libos.arena())?;
+        queues.pop().ok_or_else(|| failed(&settings.name, "open", "the device has no queue".to_owned()))
+    }
+
+    fn failed(device: &str, call: &'static str, reason: String) -> SetupError {
+        SetupError::Device { device: device.to_owned(), call, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use libos::{Domain, Error, Outcome, SocketKind};
+
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let config = Config::from_toml_str("t.toml", text).unwrap();
+        open(&config).map(drop).map_or_else(|error| error.to_string(), |()| "opened".to_owned())
+    }
+
+    #[test]
+    fn the_documented_file_opens() {
+        assert_eq!(said(include_str!("../docs/catnip.toml")), "opened");
+    }
+
+    #[test]
+    fn mistakes_are_said_in_one_line() {
+        for (text, line) in [
+            ("[runtime]\nkind = \"dpdk\"", "t.toml: runtime.kind = \"dpdk\": allowed is one of "),
+            ("[runtime]\nkid = \"tap\"", "t.toml: runtime.kid = \"tap\": allowed is the keys kind"),
+            ("[stac]\naddresses = []", "t.toml: [stac] = a table that nothing reads: allowed is [runtime], "),
+        ] {
+            assert!(said(text).starts_with(line), "{}", said(text));
+        }
+    }
+
+    #[cfg(feature = "tap")]
+    #[test]
+    fn a_tap_device_of_several_queues_is_refused() {
+        let line = said("[runtime]\nkind = \"tap\"\n[tap]\nqueues = 2");
+        assert_eq!(line, "t.toml: tap.queues = 2: allowed is 1: this thread's library OS serves one queue");
+    }
+
+    #[test]
+    fn without_a_stack_there_are_queues_and_no_sockets() {
+        let libos = open(&Config::new().set("runtime.kind", "none")).unwrap();
+        assert_eq!(libos.socket(Domain::Ipv4, SocketKind::Stream), Err(Error::NotSupported));
+        libos.queue().unwrap();
+    }
+
+    #[cfg(feature = "catnip")]
+    #[test]
+    fn without_a_configuration_sockets_reach_each_other() {
+        let libos = open(&Config::new()).unwrap();
+        let receiver = libos.socket(Domain::Ipv4, SocketKind::Datagram).unwrap();
+        let sender = libos.socket(Domain::Ipv4, SocketKind::Datagram).unwrap();
+        libos.bind(receiver, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let name = libos.local_address(receiver).unwrap();
+        let data = libos.arena().copy_from(b"hello").unwrap().freeze();
+        let push = libos.pushto(sender, data, name).unwrap();
+        let pop = libos.pop(receiver).unwrap();
+        let wait = |token| libos.wait(token, Some(Duration::from_secs(5))).unwrap().outcome;
+        assert!(matches!(wait(push), Outcome::Pushed));
+        assert!(matches!(wait(pop), Outcome::Popped { data, from: Some(_) } if data.to_vec() == b"hello"));
+    }
 }

@@ -243,14 +243,16 @@ fn tcp_ping_pong_measures_against_the_kernel_and_serves_it() {
             }
             server.stop();
 
-            // The device is needed for the kernel's address to exist, so the echo server waits for it.
+            let listener = TcpListener::bind("0.0.0.0:7").unwrap();
+            listener.set_nonblocking(true).unwrap();
             let mut client = Running::start(
                 &program,
                 check,
                 &["--client", "--address", "10.77.0.1", "--count", "500", "--size", "2000"],
             );
-            let listener = retry(|| TcpListener::bind("10.77.0.1:7"));
-            let (mut stream, _) = listener.accept().unwrap();
+            let (mut stream, _) = retry(|| listener.accept());
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut piece = [0; 4096];
             loop {
                 let count = stream.read(&mut piece).unwrap();
@@ -283,10 +285,10 @@ fn udp_ping_pong_measures_against_the_kernel_and_serves_it() {
             }
             server.stop();
 
+            let socket = UdpSocket::bind("0.0.0.0:7").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut client =
                 Running::start(&program, check, &["--client", "--address", "10.77.0.1", "--count", "500"]);
-            let socket = retry(|| UdpSocket::bind("10.77.0.1:7"));
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut answered = 0;
             while answered < 500 {
                 let (count, from) = socket.recv_from(&mut answer).unwrap();
@@ -309,7 +311,7 @@ fn udp_ping_pong_measures_against_the_kernel_and_serves_it() {
     });
 }
 
-/// Tries until it works: the device appears when the program under test makes it.
+/// Tries until it works: what is tried depends on the program under test.
 fn retry<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> T {
     let start = Instant::now();
     loop {

@@ -1,5 +1,5 @@
 //! The C API as C and C++ programs see it, without a device: the layout of the structures, the error number
-//! of every mistake, in-memory queues, threads. Each program runs as it is, with sanitizers and under valgrind.
+//! of every mistake, in-memory queues, threads, sockets over loopback. Each program runs as it is, with sanitizers and under valgrind.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
@@ -15,13 +15,13 @@ const NO_DEVICE: [(&str, &str); 1] = [("CATNIP_RUNTIME__KIND", "none")];
 
 fn run_checked(name: &str) {
     for check in [Check::Plain, Check::Sanitizers, Check::Valgrind] {
-        run_test_program(name, check, &NO_DEVICE);
+        run_test_program(name, &[], check, &NO_DEVICE);
     }
 }
 
 #[test]
 fn structures_have_the_sizes_and_places_of_the_interface() {
-    run_test_program("c/layout.c", Check::Plain, &NO_DEVICE);
+    run_test_program("c/layout.c", &[], Check::Plain, &NO_DEVICE);
 }
 
 #[test]
@@ -44,9 +44,23 @@ fn the_cpp_types_own_what_they_hold() {
     run_checked("cpp/types.cpp");
 }
 
+/// With no configuration at all: the sockets of one thread over loopback addresses.
+#[test]
+fn sockets_carry_streams_and_datagrams_over_both_ip_versions() {
+    for (check, address) in [
+        (Check::Plain, "127.0.0.1"),
+        (Check::Plain, "::1"),
+        (Check::Sanitizers, "127.0.0.1"),
+        (Check::Sanitizers, "::1"),
+        (Check::Valgrind, "127.0.0.1"),
+    ] {
+        run_test_program("c/sockets.c", &[address], check, &[]);
+    }
+}
+
 #[test]
 fn the_static_library_links_and_works() {
-    run_test_program("c/queues.c", Check::Static, &NO_DEVICE);
+    run_test_program("c/queues.c", &[], Check::Static, &NO_DEVICE);
 }
 
 /// Each header compiles first in a file, as C11 and as C++17, with all warnings.

@@ -89,12 +89,12 @@ static demi_ext_qresult_t finish(demi_qtoken_t token, demi_opcode_t opcode)
 }
 
 /* The error of an operation that fails: when it is started, or in its result. */
-static int failure(int started, demi_qtoken_t token)
+static int failure(int started, const demi_qtoken_t *token)
 {
     demi_qresult_t result = {0};
     if (started != 0)
         return started;
-    EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
+    EXPECT_ERROR(demi_wait(&result, *token, &LONG), 0);
     EXPECT(result.qr_opcode, DEMI_OPC_FAILED);
     return (int)result.qr_ret;
 }
@@ -208,7 +208,7 @@ static void a_stream_carries_both_ways_and_ends_one_way_at_a_time(int listener)
     expect_text(pair.client, "still open");
     demi_qtoken_t token = 0;
     demi_ext_seg_t segment = {"x", 1, NULL};
-    EXPECT_ERROR(failure(demi_ext_push(&token, pair.client, &segment, 1), token), EPIPE);
+    EXPECT_ERROR(failure(demi_ext_push(&token, pair.client, &segment, 1), &token), EPIPE);
     close_queue(pair.server);
     expect_end(pair.client);
     close_queue(pair.client);
@@ -383,7 +383,7 @@ static void datagrams_keep_their_bounds_and_their_sender(void)
     EXPECT_ERROR(demi_sgafree(&plain.qr_value.sga), 0);
 
     demi_sgarray_t huge = demi_sgaalloc(70000);
-    EXPECT_ERROR(failure(demi_push(&token, client, &huge), token), EMSGSIZE);
+    EXPECT_ERROR(failure(demi_push(&token, client, &huge), &token), EMSGSIZE);
     EXPECT_ERROR(demi_sgafree(&huge), 0);
     close_queue(client);
     close_queue(server);
@@ -401,7 +401,7 @@ static void mistakes_with_sockets(int listener)
     int other = bound_socket(SOCK_STREAM);
     struct sockaddr_storage closed = local_name(other);
     close_queue(other);
-    EXPECT_ERROR(failure(demi_connect(&token, qd, as_sockaddr(&closed), host_len), token), ECONNREFUSED);
+    EXPECT_ERROR(failure(demi_connect(&token, qd, as_sockaddr(&closed), host_len), &token), ECONNREFUSED);
     close_queue(qd);
 
     qd = make_socket(SOCK_STREAM);
@@ -412,9 +412,9 @@ static void mistakes_with_sockets(int listener)
     else
         ((struct sockaddr_in6 *)&nobody)->sin6_addr.s6_addr[15] ^= 0x55;
     EXPECT_ERROR(demi_bind(qd, as_sockaddr(&nobody), host_len), EADDRNOTAVAIL);
-    EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), token), ENOTCONN);
-    EXPECT_ERROR(failure(demi_pop(&token, qd), token), ENOTCONN);
-    EXPECT_ERROR(failure(demi_accept(&token, qd), token), EINVAL);
+    EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), &token), ENOTCONN);
+    EXPECT_ERROR(failure(demi_pop(&token, qd), &token), ENOTCONN);
+    EXPECT_ERROR(failure(demi_accept(&token, qd), &token), EINVAL);
     struct sockaddr_storage name;
     socklen_t len = sizeof name;
     EXPECT_ERROR(demi_getpeername(qd, (struct sockaddr *)&name, &len), ENOTCONN);
@@ -424,14 +424,14 @@ static void mistakes_with_sockets(int listener)
     close_queue(qd);
 
     struct pair pair = connect_pair(listener);
-    EXPECT_ERROR(failure(demi_connect(&token, pair.client, as_sockaddr(&taken), host_len), token), EISCONN);
+    EXPECT_ERROR(failure(demi_connect(&token, pair.client, as_sockaddr(&taken), host_len), &token), EISCONN);
     close_queue(pair.client);
     close_queue(pair.server);
 
     qd = make_socket(SOCK_DGRAM);
     EXPECT_ERROR(demi_listen(qd, 1), ENOTSUP);
-    EXPECT_ERROR(failure(demi_accept(&token, qd), token), ENOTSUP);
-    EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), token), ENOTCONN);
+    EXPECT_ERROR(failure(demi_accept(&token, qd), &token), ENOTSUP);
+    EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), &token), ENOTCONN);
     close_queue(qd);
 }
 

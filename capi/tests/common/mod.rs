@@ -193,9 +193,9 @@ pub fn assert_success(what: &str, output: &Output) {
 }
 
 /// Compiles and runs one of the test programs; `environment` configures the library OS.
-pub fn run_test_program(name: &str, check: Check, environment: &[(&str, &str)]) {
+pub fn run_test_program(name: &str, arguments: &[&str], check: Check, environment: &[(&str, &str)]) {
     let program = compile(&crate_folder().join("tests").join(name), check);
     let mut command = command(&program, check);
-    command.envs(environment.iter().copied());
+    command.args(arguments).envs(environment.iter().copied());
     assert_success(&format!("{name} ({check:?})"), &run(command));
 }

@@ -29,7 +29,8 @@ const MAX_ROUTES: usize = 64;
 pub struct StackConfig {
     /// What the device can do, and what its frames look like.
     pub device: Capabilities,
-    /// The stack's addresses with the prefixes of the networks they are in; at most 16.
+    /// The stack's addresses with the prefixes of the networks they are in; at most 16, and at least one
+    /// on Ethernet. The loopback addresses are there besides.
     pub addresses: Vec<Prefix>,
     /// The router for IPv4 packets that no route fits.
     pub gateway_v4: Option<Ipv4Addr>,
@@ -117,7 +118,9 @@ impl StackConfig {
     /// [`SetupError::Config`] that names the first value that does not fit.
     pub fn check(&self) -> Result<(), SetupError> {
         self.check_device()?;
-        if self.addresses.is_empty() || self.addresses.len() > MAX_ADDRESSES {
+        // A device that leads nowhere needs none: loopback addresses are there anyway.
+        let needs_address = self.device.medium == Medium::Ethernet;
+        if (needs_address && self.addresses.is_empty()) || self.addresses.len() > MAX_ADDRESSES {
             return reject("addresses", self.addresses.len(), format!("1 to {MAX_ADDRESSES} addresses"));
         }
         for address in &self.addresses {

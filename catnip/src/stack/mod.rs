@@ -1,6 +1,7 @@
 //! The stack: network layer and transports joined.
 
 mod config;
+mod section;
 mod tcp_calls;
 mod udp_calls;
 

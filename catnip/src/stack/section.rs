@@ -1,0 +1,242 @@
+//! The configuration's tables `[stack]`, `[neighbor]`, `[udp]` and `[tcp]`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use libos::runtime::Capabilities;
+use libos::{Config, SetupError};
+
+use super::StackConfig;
+use crate::network::NeighborConfig;
+use crate::tcp::{TcpConfig, TcpOptions};
+use crate::udp::UdpConfig;
+
+const ADDRESSES: &str = "addresses with their prefix lengths, such as 192.0.2.1/24 or 2001:db8::1/64";
+const ROUTES: &str = "networks and the routers to them, such as 198.51.100.0/24 via 192.0.2.254";
+
+/// A day: no timeout of the protocols is longer.
+const DAY_MS: u64 = 24 * 3_600_000;
+/// No queue or buffer of one socket holds more.
+const MAX_QUEUE_BYTES: usize = 1 << 30;
+/// Entries of the largest table.
+const MAX_ENTRIES: usize = 1 << 24;
+
+impl StackConfig {
+    /// The tables that [`StackConfig::from_config`] reads.
+    pub const TABLES: [&'static str; 4] = ["stack", "neighbor", "udp", "tcp"];
+
+    /// Reads the tables; what is not set has the default of [`StackConfig::new`].
+    ///
+    /// # Errors
+    /// [`SetupError::Config`] for the first value that is wrong and for a key that is not known.
+    pub fn from_config(config: &Config, device: Capabilities) -> Result<Self, SetupError> {
+        let default = Self::new(device);
+        let mut section = config.section("stack");
+        let read = Self {
+            addresses: section.parsed_list("addresses", ADDRESSES)?,
+            gateway_v4: section.parsed::<Ipv4Addr>("gateway_v4", "an IPv4 address")?,
+            gateway_v6: section.parsed::<Ipv6Addr>("gateway_v6", "an IPv6 address")?,
+            routes: section.parsed_list("routes", ROUTES)?,
+            link_local: section.bool("link_local", default.link_local)?,
+            verify_checksums: section.bool("verify_checksums", default.verify_checksums)?,
+            transmit_queue_frames: section.usize(
+                "transmit_queue_frames",
+                1..=MAX_ENTRIES,
+                default.transmit_queue_frames,
+            )?,
+            loop_queue_packets: section.usize(
+                "loop_queue_packets",
+                0..=MAX_ENTRIES,
+                default.loop_queue_packets,
+            )?,
+            icmp_errors_per_second: section.integer(
+                "icmp_errors_per_second",
+                0..=1_000_000,
+                default.icmp_errors_per_second,
+            )?,
+            icmp_errors_burst: section.integer("icmp_errors_burst", 1..=1_000_000, default.icmp_errors_burst)?,
+            neighbor: neighbor(config)?,
+            udp: udp(config)?,
+            tcp: tcp(config)?,
+            device,
+        };
+        section.finish()?;
+        Ok(read)
+    }
+}
+
+fn neighbor(config: &Config) -> Result<NeighborConfig, SetupError> {
+    let default = NeighborConfig::default();
+    let mut section = config.section("neighbor");
+    let read = NeighborConfig {
+        max_neighbors: section.usize("max_neighbors", 1..=MAX_ENTRIES, default.max_neighbors)?,
+        max_pending_packets: section.usize("max_pending_packets", 1..=4096, default.max_pending_packets)?,
+        retry: section.duration_ms("retry_ms", 1..=DAY_MS, millis(default.retry))?,
+        max_requests: section.integer("max_requests", 1..=255, default.max_requests)?,
+        failure_hold: section.duration_ms("failure_hold_ms", 0..=DAY_MS, millis(default.failure_hold))?,
+        reachable: section.duration_ms("reachable_ms", 1..=DAY_MS, millis(default.reachable))?,
+        probe_delay: section.duration_ms("probe_delay_ms", 0..=DAY_MS, millis(default.probe_delay))?,
+    };
+    section.finish()?;
+    Ok(read)
+}
+
+fn udp(config: &Config) -> Result<UdpConfig, SetupError> {
+    let default = UdpConfig::default();
+    let mut section = config.section("udp");
+    let read = UdpConfig {
+        max_sockets: section.usize("max_sockets", 1..=MAX_ENTRIES, default.max_sockets)?,
+        receive_queue_datagrams: section.usize(
+            "receive_queue_datagrams",
+            1..=MAX_ENTRIES,
+            default.receive_queue_datagrams,
+        )?,
+        receive_queue_bytes: section.usize(
+            "receive_queue_bytes",
+            1..=MAX_QUEUE_BYTES,
+            default.receive_queue_bytes,
+        )?,
+        ephemeral_low: section.integer("ephemeral_low", 1..=u16::MAX, default.ephemeral_low)?,
+        ephemeral_high: section.integer("ephemeral_high", 1..=u16::MAX, default.ephemeral_high)?,
+        hop_limit: section.integer("hop_limit", 1..=255, default.hop_limit)?,
+    };
+    if read.ephemeral_low > read.ephemeral_high {
+        return Err(section.reject("ephemeral_high", format!("{} or more: udp.ephemeral_low", read.ephemeral_low)));
+    }
+    section.finish()?;
+    Ok(read)
+}
+
+fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
+    let default = TcpConfig::default();
+    let options = default.options;
+    let mut section = config.section("tcp");
+    let read = TcpConfig {
+        options: TcpOptions {
+            no_delay: section.bool("no_delay", options.no_delay)?,
+            keep_alive: section.bool("keep_alive", options.keep_alive)?,
+            send_buffer_bytes: section.usize("send_buffer_bytes", 1..=MAX_QUEUE_BYTES, options.send_buffer_bytes)?,
+            receive_buffer_bytes: section.usize(
+                "receive_buffer_bytes",
+                1..=MAX_QUEUE_BYTES,
+                options.receive_buffer_bytes,
+            )?,
+            hop_limit: section.integer("hop_limit", 1..=255, options.hop_limit)?,
+            // Of single sockets alone.
+            linger: options.linger,
+            max_segment_bytes: options.max_segment_bytes,
+        },
+        max_connections: section.usize("max_connections", 1..=MAX_ENTRIES, default.max_connections)?,
+        max_listeners: section.usize("max_listeners", 1..=MAX_ENTRIES, default.max_listeners)?,
+        rto_min: section.duration_ms("rto_min_ms", 1..=DAY_MS, millis(default.rto_min))?,
+        rto_max: section.duration_ms("rto_max_ms", 1..=DAY_MS, millis(default.rto_max))?,
+        rto_initial: section.duration_ms("rto_initial_ms", 1..=DAY_MS, millis(default.rto_initial))?,
+        max_retransmissions: section.integer("max_retransmissions", 1..=255, default.max_retransmissions)?,
+        max_syn_retransmissions: section.integer(
+            "max_syn_retransmissions",
+            1..=255,
+            default.max_syn_retransmissions,
+        )?,
+        // RFC 9293 section 3.8.6.3: less than half a second.
+        delayed_ack: section.duration_ms("delayed_ack_ms", 0..=500, millis(default.delayed_ack))?,
+        time_wait: section.duration_ms("time_wait_ms", 0..=DAY_MS, millis(default.time_wait))?,
+        fin_wait_2: section.duration_ms("fin_wait_2_ms", 0..=DAY_MS, millis(default.fin_wait_2))?,
+        keepalive_idle: section.duration_ms("keepalive_idle_ms", 1..=DAY_MS, millis(default.keepalive_idle))?,
+        keepalive_interval: section.duration_ms(
+            "keepalive_interval_ms",
+            1..=DAY_MS,
+            millis(default.keepalive_interval),
+        )?,
+        keepalive_probes: section.integer("keepalive_probes", 1..=255, default.keepalive_probes)?,
+        timestamps: section.bool("timestamps", default.timestamps)?,
+        window_scaling: section.bool("window_scaling", default.window_scaling)?,
+        // A property of the clock, not a wish.
+        clock_granularity: default.clock_granularity,
+    };
+    if read.rto_min > read.rto_max {
+        return Err(section.reject("rto_max_ms", format!("{} or more: tcp.rto_min_ms", millis(read.rto_min))));
+    }
+    section.finish()?;
+    Ok(read)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use libos::runtime::{Medium, TxChecksum};
+
+    use super::*;
+
+    const DEVICE: Capabilities = Capabilities {
+        medium: Medium::Ethernet,
+        hardware_address: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        tx_checksum: TxChecksum::Software,
+        tcp_segmentation_bytes: 0,
+        max_segments: 16,
+    };
+
+    fn read(text: &str) -> Result<StackConfig, SetupError> {
+        StackConfig::from_config(&Config::from_toml_str("t.toml", text)?, DEVICE)
+    }
+
+    #[test]
+    fn without_tables_everything_has_its_default() {
+        assert_eq!(read(""), Ok(StackConfig::new(DEVICE)));
+    }
+
+    #[test]
+    fn the_documented_file_says_the_defaults() {
+        assert_eq!(read(include_str!("../../../docs/catnip.toml")), Ok(StackConfig::new(DEVICE)));
+    }
+
+    #[test]
+    fn every_table_is_read() {
+        let text = r#"
+            [stack]
+            addresses = ["192.0.2.1/24", "2001:db8::1/64"]
+            gateway_v4 = "192.0.2.254"
+            gateway_v6 = "2001:db8::ff"
+            routes = ["198.51.100.0/24 via 192.0.2.253"]
+            verify_checksums = false
+            [neighbor]
+            retry_ms = 250
+            [udp]
+            ephemeral_low = 1024
+            [tcp]
+            no_delay = true
+            rto_min_ms = 5
+        "#;
+        let read = read(text).unwrap();
+        assert_eq!(read.addresses, ["192.0.2.1/24", "2001:db8::1/64"].map(|text| text.parse().unwrap()));
+        assert_eq!(read.gateway_v4, Some(Ipv4Addr::new(192, 0, 2, 254)));
+        assert_eq!(read.gateway_v6, Some("2001:db8::ff".parse().unwrap()));
+        assert_eq!(read.routes, ["198.51.100.0/24 via 192.0.2.253".parse().unwrap()]);
+        assert!(!read.verify_checksums);
+        assert_eq!(read.neighbor.retry, Duration::from_millis(250));
+        assert_eq!(read.udp.ephemeral_low, 1024);
+        assert!(read.tcp.options.no_delay);
+        assert_eq!(read.tcp.rto_min, Duration::from_millis(5));
+        assert_eq!(read.check(), Ok(()));
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_what_is_allowed() {
+        for (text, line) in [
+            ("[stack]\naddresses = [\"192.0.2.1\"]", "t.toml: stack.addresses = [\"192.0.2.1\"]: allowed is addresses"),
+            ("[stack]\ngateway_v4 = \"::1\"", "t.toml: stack.gateway_v4 = \"::1\": allowed is an IPv4 address"),
+            ("[udp]\nhop_limit = 256", "t.toml: udp.hop_limit = 256: allowed is an integer from 1 to 255"),
+            ("[udp]\nephemeral_high = 7", "t.toml: udp.ephemeral_high = 7: allowed is 49152 or more"),
+            ("[tcp]\nrto_max_ms = 7", "t.toml: tcp.rto_max_ms = 7: allowed is 200 or more"),
+            ("[tcp]\nrto_mim_ms = 7", "t.toml: tcp.rto_mim_ms = 7: allowed is the keys "),
+            ("[neighbor]\nretry_ms = 0", "t.toml: neighbor.retry_ms = 0: allowed is an integer from 1 to"),
+        ] {
+            let said = read(text).unwrap_err().to_string();
+            assert!(said.starts_with(line), "{said}");
+        }
+    }
+}
