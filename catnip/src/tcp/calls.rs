@@ -171,7 +171,9 @@ impl TcpLayer {
     pub(crate) fn send(&mut self, id: ConnectionId, data: &mut ScatterGather) -> Result<usize, Error> {
         let connection = self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?;
         let taken = connection.enqueue(data)?;
-        self.settle_output(id.0.index);
+        if !connection.queued {
+            self.settle_output(id.0.index);
+        }
         Ok(taken)
     }
 
@@ -313,13 +315,17 @@ impl Connection {
                 data.push_front(buffer);
                 break;
             }
+            if buffer.len() <= room {
+                room -= buffer.len();
+                taken += buffer.len();
+                self.snd.queue.push(buffer);
+                continue;
+            }
             let front = buffer.split_to(room);
             room -= front.len();
             taken += front.len();
             self.snd.queue.push(front);
-            if !buffer.is_empty() {
-                data.push_front(buffer);
-            }
+            data.push_front(buffer);
         }
         self.wants_room = !data.is_empty();
         Ok(taken)

@@ -7,6 +7,7 @@ use libos::{Error, Instant};
 use super::config::{TcpConfig, TcpOptions};
 use super::congestion::Congestion;
 use super::counters::TcpCounters;
+use super::options::Timestamp;
 use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
@@ -14,6 +15,7 @@ use super::rtt::RttEstimator;
 use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
+use super::window;
 use crate::events::{ConnectionId, EventMark, EventQueue, Readiness, SocketId};
 use crate::network::{Network, Path, PieceList};
 use crate::slab::Key;
@@ -145,6 +147,23 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
+    /// Bytes the program's queue has room for.
+    pub(super) fn free_space(&self) -> u32 {
+        let used = u32::try_from(self.queue.len_bytes()).unwrap_or(u32::MAX);
+        self.limit_bytes.saturating_sub(used)
+    }
+
+    /// The window field: the space left, unless that would move the right edge by a trifle
+    /// (RFC 9293, section 3.8.6.2.2). Moves the edge.
+    #[inline]
+    pub(super) fn advertise(&mut self, mss: u16) -> u16 {
+        let free = self.free_space();
+        let offered =
+            window::advertise(self.nxt, self.edge, free, self.limit_bytes, u32::from(mss), self.scale);
+        self.edge = offered.edge;
+        offered.field
+    }
+
     /// RCV.WND: bytes the peer may send from `nxt` on, as last told to it.
     pub(super) fn window(&self) -> u32 {
         if self.edge.after(self.nxt) { self.edge.distance_from(self.nxt) } else { 0 }
@@ -172,6 +191,12 @@ impl Timestamps {
         #[allow(clippy::cast_possible_truncation)]
         let millis = (now.as_nanos() / 1_000_000) as u32;
         millis.wrapping_add(self.offset)
+    }
+
+    /// The option a segment sent now carries, if timestamps were agreed on.
+    #[inline]
+    pub(super) fn stamp(stamps: Option<&Self>, now: Instant) -> Option<Timestamp> {
+        stamps.map(|stamps| Timestamp { value: stamps.value(now), echo: stamps.recent })
     }
 
     /// True when `value` is older than what was seen before (RFC 7323, section 5.3: PAWS).

@@ -199,7 +199,7 @@ impl Connection {
             timestamp,
             ..OptionFields::default()
         };
-        let window = self.free_space().min(u32::from(u16::MAX));
+        let window = self.rcv.free_space().min(u32::from(u16::MAX));
         // The edge counts from the peer's first byte; before its SYN came there is none to count from.
         if answers {
             self.rcv.edge = self.rcv.nxt + window;
@@ -248,7 +248,7 @@ impl Connection {
         if acknowledges {
             self.snd.una = segment.acknowledgment;
             self.snd.wl2 = segment.acknowledgment;
-            self.rcv.edge = self.rcv.nxt + self.free_space().min(u32::from(u16::MAX));
+            self.rcv.edge = self.rcv.nxt + self.rcv.free_space().min(u32::from(u16::MAX));
             self.transition(Trigger::SynAck, cx.transitions);
             self.rcv.ack_now = true;
             self.on_established(cx);

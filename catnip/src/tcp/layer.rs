@@ -54,6 +54,21 @@ impl Shared {
     }
 }
 
+/// Puts a connection that was worked on where the next turn of output finds it, if it has something to send,
+/// and its entry in the wheel at its earliest deadline, if that moved forward.
+#[inline]
+fn schedule(connection: &mut Connection, index: u32, outgoing: &mut Vec<u32>, timers: &mut TimerWheel) {
+    if !connection.queued && connection.has_output() {
+        connection.queued = true;
+        outgoing.push(index);
+    }
+    let due = connection.deadlines.earliest();
+    if due < connection.deadlines.armed {
+        connection.deadlines.armed = due;
+        timers.arm(index, due);
+    }
+}
+
 /// The key under which the demultiplexer has the connection between two ends.
 pub(super) fn four_tuple(local: SocketAddr, remote: SocketAddr) -> FourTuple {
     FourTuple::new(local.ip(), local.port(), remote.ip(), remote.port())
@@ -146,18 +161,21 @@ impl TcpLayer {
         let Some(connection) = self.connections.get_index_mut(index) else { return };
         let mut head = packet.head;
         head.advance(segment.header_bytes);
-        let rest_len: usize = packet.rest.iter().map(|buffer| buffer.len()).sum();
         // A frame is at most 64 KiB and a bit.
-        let len = u32::try_from(head.len() + rest_len).unwrap_or(u32::MAX);
+        #[allow(clippy::cast_possible_truncation)]
+        let mut len = head.len() as u32;
+        for buffer in &packet.rest {
+            len = len.saturating_add(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
+        }
         let segment_bytes = packet.segment_bytes;
         let mut cx = self.shared.context(now, network, events);
         let data = Data { head, rest: packet.rest, len, segment_bytes };
         let disposition = connection.on_segment(&segment, data, &mut cx);
-        if disposition == Disposition::Reopen {
-            self.reopen(now, index, &segment, network, events);
-            return;
+        match disposition {
+            Disposition::Keep => schedule(connection, index, &mut self.outgoing, &mut self.timers),
+            Disposition::Reopen => self.reopen(now, index, &segment, network, events),
+            Disposition::Established | Disposition::Closed => self.settle(index, disposition, events),
         }
-        self.settle(index, disposition, events);
     }
 
     /// A segment for which there is no connection (RFC 9293, sections 3.10.7.1 and 3.10.7.2).
@@ -293,15 +311,7 @@ impl TcpLayer {
             self.bury(index, events);
             return;
         }
-        if connection.has_output() && !connection.queued {
-            connection.queued = true;
-            self.outgoing.push(index);
-        }
-        let due = connection.deadlines.earliest();
-        if due < connection.deadlines.armed {
-            connection.deadlines.armed = due;
-            self.timers.arm(index, due);
-        }
+        schedule(connection, index, &mut self.outgoing, &mut self.timers);
         if disposition == Disposition::Established
             && let Some(listener) = connection.listener
             && let Some(listener) = self.listeners.get_mut(listener)
@@ -314,12 +324,8 @@ impl TcpLayer {
     /// Puts the connection where the next turn of output finds it, if it has something to send.
     #[inline]
     pub(super) fn settle_output(&mut self, index: u32) {
-        if let Some(connection) = self.connections.get_index_mut(index)
-            && connection.has_output()
-            && !connection.queued
-        {
-            connection.queued = true;
-            self.outgoing.push(index);
+        if let Some(connection) = self.connections.get_index_mut(index) {
+            schedule(connection, index, &mut self.outgoing, &mut self.timers);
         }
     }
 

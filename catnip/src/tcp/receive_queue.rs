@@ -68,7 +68,17 @@ impl ReceiveQueue {
     }
 
     /// Takes data off the front, as much as `limit` allows and there is.
+    #[inline]
     pub fn pop(&mut self, limit: PopLimit) -> ScatterGather {
+        if self.buffers.len() == 1 && self.len_bytes <= limit.bytes {
+            self.len_bytes = 0;
+            self.held_bytes = 0;
+            return self.buffers.pop_front().map(ScatterGather::from).unwrap_or_default();
+        }
+        self.pop_several(limit)
+    }
+
+    fn pop_several(&mut self, limit: PopLimit) -> ScatterGather {
         let mut taken = ScatterGather::new();
         let mut room_bytes = limit.bytes.max(1);
         for _ in 0..limit.segments.max(1) {

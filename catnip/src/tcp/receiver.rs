@@ -217,7 +217,7 @@ impl Connection {
         if self.state.receives_data()
             && window::update_is_due(
                 self.rcv.window(),
-                self.free_space(),
+                self.rcv.free_space(),
                 self.rcv.limit_bytes,
                 u32::from(self.rcv.segment_bytes.max(self.snd.mss)),
             )

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use libos::Buffer;
 
-use crate::network::PieceList;
+use crate::network::{Payload, PieceList};
 
 /// A buffer and where in the stream it begins.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl SendQueue {
     }
 
     /// Appends a buffer.
+    #[inline]
     pub fn push(&mut self, data: Buffer) {
         if data.is_empty() {
             return;
@@ -73,12 +74,28 @@ impl SendQueue {
         }
     }
 
-    /// Appends views of the bytes `offset..offset + len` to `pieces`, as many as are queued and as
-    /// `pieces` has room for. Returns how many bytes that is.
-    pub fn gather(&mut self, offset: usize, len: usize, pieces: &mut PieceList) -> usize {
-        let Some((mut index, mut skip)) = self.locate(offset) else {
-            return 0;
-        };
+    /// The bytes `offset..offset + len` as payload of a packet, and how many of them it has: the buffer that
+    /// is exactly these, or views gathered in `pieces`, which end where `pieces` is full.
+    #[inline]
+    pub fn payload<'a>(
+        &'a mut self,
+        offset: usize,
+        len: usize,
+        pieces: &'a mut PieceList,
+    ) -> (Payload<'a>, usize) {
+        let Some((index, skip)) = self.locate(offset) else { return (Payload::Empty, 0) };
+        if skip == 0 && self.chunks.get(index).is_some_and(|chunk| chunk.data.len() == len) {
+            return match self.chunks.get_mut(index) {
+                Some(chunk) => (Payload::Whole(&mut chunk.data), len),
+                None => (Payload::Empty, 0),
+            };
+        }
+        let gathered = self.gather(index, skip, len, pieces);
+        (Payload::Pieces(pieces), gathered)
+    }
+
+    fn gather(&mut self, mut index: usize, mut skip: usize, len: usize, pieces: &mut PieceList) -> usize {
+        pieces.clear();
         let mut gathered = 0;
         while gathered < len && !pieces.is_full() {
             let Some(chunk) = self.chunks.get(index) else {
@@ -94,13 +111,6 @@ impl SendQueue {
             skip = 0;
         }
         gathered
-    }
-
-    /// The buffer that is exactly the bytes `offset..offset + len`, if one is.
-    pub fn whole_chunk_at(&mut self, offset: usize, len: usize) -> Option<&mut Buffer> {
-        let (index, skip) = self.locate(offset)?;
-        let chunk = self.chunks.get_mut(index)?;
-        (skip == 0 && chunk.data.len() == len).then_some(&mut chunk.data)
     }
 
     /// The chunk that a byte is in, and how far in; `None` behind the end.
@@ -153,10 +163,18 @@ mod tests {
 
     fn gathered(queue: &mut SendQueue, offset: usize, len: usize) -> Vec<u8> {
         let mut pieces = PieceList::new();
-        let count = queue.gather(offset, len, &mut pieces);
-        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        let (payload, count) = queue.payload(offset, len, &mut pieces);
+        let bytes = match payload {
+            Payload::Empty => Vec::new(),
+            Payload::Whole(chunk) => chunk.to_vec(),
+            Payload::Pieces(pieces) => pieces.iter().flat_map(|piece| piece.to_vec()).collect(),
+        };
         assert_eq!(bytes.len(), count);
         bytes
+    }
+
+    fn is_whole(queue: &mut SendQueue, offset: usize, len: usize) -> bool {
+        matches!(queue.payload(offset, len, &mut PieceList::new()).0, Payload::Whole(_))
     }
 
     #[test]
@@ -198,21 +216,21 @@ mod tests {
         let mut queue = queue(&arena, &chunks);
         let mut pieces = PieceList::new();
         let capacity = pieces.capacity();
-        assert_eq!(queue.gather(1, 79, &mut pieces), capacity * 2 - 1);
-        assert_eq!(queue.gather(0, 1, &mut pieces), 0);
+        assert_eq!(queue.payload(1, 79, &mut pieces).1, capacity * 2 - 1);
+        assert_eq!(queue.payload(0, 1, &mut pieces).1, 1, "what an earlier call gathered is gone");
     }
 
     #[test]
     fn a_whole_buffer_is_found_only_when_the_range_is_exactly_it() {
         let arena = arena();
         let mut queue = queue(&arena, &[b"abc", b"def"]);
-        assert_eq!(queue.whole_chunk_at(3, 3).map(|chunk| chunk.to_vec()), Some(b"def".to_vec()));
-        assert_eq!(queue.whole_chunk_at(0, 3).map(|chunk| chunk.to_vec()), Some(b"abc".to_vec()));
-        for (offset, len) in [(0, 2), (1, 2), (0, 4), (2, 2), (6, 0), (6, 1)] {
-            assert!(queue.whole_chunk_at(offset, len).is_none(), "{offset}+{len}");
+        for (offset, len, whole) in [(3, 3, true), (0, 3, true), (0, 2, false), (1, 2, false), (0, 4, false)]
+        {
+            assert_eq!(is_whole(&mut queue, offset, len), whole, "{offset}+{len}");
         }
         queue.acknowledge(1);
-        assert_eq!(queue.whole_chunk_at(0, 2).map(|chunk| chunk.to_vec()), Some(b"bc".to_vec()));
+        assert!(is_whole(&mut queue, 0, 2));
+        assert_eq!(gathered(&mut queue, 0, 2), b"bc");
     }
 
     #[derive(Debug, Clone)]
@@ -220,7 +238,6 @@ mod tests {
         Push(usize),
         Acknowledge(usize),
         Gather(usize, usize),
-        Whole(usize, usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -228,7 +245,6 @@ mod tests {
             (0_usize..6).prop_map(Step::Push),
             (0_usize..12).prop_map(Step::Acknowledge),
             (0_usize..40, 0_usize..12).prop_map(|(offset, len)| Step::Gather(offset, len)),
-            (0_usize..40, 0_usize..6).prop_map(|(offset, len)| Step::Whole(offset, len)),
         ]
     }
 
@@ -253,12 +269,6 @@ mod tests {
                     Step::Gather(offset, len) => {
                         let expected: Vec<u8> = model.iter().skip(offset).take(len).copied().collect();
                         prop_assert_eq!(gathered(&mut queue, offset, len), expected);
-                    }
-                    Step::Whole(offset, len) => {
-                        if let Some(chunk) = queue.whole_chunk_at(offset, len) {
-                            let expected: Vec<u8> = model.iter().skip(offset).take(len).copied().collect();
-                            prop_assert_eq!(chunk.to_vec(), expected);
-                        }
                     }
                 }
                 prop_assert_eq!(queue.len_bytes(), model.len());

@@ -3,9 +3,8 @@
 use libos::{Error, Instant};
 
 use super::congestion::CongestionControl;
-use super::connection::{Connection, Context, Timing};
+use super::connection::{Connection, Context, Timestamps, Timing};
 use super::options::OptionFields;
-use super::options::Timestamp;
 use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields};
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
@@ -45,8 +44,8 @@ impl Connection {
                     outcome = Output::More;
                     break;
                 }
-                if self.send_next(next, cx).is_err() {
-                    // No memory or no way to the peer: the retransmission timer tries again.
+                // Without memory or a way to the peer, the retransmission timer tries again.
+                if self.send_next(next, cx).is_err() || self.snd.nxt.after(self.snd.end()) {
                     break;
                 }
             }
@@ -199,43 +198,44 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Result<u32, Error> {
         let offset = sequence.distance_from(self.snd.front) as usize;
-        let whole = len > 0 && self.snd.queue.whole_chunk_at(offset, len as usize).is_some();
-        let sent = if whole || len == 0 {
-            len
-        } else {
-            cx.pieces.clear();
-            // Never more than asked for, so it fits.
-            #[allow(clippy::cast_possible_truncation)]
-            let gathered = self.snd.queue.gather(offset, len as usize, cx.pieces) as u32;
-            gathered
+        let end = self.snd.queue.len_bytes();
+        let (payload, sent) = match len {
+            0 => (Payload::Empty, 0),
+            _ => self.snd.queue.payload(offset, len as usize, cx.pieces),
         };
+        // Never more than asked for, so it fits.
+        #[allow(clippy::cast_possible_truncation)]
+        let sent_bytes = sent as u32;
         let mut flags = Flags::ACK;
-        if fin && sent == len {
-            flags = flags | Flags::FIN;
+        if fin && sent_bytes == len {
+            flags |= Flags::FIN;
         }
-        if len > 0 && offset + sent as usize == self.snd.queue.len_bytes() {
+        if sent > 0 && offset + sent == end {
             // RFC 9293, section 3.9.1.2: the end of what the program gave is pushed.
-            flags = flags | Flags::PSH;
+            flags |= Flags::PSH;
         }
-        let mut headers = HeaderBuffer::new();
-        self.compose(sequence, flags, &mut headers, cx.now);
         let mss = self.snd.mss;
-        let payload = if sent == 0 {
-            Payload::Empty
-        } else if whole {
-            match self.snd.queue.whole_chunk_at(offset, len as usize) {
-                Some(chunk) => Payload::Whole(chunk),
-                None => Payload::Empty,
-            }
-        } else {
-            Payload::Pieces(cx.pieces)
+        let mut headers = HeaderBuffer::new();
+        let fields = HeaderFields {
+            source_port: self.local_port,
+            destination_port: self.remote_port,
+            sequence,
+            acknowledgment: self.rcv.nxt,
+            flags,
+            window: self.rcv.advertise(mss),
+            urgent: 0,
+            options: OptionFields {
+                timestamp: Timestamps::stamp(self.timestamps.as_ref(), cx.now),
+                ..OptionFields::default()
+            },
         };
+        fields.emit(headers.transport(fields.header_bytes()));
         let outgoing = Outgoing {
             protocol: Protocol::Tcp,
             headers: &mut headers,
             checksum_offset: CHECKSUM_OFFSET,
             payload,
-            segment_bytes: (sent > u32::from(mss)).then_some(mss),
+            segment_bytes: (sent_bytes > u32::from(mss)).then_some(mss),
             hop_limit: self.hop_limit,
             traffic_class: 0,
         };
@@ -243,7 +243,7 @@ impl Connection {
         cx.counters.out_segments += 1;
         self.last_sent = cx.now;
         self.acknowledgment_sent();
-        Ok(sent)
+        Ok(sent_bytes)
     }
 
     /// Sends an acknowledgment without data.
@@ -268,8 +268,21 @@ impl Connection {
     }
 
     fn send_control(&mut self, sequence: SequenceNumber, flags: Flags, cx: &mut Context<'_>) {
+        let fields = HeaderFields {
+            source_port: self.local_port,
+            destination_port: self.remote_port,
+            sequence,
+            acknowledgment: self.rcv.nxt,
+            flags,
+            window: self.rcv.advertise(self.snd.mss),
+            urgent: 0,
+            options: OptionFields {
+                timestamp: Timestamps::stamp(self.timestamps.as_ref(), cx.now),
+                ..OptionFields::default()
+            },
+        };
         let mut headers = HeaderBuffer::new();
-        self.compose(sequence, flags, &mut headers, cx.now);
+        fields.emit(headers.transport(fields.header_bytes()));
         self.send_empty(&mut headers, cx);
     }
 
@@ -298,47 +311,5 @@ impl Connection {
         self.rcv.unacknowledged_bytes = 0;
         self.rcv.last_ack_sent = self.rcv.nxt;
         self.deadlines.delayed_ack = Instant::FAR_FUTURE;
-    }
-
-    /// Writes the header of a segment of an established connection, the window included.
-    #[inline]
-    fn compose(&mut self, sequence: SequenceNumber, flags: Flags, headers: &mut HeaderBuffer, now: Instant) {
-        let timestamp =
-            self.timestamps.map(|stamps| Timestamp { value: stamps.value(now), echo: stamps.recent });
-        let fields = HeaderFields {
-            source_port: self.local_port,
-            destination_port: self.remote_port,
-            sequence,
-            acknowledgment: self.rcv.nxt,
-            flags,
-            window: self.advertise(),
-            urgent: 0,
-            options: OptionFields { timestamp, ..OptionFields::default() },
-        };
-        let len = fields.header_bytes();
-        fields.emit(headers.transport(len));
-    }
-
-    /// The window field: the space left, unless that would move the right edge by a trifle
-    /// (RFC 9293, section 3.8.6.2.2). Moves the edge.
-    #[inline]
-    pub(super) fn advertise(&mut self) -> u16 {
-        let free = self.free_space();
-        let offered = window::advertise(
-            self.rcv.nxt,
-            self.rcv.edge,
-            free,
-            self.rcv.limit_bytes,
-            u32::from(self.snd.mss),
-            self.rcv.scale,
-        );
-        self.rcv.edge = offered.edge;
-        offered.field
-    }
-
-    /// Bytes the program's queue has room for.
-    pub(super) fn free_space(&self) -> u32 {
-        let used = u32::try_from(self.rcv.queue.len_bytes()).unwrap_or(u32::MAX);
-        self.rcv.limit_bytes.saturating_sub(used)
     }
 }
