@@ -53,7 +53,11 @@ impl StackConfig {
                 0..=1_000_000,
                 default.icmp_errors_per_second,
             )?,
-            icmp_errors_burst: section.integer("icmp_errors_burst", 1..=1_000_000, default.icmp_errors_burst)?,
+            icmp_errors_burst: section.integer(
+                "icmp_errors_burst",
+                1..=1_000_000,
+                default.icmp_errors_burst,
+            )?,
             neighbor: neighbor(config)?,
             udp: udp(config)?,
             tcp: tcp(config)?,
@@ -100,7 +104,9 @@ fn udp(config: &Config) -> Result<UdpConfig, SetupError> {
         hop_limit: section.integer("hop_limit", 1..=255, default.hop_limit)?,
     };
     if read.ephemeral_low > read.ephemeral_high {
-        return Err(section.reject("ephemeral_high", format!("{} or more: udp.ephemeral_low", read.ephemeral_low)));
+        return Err(
+            section.reject("ephemeral_high", format!("{} or more: udp.ephemeral_low", read.ephemeral_low))
+        );
     }
     section.finish()?;
     Ok(read)
@@ -114,7 +120,11 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         options: TcpOptions {
             no_delay: section.bool("no_delay", options.no_delay)?,
             keep_alive: section.bool("keep_alive", options.keep_alive)?,
-            send_buffer_bytes: section.usize("send_buffer_bytes", 1..=MAX_QUEUE_BYTES, options.send_buffer_bytes)?,
+            send_buffer_bytes: section.usize(
+                "send_buffer_bytes",
+                1..=MAX_QUEUE_BYTES,
+                options.send_buffer_bytes,
+            )?,
             receive_buffer_bytes: section.usize(
                 "receive_buffer_bytes",
                 1..=MAX_QUEUE_BYTES,
@@ -140,7 +150,11 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         delayed_ack: section.duration_ms("delayed_ack_ms", 0..=500, millis(default.delayed_ack))?,
         time_wait: section.duration_ms("time_wait_ms", 0..=DAY_MS, millis(default.time_wait))?,
         fin_wait_2: section.duration_ms("fin_wait_2_ms", 0..=DAY_MS, millis(default.fin_wait_2))?,
-        keepalive_idle: section.duration_ms("keepalive_idle_ms", 1..=DAY_MS, millis(default.keepalive_idle))?,
+        keepalive_idle: section.duration_ms(
+            "keepalive_idle_ms",
+            1..=DAY_MS,
+            millis(default.keepalive_idle),
+        )?,
         keepalive_interval: section.duration_ms(
             "keepalive_interval_ms",
             1..=DAY_MS,
@@ -227,8 +241,14 @@ mod tests {
     #[test]
     fn mistakes_name_the_key_and_what_is_allowed() {
         for (text, line) in [
-            ("[stack]\naddresses = [\"192.0.2.1\"]", "t.toml: stack.addresses = [\"192.0.2.1\"]: allowed is addresses"),
-            ("[stack]\ngateway_v4 = \"::1\"", "t.toml: stack.gateway_v4 = \"::1\": allowed is an IPv4 address"),
+            (
+                "[stack]\naddresses = [\"192.0.2.1\"]",
+                "t.toml: stack.addresses = [\"192.0.2.1\"]: allowed is addresses",
+            ),
+            (
+                "[stack]\ngateway_v4 = \"::1\"",
+                "t.toml: stack.gateway_v4 = \"::1\": allowed is an IPv4 address",
+            ),
             ("[udp]\nhop_limit = 256", "t.toml: udp.hop_limit = 256: allowed is an integer from 1 to 255"),
             ("[udp]\nephemeral_high = 7", "t.toml: udp.ephemeral_high = 7: allowed is 49152 or more"),
             ("[tcp]\nrto_max_ms = 7", "t.toml: tcp.rto_max_ms = 7: allowed is 200 or more"),

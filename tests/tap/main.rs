@@ -1,0 +1,21 @@
+//! The library OS on a TAP device against the kernel's own sockets, each test in a network namespace of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod bulk;
+mod clients;
+mod closing;
+mod connections;
+mod datagrams;
+mod icmp;
+mod idle;
+mod link;
+#[path = "../common/namespace.rs"]
+mod namespace;
+mod noise;
+mod pressure;
+mod servers;
