@@ -99,7 +99,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
     benchmark("tcp-echo-100000-idle", Scenario { connections: 100_000, ..TCP }, &[ALONE]),
     benchmark("tcp-echo-1000-listeners", Scenario { listeners: 1000, ..TCP }, &[Peer::Smoltcp, ALONE]),
     benchmark("idle-poll", IDLE, &[Peer::Smoltcp]),
-    benchmark("idle-poll-100000-idle", Scenario { connections: 100_000, ..IDLE }, &[Peer::Catnip("idle-poll")]),
+    benchmark(
+        "idle-poll-100000-idle",
+        Scenario { connections: 100_000, ..IDLE },
+        &[Peer::Catnip("idle-poll")],
+    ),
 ];
 
 /// The benchmark with this name.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use catnip_os::libos::time::MonotonicClock;
 use catnip_os::libos::{Clock, Instant};
@@ -23,6 +24,14 @@ impl BenchClock {
     /// The machine's clock or a simulated one.
     pub fn new(machine: bool) -> Self {
         if machine { Self::Machine(MonotonicClock::new()) } else { Self::Stepping(Rc::new(Cell::new(0))) }
+    }
+
+    /// Moves a simulated clock on. The machine's goes on by itself.
+    pub fn advance(&self, duration: Duration) {
+        match self {
+            Self::Machine(_) => {}
+            Self::Stepping(nanos) => nanos.set((Instant::from_nanos(nanos.get()) + duration).as_nanos()),
+        }
     }
 }
 

@@ -35,5 +35,9 @@ pub fn gate() -> Result<(), Failure> {
         println!("{verdict:<8} {name}: {instructions:.0} instructions, limit {most:.0}{meaning}");
         exceeded += u32::from(instructions > most);
     }
-    if exceeded == 0 { Ok(()) } else { Err(format!("{exceeded} limits of bench/limits.toml are exceeded").into()) }
+    if exceeded == 0 {
+        Ok(())
+    } else {
+        Err(format!("{exceeded} limits of bench/limits.toml are exceeded").into())
+    }
 }

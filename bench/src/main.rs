@@ -51,7 +51,8 @@ fn main() -> ExitCode {
 
 fn measure(name: &str, contender: &str, rounds: &str) -> Result<(), Failure> {
     let benchmark = catalogue::find(name).ok_or_else(|| format!("there is no benchmark {name}"))?;
-    let contender = Contender::named(contender).ok_or_else(|| format!("there is no contender {contender}"))?;
+    let contender =
+        Contender::named(contender).ok_or_else(|| format!("there is no contender {contender}"))?;
     let rounds = rounds.parse().map_err(|_| format!("{rounds} is no number of rounds"))?;
     instructions::run_measured(contender, &benchmark.scenario, rounds)
 }

@@ -68,10 +68,8 @@ mod tests {
 
     #[test]
     fn each_contender_gets_its_own_time() {
-        let mut contenders: Vec<Box<dyn Subject>> = vec![
-            Box::new(Sleeper(Duration::from_millis(8))),
-            Box::new(Sleeper(Duration::from_millis(2))),
-        ];
+        let mut contenders: Vec<Box<dyn Subject>> =
+            vec![Box::new(Sleeper(Duration::from_millis(8))), Box::new(Sleeper(Duration::from_millis(2)))];
         let ns = interleaved(&mut contenders).unwrap();
         assert!(ns[0] >= 8e6 && ns[1] >= 2e6 && ns[0] > ns[1], "{ns:?}");
     }

@@ -1,6 +1,6 @@
 //! The connections and listeners that are there and do nothing.
 
-use catnip_os::libos::{Completion, Error, QueueDescriptor, Token};
+use catnip_os::libos::{Error, QueueDescriptor};
 
 use super::pair::{Connection, Host, Pair, popped, pushed};
 use crate::scenario::{Failure, MESSAGE_BYTES, Scenario};
@@ -31,6 +31,9 @@ impl Crowd {
             }
         }
         let listeners: Result<_, _> = ports.take(scenario.listeners).map(|port| pair.listen(port)).collect();
+        if scenario.connections > 0 {
+            pair.settle()?;
+        }
         Ok(Self { _connections: connections, _listeners: listeners? })
     }
 }
@@ -39,13 +42,12 @@ impl Crowd {
 fn use_once(pair: &Pair, connection: Connection) -> Result<(), Failure> {
     let Connection { client, server } = connection;
     let message = pair.client.arena().copy_from(&[1; MESSAGE_BYTES]).ok_or(Error::NoBuffers)?;
-    let end = |host: Host, token: Token| -> Result<Completion, Failure> { pair.finish(host, token) };
     let pop = pair.server.pop(server)?;
-    pushed(&end(Host::Client, pair.client.push(client, message.freeze())?)?)?;
-    let (request, _) = popped(end(Host::Server, pop)?)?;
+    pushed(&pair.finish(Host::Client, pair.client.push(client, message.freeze())?)?)?;
+    let (request, _) = popped(pair.finish(Host::Server, pop)?)?;
     let pop = pair.client.pop(client)?;
-    pushed(&end(Host::Server, pair.server.push(server, request)?)?)?;
-    popped(end(Host::Client, pop)?)?;
+    pushed(&pair.finish(Host::Server, pair.server.push(server, request)?)?)?;
+    popped(pair.finish(Host::Client, pop)?)?;
     pair.server.pop(server)?;
     Ok(())
 }

@@ -35,7 +35,7 @@ impl Datagrams {
 
     /// Sends so many and waits until they have arrived.
     fn send(&mut self, count: usize) -> Result<(), Failure> {
-        let Pair { client, server } = &self.pair;
+        let Pair { client, server, .. } = &self.pair;
         for _ in 0..count {
             client.pushto(self.sockets.client, self.datagram.clone(), server_address(PORT))?;
         }

@@ -100,9 +100,8 @@ impl UdpEcho {
     fn resolve(&mut self) -> Result<(), Failure> {
         let message = self.pair.client.arena().copy_from(&MESSAGE).ok_or(Error::NoBuffers)?;
         let pop = self.pair.client.pop(self.sockets.client)?;
-        let push =
-            self.pair.client.pushto(self.sockets.client, message.freeze(), server_address(PORT))?;
-        let Pair { client, server } = &self.pair;
+        let push = self.pair.client.pushto(self.sockets.client, message.freeze(), server_address(PORT))?;
+        let Pair { client, server, .. } = &self.pair;
         for _ in 0..16 {
             client.poll()?;
             server.poll()?;
