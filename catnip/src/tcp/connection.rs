@@ -303,6 +303,8 @@ pub struct Connection {
     pub(super) recovery: Recovery,
     pub(super) congestion: Congestion,
     pub(super) deadlines: Deadlines,
+    /// From when on an unacceptable segment without text is answered again.
+    pub(super) next_challenge: Instant,
     /// When the last segment arrived, for keepalive; when the last data left, for the idle restart.
     pub(super) last_received: Instant,
     pub(super) last_sent: Instant,

@@ -119,6 +119,7 @@ impl Connection {
             recovery: Recovery::new(iss),
             congestion: Congestion::default(),
             deadlines: Deadlines::none(),
+            next_challenge: Instant::ZERO,
             last_received: now,
             last_sent: now,
         }
@@ -267,8 +268,9 @@ impl Connection {
             Some(timing) => {
                 self.rtt.sample(cx.now.nanos_since(timing.sent_at), cx.settings.clock_granularity_ns);
             }
-            // The SYN had to be sent again, so its acknowledgment times nothing.
-            None => self.rtt.on_lost_syn(),
+            None if self.retransmissions > 0 => self.rtt.on_lost_syn(),
+            // Sent again because the peer asked for it, so that its acknowledgment times nothing.
+            None => {}
         }
         self.retransmissions = 0;
         self.deadlines.retransmit = Instant::FAR_FUTURE;

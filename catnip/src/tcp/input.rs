@@ -22,6 +22,10 @@ enum Verdict {
 /// Flags that take a segment off the straight path.
 const RARE_FLAGS: Flags = Flags::SYN.union(Flags::FIN).union(Flags::RST).union(Flags::URG);
 
+/// Least time between two acknowledgments that only say where the connection stands: half of the shortest
+/// time after which a peer sends a SYN again.
+const CHALLENGE_INTERVAL_NS: u64 = 500_000_000;
+
 impl Connection {
     /// A segment came for this connection.
     pub(super) fn on_segment(&mut self, segment: &Segment, data: Data, cx: &mut Context<'_>) -> Disposition {
@@ -61,23 +65,35 @@ impl Connection {
         if self.state == State::TimeWait && self.may_reopen(segment) {
             return Disposition::Reopen;
         }
+        let has_text = data.len > 0 || segment.flags.contains(Flags::FIN);
         if self.is_rejected_by_paws(segment, cx.now) {
             cx.counters.paws_rejected += 1;
-            self.rcv.ack_now |= !segment.flags.contains(Flags::RST);
+            self.answer_unacceptable(has_text, cx.now);
             return Disposition::Keep;
         }
-        if self.state == State::SynReceived && self.is_simultaneous_syn_ack(segment) {
-            self.establish(segment, cx);
-            self.rcv.ack_now = true;
-            return Disposition::Established;
+        if self.state == State::SynReceived {
+            if self.is_simultaneous_syn_ack(segment) {
+                self.establish(segment, cx);
+                self.rcv.ack_now = true;
+                return Disposition::Established;
+            }
+            if self.is_peers_syn_again(segment) {
+                // Our SYN-ACK was lost, or the network made a copy. Which of the answers is acknowledged
+                // will not be known (Karn's algorithm: RFC 6298, section 3).
+                self.timing = None;
+                self.send_syn(cx);
+                return Disposition::Keep;
+            }
         }
-        // First: the sequence number (RFC 9293, section 3.10.7.4, table 6).
-        let sequence_len = segment.sequence_len(data.len);
+        // First: the sequence number (RFC 9293, section 3.10.7.4, table 6). A reset's text is no text: it
+        // counts at its number even when the window is closed.
+        let reset = segment.flags.contains(Flags::RST);
+        let sequence_len = if reset { 0 } else { segment.sequence_len(data.len) };
         if !self.is_acceptable(segment.sequence, sequence_len) {
-            return self.on_unacceptable(segment, cx);
+            return self.on_unacceptable(segment, has_text, cx);
         }
         // Second: RST. Only an exact match resets (RFC 5961, section 3).
-        if segment.flags.contains(Flags::RST) {
+        if reset {
             return self.on_reset(segment, cx);
         }
         // Fourth: SYN in a synchronised state (RFC 5961, section 4).
@@ -134,18 +150,14 @@ impl Connection {
         }
     }
 
-    fn on_unacceptable(&mut self, segment: &Segment, cx: &mut Context<'_>) -> Disposition {
+    fn on_unacceptable(&mut self, segment: &Segment, has_text: bool, cx: &mut Context<'_>) -> Disposition {
         cx.counters.out_of_window += 1;
         if segment.flags.contains(Flags::RST) {
             return Disposition::Keep;
         }
-        if self.state == State::SynReceived
-            && segment.flags.contains(Flags::SYN)
-            && segment.sequence == self.rcv.irs
-        {
-            // The peer's SYN again: our SYN-ACK was lost, or the network made a copy.
-            self.send_syn(cx);
-            return Disposition::Keep;
+        if segment.flags.contains(Flags::SYN) {
+            // RFC 5961, section 4: irrespective of the sequence number.
+            return self.on_unexpected_syn(cx);
         }
         if self.state == State::TimeWait && segment.flags.contains(Flags::FIN) {
             // RFC 9293, section 3.10.7.4, eighth: acknowledge, and wait from the start.
@@ -163,8 +175,25 @@ impl Connection {
                 return Disposition::Closed;
             }
         }
-        self.rcv.ack_now = true;
+        self.answer_unacceptable(has_text, cx.now);
         Disposition::Keep
+    }
+
+    /// RFC 9293, section 3.10.7.4: an unacceptable segment is acknowledged. Two ends that disagree would
+    /// answer each other's empty answers for ever, so that those are not answered each time.
+    fn answer_unacceptable(&mut self, has_text: bool, now: Instant) {
+        if has_text {
+            self.rcv.ack_now = true;
+        } else {
+            self.acknowledge_rarely(now);
+        }
+    }
+
+    fn acknowledge_rarely(&mut self, now: Instant) {
+        if now >= self.next_challenge {
+            self.next_challenge = now.plus_nanos(CHALLENGE_INTERVAL_NS);
+            self.rcv.ack_now = true;
+        }
     }
 
     fn is_rejected_by_paws(&self, segment: &Segment, now: Instant) -> bool {
@@ -224,10 +253,17 @@ impl Connection {
     }
 
     /// Sends a challenge acknowledgment (RFC 5961): a peer that really lost its state answers with a RST
-    /// that matches. At most one a turn of output goes out, however many segments ask for it.
+    /// that matches. The limit of RFC 5961, section 7 is each connection's own: what one peer uses up tells
+    /// another nothing.
     fn challenge(&mut self, cx: &mut Context<'_>) {
         cx.counters.challenge_acks += 1;
-        self.rcv.ack_now = true;
+        self.acknowledge_rarely(cx.now);
+    }
+
+    fn is_peers_syn_again(&self, segment: &Segment) -> bool {
+        segment.flags.contains(Flags::SYN)
+            && !segment.flags.intersects(Flags::ACK.union(Flags::RST))
+            && segment.sequence == self.rcv.irs
     }
 
     /// In a simultaneous open each side answers the other's SYN with a SYN-ACK, which completes the handshake
@@ -329,7 +365,7 @@ impl Connection {
             // The FIN takes a sequence number and no byte of the queue.
             let bytes = acknowledgment.min(self.snd.end()).distance_from(self.snd.front);
             self.snd.queue.acknowledge(bytes as usize);
-            self.snd.front = self.snd.front + bytes;
+            self.snd.front += bytes;
         }
         let rtt_ns = self.measure_rtt(acknowledgment, segment, cx);
         self.retransmissions = 0;

@@ -33,7 +33,7 @@ impl Connection {
         for buffer in data.rest {
             self.deliver(buffer, cx);
         }
-        self.rcv.nxt = self.rcv.nxt + len;
+        self.rcv.nxt += len;
         self.raise(Readiness::READABLE, cx.events);
     }
 
