@@ -30,6 +30,8 @@ mod sender;
 pub mod sequence;
 mod socket_options;
 mod state;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod window;
 
