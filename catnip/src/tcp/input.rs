@@ -125,7 +125,8 @@ impl Connection {
         // Seventh: the text. Eighth: FIN.
         let fin = segment.flags.contains(Flags::FIN);
         if data.len > 0 || fin {
-            if self.orphan && data.len > 0 && self.state.receives_data() {
+            let is_new = (segment.sequence + data.len).after(self.rcv.nxt);
+            if self.orphan && is_new && self.state.receives_data() {
                 // Nobody is left to read it, and the peer must learn that it is lost (RFC 1122, section 4.2.2.13).
                 self.send_reset(cx);
                 return self.fail(None, cx);
