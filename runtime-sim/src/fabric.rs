@@ -12,8 +12,8 @@ use libos::{Arena, Buffer, Clock, FrameBatch, Instant};
 use crate::event_queue::EventQueue;
 use crate::path::{ETHERNET_HEADER_BYTES, Entering, Path, serialisation_nanos};
 use crate::{
-    Faults, Loss, Observer, PathConfig, PortConfig, PortCounters, PortId, Sighting, SimRuntime, Stage,
-    Verdict, offload,
+    Loss, Observer, PathConfig, PortConfig, PortCounters, PortId, Sighting, SimRuntime, Stage, Verdict,
+    offload,
 };
 
 /// Bytes of each buffer behind a received frame's first.
@@ -133,8 +133,7 @@ impl Fabric {
     /// Ends all faults and scripts on all paths. Latency, bandwidth and queues stay.
     pub fn heal(&self) {
         for port in &mut self.switch.borrow_mut().ports {
-            port.path.config.faults = Faults::default();
-            port.path.script = None;
+            port.path.heal();
         }
     }
 

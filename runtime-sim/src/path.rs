@@ -41,8 +41,8 @@ impl Ppm {
 pub struct Faults {
     /// How often a frame is lost.
     pub loss: Ppm,
-    /// How many further frames are lost each time one is.
-    pub loss_burst_frames: u32,
+    /// For how long everything else is lost as well each time a frame is.
+    pub loss_burst: Duration,
     /// How often a frame arrives twice.
     pub duplication: Ppm,
     /// How often a frame is held back so that later ones overtake it.
@@ -132,7 +132,7 @@ pub(crate) struct Path {
     queue: VecDeque<(Instant, usize)>,
     queued_bytes: usize,
     last_arrival: Instant,
-    burst_left: u32,
+    burst_until: Instant,
 }
 
 impl Path {
@@ -144,7 +144,7 @@ impl Path {
             queue: VecDeque::new(),
             queued_bytes: 0,
             last_arrival: Instant::ZERO,
-            burst_left: 0,
+            burst_until: Instant::ZERO,
         }
     }
 
@@ -182,17 +182,22 @@ impl Path {
         Ok(Arrival { time, again, damaged })
     }
 
+    /// Ends all faults.
+    pub(crate) fn heal(&mut self) {
+        self.config.faults = Faults::default();
+        self.script = None;
+        self.burst_until = Instant::ZERO;
+    }
+
     fn lose(&mut self, now: Instant) -> Result<(), Loss> {
         let faults = &self.config.faults;
         if faults.partitions.iter().any(|window| window.contains(&now)) {
             return Err(Loss::Partition);
         }
-        if self.burst_left > 0 {
-            self.burst_left -= 1;
-            return Err(Loss::Random);
-        }
-        if faults.loss.happens(&mut self.rng) {
-            self.burst_left = faults.loss_burst_frames;
+        if now < self.burst_until || faults.loss.happens(&mut self.rng) {
+            if now >= self.burst_until {
+                self.burst_until = now + faults.loss_burst;
+            }
             return Err(Loss::Random);
         }
         Ok(())
@@ -321,7 +326,7 @@ mod tests {
     fn what_happens_is_a_function_of_the_seed() {
         let everything = Faults {
             loss: Ppm::percent(5),
-            loss_burst_frames: 2,
+            loss_burst: Duration::from_micros(2),
             duplication: Ppm::percent(5),
             reordering: Ppm::percent(5),
             reordering_delay: Duration::from_millis(1),
@@ -356,6 +361,25 @@ mod tests {
         let fates = run(&with(Faults { partitions: vec![window], ..Faults::default() }), 0, 5);
         let lost: Vec<_> = fates.iter().map(Result::is_err).collect();
         assert_eq!(lost, [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_burst_loses_everything_for_its_time_and_no_longer() {
+        let faults =
+            Faults { loss: Ppm::percent(1), loss_burst: Duration::from_micros(10), ..Faults::default() };
+        let fates = run(&with(faults), 5, FRAMES);
+        let lost: Vec<bool> = fates.iter().map(Result::is_err).collect();
+        let runs: Vec<usize> = lost.split(|lost| !lost).map(<[bool]>::len).filter(|&len| len > 0).collect();
+        assert!(runs.len() > 10 && runs.iter().all(|len| len % 10 == 0), "{runs:?}");
+        let mut path = Path::new(with(Faults { loss: Ppm::percent(100), ..Faults::default() }), 0);
+        path.config.faults.loss_burst = Duration::from_secs(1);
+        let mut enter = |path: &mut Path| {
+            let bytes = &mut frame();
+            path.enter(Entering { time: Instant::ZERO, medium: Medium::Ethernet, bytes, protected: true })
+        };
+        assert_eq!(enter(&mut path), Err(Loss::Random));
+        path.heal();
+        assert!(enter(&mut path).is_ok());
     }
 
     #[test]

@@ -79,9 +79,9 @@ impl World {
     pub fn add_tcp(&mut self, workload: Workload, client: usize, server: usize, faulty: bool) {
         let address = self.hosts[server].address();
         let forgives = match (faulty, self.hosts[server].kind()) {
-            (false, _) => Forgives::Nothing,
+            (false, Kind::Catnip) => Forgives::Nothing,
             (true, Kind::Catnip) => Forgives::FailedOpening,
-            (true, Kind::Smoltcp) => Forgives::EarlyReset,
+            (false | true, Kind::Smoltcp) => Forgives::EarlyReset,
         };
         self.add_app(server, TcpServer::new(workload));
         self.add_app(client, TcpClient::new(workload, address, forgives));

@@ -10,8 +10,9 @@ use crate::host::{Host, Socket};
 
 /// How long an accepted connection may stay without a byte before it counts as one whose client gave up.
 const ORPHAN_AGE: Duration = Duration::from_secs(200);
-/// How often a client tries again to open one connection.
-const MAX_RETRIES: u32 = 5;
+/// How often a client tries again to open a connection, and how long it waits before.
+const MAX_RETRIES: u32 = 100;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Connections of one kind between two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,8 +119,8 @@ pub enum Forgives {
     Nothing,
     /// What faults may do to an opening.
     FailedOpening,
-    /// And a reset before the first byte came: smoltcp has no backlog that tells an old duplicate of a
-    /// SYN, which takes one of its listening sockets, from a new one.
+    /// And what smoltcp does as a server: a reset before the first byte came, because an old duplicate of
+    /// a SYN took one of the listening sockets; and no answer on ports in TIME-WAIT, even to a new SYN.
     EarlyReset,
 }
 
@@ -131,16 +132,25 @@ pub struct TcpClient {
     sides: Vec<Side>,
     unopened: usize,
     retries: u32,
+    next_try: Instant,
     forgives: Forgives,
 }
 
 impl TcpClient {
     pub fn new(workload: Workload, server: IpAddr, forgives: Forgives) -> Self {
         let server = SocketAddr::new(server, workload.port);
-        Self { workload, server, sides: Vec::new(), unopened: workload.connections, retries: 0, forgives }
+        Self {
+            workload,
+            server,
+            sides: Vec::new(),
+            unopened: workload.connections,
+            retries: 0,
+            next_try: Instant::ZERO,
+            forgives,
+        }
     }
 
-    fn settle(&mut self, side: &Side) {
+    fn settle(&mut self, side: &Side, now: Instant) {
         if self.workload.aborts() {
             return;
         }
@@ -152,6 +162,7 @@ impl TcpClient {
         if forgiven && self.retries < MAX_RETRIES {
             self.retries += 1;
             self.unopened += 1;
+            self.next_try = now + RETRY_PAUSE;
         } else {
             side.assert_fulfilled();
         }
@@ -161,7 +172,7 @@ impl TcpClient {
 impl App for TcpClient {
     fn step(&mut self, host: &mut dyn Host, now: Instant) -> bool {
         let mut progress = false;
-        while self.unopened > 0 && self.sides.len() < self.workload.concurrent {
+        while self.unopened > 0 && now >= self.next_try && self.sides.len() < self.workload.concurrent {
             let connection = host.connect(self.server);
             self.sides.push(Side::new(connection, true, self.workload.client, self.workload.server, now));
             self.unopened -= 1;
@@ -172,7 +183,7 @@ impl App for TcpClient {
             progress |= self.sides[index].step(host, now);
             if self.sides[index].is_over() {
                 let side = self.sides.swap_remove(index);
-                self.settle(&side);
+                self.settle(&side, now);
             } else {
                 index += 1;
             }
@@ -181,7 +192,8 @@ impl App for TcpClient {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.sides.iter().filter_map(|side| side.deadline(now)).min()
+        let retry = (self.unopened > 0 && self.next_try > now).then_some(self.next_try);
+        self.sides.iter().filter_map(|side| side.deadline(now)).chain(retry).min()
     }
 
     fn is_done(&self) -> bool {

@@ -77,7 +77,7 @@ impl Dice {
         let partitions = (0..2).map(|_| partition()).collect();
         Faults {
             loss: self.ppm(60, 1_000, 150_000),
-            loss_burst_frames: self.pick(&[0, 0, 1, 5]),
+            loss_burst: if self.chance(40) { self.micros(10, 100_000) } else { Duration::ZERO },
             duplication: self.ppm(50, 1_000, 100_000),
             reordering: self.ppm(50, 1_000, 200_000),
             reordering_delay: latency * 5 + Duration::from_micros(100),

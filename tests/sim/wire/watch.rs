@@ -31,9 +31,12 @@ struct Direction {
     acknowledged_to: Option<TcpSeqNumber>,
     /// Behind the last byte that the sender allowed the peer to send.
     advertised_to: Option<TcpSeqNumber>,
-    /// True once the sender has sent a reset, after which the same number may begin another connection:
-    /// the clock that initial sequence numbers follow need not have moved on.
-    was_reset: bool,
+    /// True once the sender has sent a FIN or a reset, after which a SYN begins another connection, even one
+    /// with the same number: the clock that initial sequence numbers follow need not have moved on.
+    is_over: bool,
+    /// True when an old duplicate of the sender's SYN made its peer begin another connection, of which the
+    /// sender knows nothing.
+    is_stale: bool,
 }
 
 /// Watches the segments of a fabric and keeps the first violation by one of our hosts.
@@ -118,15 +121,18 @@ impl Watch {
     fn sent(&mut self, segment: &Segment, is_ours: bool) -> Result<(), &'static str> {
         if segment.rst {
             if let Some(direction) = self.directions.get_mut(&segment.flow) {
-                direction.was_reset = true;
+                direction.is_over = true;
             }
             return Ok(());
         }
         let sequence = segment.sequence;
         let reverse = self.directions.get(&segment.flow.reversed()).copied();
         let known = self.directions.get(&segment.flow);
-        let is_new = known.is_none_or(|known| known.initial_sequence != sequence || known.was_reset);
+        let is_new = known.is_none_or(|known| known.initial_sequence != sequence || known.is_over);
         if segment.syn && is_new {
+            if let Some(peer) = self.directions.get_mut(&segment.flow.reversed()) {
+                peer.is_stale = peer.acknowledged_to.is_some();
+            }
             self.directions.insert(
                 segment.flow,
                 Direction {
@@ -136,7 +142,8 @@ impl Watch {
                     allowed_to: None,
                     acknowledged_to: None,
                     advertised_to: None,
-                    was_reset: false,
+                    is_over: false,
+                    is_stale: false,
                 },
             );
         }
@@ -145,6 +152,8 @@ impl Watch {
         };
         let payload_end = sequence + usize::from(segment.syn) + segment.payload_bytes;
         let before = *direction;
+        let is_ours = is_ours && !direction.is_stale;
+        direction.is_over |= segment.fin;
         direction.sent_to = later(direction.sent_to, payload_end + usize::from(segment.fin));
         let scale = match (direction.window_scale, reverse.and_then(|reverse| reverse.window_scale)) {
             (Some(own), Some(_)) if !segment.syn => own,
