@@ -192,3 +192,18 @@ fn a_program_that_stays_away_while_peers_wait_is_counted() {
         assert_eq!(metrics.value("libos.longest_late_poll_ns") >= 10_000_000, pending_work);
     }
 }
+
+#[test]
+fn time_asleep_in_a_wait_is_not_the_programs() {
+    let config = crate::Config::new().set("libos.late_poll_ms", 5).set("libos.idle", "sleep");
+    let libos = LibOs::builder().arena(arena()).config(&config).build().unwrap();
+    let puppet = Puppet::default();
+    libos.install(puppet.clone()).unwrap();
+    puppet.0.borrow_mut().pending_work = true;
+    let (_, tokens) = socket_with_pops(&libos, 1);
+    let wait = libos.wait(tokens[0], Some(Duration::from_millis(20)));
+    assert_eq!(wait.unwrap_err(), Error::TimedOut);
+    let metrics = libos.metrics().unwrap();
+    assert!(metrics.value("libos.sleeps") > 0);
+    assert_eq!(metrics.value("libos.late_polls"), 0);
+}
