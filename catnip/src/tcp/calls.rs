@@ -134,7 +134,10 @@ impl TcpLayer {
             Some(local) => local.port(),
             None => ports::ephemeral(&mut self.random, |port| {
                 let local = SocketAddr::new(local_address, port);
-                !self.ports.is_bound(local) && !is_taken(&self.table, &self.connections, local, remote)
+                // A connection from a port to itself would answer its own SYN.
+                local != remote
+                    && !self.ports.is_bound(local)
+                    && !is_taken(&self.table, &self.connections, local, remote)
             })
             .ok_or(Error::AddressNotAvailable)?,
         };
@@ -338,6 +341,7 @@ impl Connection {
         while self.rcv.queue.len_bytes() > 0 {
             drop(self.rcv.queue.pop(everything));
         }
+        self.consider_window_update();
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use libos::{Error, Instant};
 
 use super::config::{TcpConfig, TcpOptions};
-use super::congestion::Congestion;
+use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
 use super::options::Timestamp;
 use super::reassembly::Reassembly;
@@ -415,7 +415,14 @@ impl Connection {
         let wish = self.max_segment_bytes.unwrap_or(u16::MAX);
         let options = if self.timestamps.is_some() { 12 } else { 0 };
         // A peer that names a tiny MSS makes us send tiny segments, but never useless ones.
-        path_mss.min(self.peer_mss).min(wish).saturating_sub(options).max(MIN_SEGMENT_BYTES)
+        let asked = self.peer_mss.min(wish).saturating_sub(options).max(MIN_SEGMENT_BYTES);
+        asked.min(path_mss.saturating_sub(options)).max(1)
+    }
+
+    /// Something that [`Self::effective_mss`] depends on has changed.
+    pub(super) fn change_mss(&mut self) {
+        self.snd.mss = self.effective_mss();
+        self.congestion.on_mss_change(u32::from(self.snd.mss));
     }
 }
 

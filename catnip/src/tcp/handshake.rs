@@ -91,7 +91,7 @@ impl Connection {
                 mss: peer_mss,
                 fin: false,
                 queue: SendQueue::new(),
-                limit_bytes: options.send_buffer_bytes.max(1),
+                limit_bytes: options.send_buffer_bytes.clamp(1, 1 << 30),
             },
             rcv: Receiver {
                 irs: zero,
@@ -276,7 +276,7 @@ impl Connection {
         self.deadlines.retransmit = Instant::FAR_FUTURE;
         self.snd.mss = self.effective_mss();
         self.congestion.on_established(u32::from(self.snd.mss), cx.now);
-        self.start_keepalive(cx);
+        self.start_keepalive(cx.now, cx.settings);
         self.raise(Readiness::CONNECTED | Readiness::WRITABLE, cx.events);
     }
 }

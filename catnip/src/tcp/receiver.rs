@@ -213,7 +213,7 @@ impl Connection {
 
     /// Tells the peer of the room that reading made, before it runs dry and only when it is worth a segment
     /// (RFC 9293, section 3.8.6.2.2).
-    fn consider_window_update(&mut self) {
+    pub(super) fn consider_window_update(&mut self) {
         if self.state.receives_data()
             && window::update_is_due(
                 self.rcv.window(),

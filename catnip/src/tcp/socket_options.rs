@@ -3,7 +3,8 @@
 use libos::{Error, SocketOption, SocketOptionName};
 
 use super::config::TcpOptions;
-use super::connection::Connection;
+use super::connection::{Connection, Settings};
+use super::state::State;
 
 /// Largest send or receive queue of a socket: what a window scaled by 14 expresses (RFC 7323, section 2.3).
 const MAX_QUEUE_BYTES: usize = 1 << 30;
@@ -65,22 +66,31 @@ fn queue_bytes(bytes: usize) -> Result<usize, Error> {
 
 impl Connection {
     /// Sets one option of a connection that stands.
-    pub(super) fn set_option(&mut self, option: SocketOption) -> Result<(), Error> {
+    pub(super) fn set_option(&mut self, option: SocketOption, settings: &Settings) -> Result<(), Error> {
         let mut options = self.options();
         options.set(option)?;
         self.no_delay = options.no_delay;
-        self.keep_alive = options.keep_alive;
         self.linger_reset = options.linger.is_some_and(|time| time.is_zero());
         self.hop_limit = options.hop_limit;
         self.snd.limit_bytes = options.send_buffer_bytes;
-        self.max_segment_bytes = options.max_segment_bytes;
-        self.snd.mss = self.effective_mss();
+        if self.keep_alive != options.keep_alive {
+            self.keep_alive = options.keep_alive;
+            // Before that it starts with the connection, and after it there is no need.
+            if self.state.is_synchronised() && self.state != State::TimeWait {
+                self.start_keepalive(self.last_received, settings);
+            }
+        }
+        if self.max_segment_bytes != options.max_segment_bytes {
+            self.max_segment_bytes = options.max_segment_bytes;
+            self.change_mss();
+        }
         // The scale was agreed at the handshake: the window cannot grow beyond what it expresses, and what
         // was offered stays offered (RFC 9293, section 3.8.6).
         let largest = u32::from(u16::MAX) << self.rcv.scale;
         let wanted = u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX);
         self.rcv.limit_bytes = wanted.min(largest);
         self.rcv.queue.set_limit(self.rcv.limit_bytes as usize);
+        self.consider_window_update();
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use libos::{Error, Instant};
 
 use super::congestion::CongestionControl;
-use super::connection::{Connection, Context, Disposition};
+use super::connection::{Connection, Context, Disposition, Settings};
 use super::state::{State, Trigger};
 use crate::events::Readiness;
 
@@ -100,12 +100,13 @@ impl Connection {
                 Disposition::Closed
             }
             State::FinWait2 if self.orphan => self.fail(Some(Error::TimedOut), cx),
-            State::Established | State::CloseWait | State::FinWait2 => self.on_keepalive_timeout(cx),
+            State::Established | State::CloseWait | State::FinWait1 | State::FinWait2 => {
+                self.on_keepalive_timeout(cx)
+            }
             State::Closed
             | State::Listen
             | State::SynSent
             | State::SynReceived
-            | State::FinWait1
             | State::Closing
             | State::LastAck => Disposition::Keep,
         }
@@ -125,9 +126,9 @@ impl Connection {
     }
 
     /// RFC 9293, section 3.8.4. Off unless the program asked for it.
-    pub(super) fn start_keepalive(&mut self, cx: &Context<'_>) {
+    pub(super) fn start_keepalive(&mut self, since: Instant, settings: &Settings) {
         if self.keep_alive {
-            self.deadlines.idle = cx.now + cx.settings.config.keepalive_idle;
+            self.deadlines.idle = since + settings.config.keepalive_idle;
         }
     }
 
@@ -139,6 +140,11 @@ impl Connection {
         let due = self.last_received + config.keepalive_idle;
         if self.keepalives_sent == 0 && due > cx.now {
             self.deadlines.idle = due;
+            return Disposition::Keep;
+        }
+        if self.snd.una != self.snd.max {
+            // The retransmission timer already finds out about the peer.
+            self.deadlines.idle = cx.now + config.keepalive_idle;
             return Disposition::Keep;
         }
         if self.keepalives_sent >= config.keepalive_probes {
