@@ -45,6 +45,7 @@ impl Connection {
     #[inline]
     fn is_straight(&self, segment: &Segment, data: &Data, now: Instant) -> bool {
         self.state == State::Established
+            && !self.orphan
             && segment.flags.contains(Flags::ACK)
             && !segment.flags.intersects(RARE_FLAGS)
             && segment.sequence == self.rcv.nxt
@@ -256,7 +257,7 @@ impl Connection {
     /// Sends a challenge acknowledgment (RFC 5961): a peer that really lost its state answers with a RST
     /// that matches. The limit of RFC 5961, section 7 is each connection's own: what one peer uses up tells
     /// another nothing.
-    fn challenge(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn challenge(&mut self, cx: &mut Context<'_>) {
         cx.counters.challenge_acks += 1;
         self.acknowledge_rarely(cx.now);
     }
@@ -324,9 +325,10 @@ impl Connection {
             self.update_window(segment);
             if duplicate {
                 self.on_duplicate(cx);
-            } else if self.snd.una == self.snd.nxt {
+            } else if self.snd.una == self.snd.nxt && !self.orphan {
                 // The answer to a zero-window probe: the peer is there, so probing goes on for ever
-                // (RFC 9293, section 3.8.6.1).
+                // (RFC 9293, section 3.8.6.1). Not so when nobody waits for the data to get through: a peer
+                // must not be able to hold memory for ever (RFC 6429, section 4).
                 self.retransmissions = 0;
             }
         } else if self.snd.una.distance_from(acknowledgment) > self.snd.max_wnd {
@@ -346,6 +348,11 @@ impl Connection {
             || self.snd.wl1.before(segment.sequence)
             || (self.snd.wl1 == segment.sequence && self.snd.wl2 == segment.acknowledgment);
         if newer {
+            if self.snd.wnd == 0 && segment.window != 0 {
+                // Probing is over, and how long it took says nothing about the path.
+                self.rtt.reset_backoff();
+                self.retransmissions = 0;
+            }
             self.snd.wnd = u32::from(segment.window) << self.snd.scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
             self.snd.wl1 = segment.sequence;
@@ -369,8 +376,8 @@ impl Connection {
             self.snd.front += bytes;
         }
         let rtt_ns = self.measure_rtt(acknowledgment, segment, cx);
+        // The backoff stays until something was measured (RFC 6298, section 3: Karn's algorithm).
         self.retransmissions = 0;
-        self.rtt.reset_backoff();
         self.soft_error = None;
         let mss = self.snd.mss;
         let action = self.recovery.on_progress(acknowledgment, acked_bytes, mss);

@@ -44,14 +44,23 @@ impl Connection {
                     outcome = Output::More;
                     break;
                 }
-                // Without memory or a way to the peer, the retransmission timer tries again.
-                if self.send_next(next, cx).is_err() || self.snd.nxt.after(self.snd.end()) {
-                    break;
+                match self.send_next(next, cx) {
+                    Ok(()) if self.snd.nxt.after(self.snd.end()) => break,
+                    Ok(()) => {}
+                    Err(Error::WouldBlock) => {
+                        outcome = Output::More;
+                        break;
+                    }
+                    // Without memory or a way to the peer, the retransmission timer tries again.
+                    Err(_) => break,
                 }
             }
             self.arm_retransmission(cx.now);
         }
         if self.rcv.ack_now {
+            if cx.network.transmit_queue_is_full() {
+                return Output::More;
+            }
             self.send_acknowledgment(cx);
         }
         outcome
@@ -117,8 +126,13 @@ impl Connection {
     /// Sends the next new segment and moves SND.NXT.
     fn send_next(&mut self, next: Next, cx: &mut Context<'_>) -> Result<(), Error> {
         let sequence = self.snd.nxt;
-        if self.snd.una == self.snd.nxt && sequence == self.snd.max {
-            self.restart_after_idle(cx.now);
+        if self.snd.una == self.snd.nxt {
+            // Nothing else is in flight: what the timer was armed for, a probe or an override, is over
+            // (RFC 6298, section 5.1).
+            self.deadlines.retransmit = Instant::FAR_FUTURE;
+            if sequence == self.snd.max {
+                self.restart_after_idle(cx.now);
+            }
         }
         let sent = self.send_data(sequence, next.len, next.fin, cx)?;
         // Fewer bytes than asked for went when they lay in too many buffers; the FIN then waits too.
@@ -180,10 +194,10 @@ impl Connection {
         let fin = self.snd.unsent() == 0 && self.snd.fin_unsent();
         let len = u32::from(!fin);
         if self.send_data(self.snd.nxt, len, fin, cx).is_ok() {
-            // The byte may be taken: then its acknowledgment must be acceptable.
+            // The byte, or the FIN, may be taken: then its acknowledgment must be acceptable. SND.NXT stays:
+            // what the window did not let out is not in flight.
             self.snd.max = self.snd.max.max(self.snd.nxt + 1);
             if fin && matches!(self.state, State::Established | State::CloseWait) {
-                self.snd.nxt = self.snd.max;
                 self.transition(Trigger::FinSent, cx.transitions);
             }
         }
