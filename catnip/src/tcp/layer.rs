@@ -17,6 +17,7 @@ use super::receiver::Data;
 use super::reset;
 use super::segment::{Flags, Segment};
 use super::sender::{MAX_QUEUED_FRAMES, Output};
+use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
 use crate::events::EventQueue;
 use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, Network, Packet, PieceList};
@@ -208,10 +209,12 @@ impl TcpLayer {
         }
         // A SYN from ourselves to ourselves would be answered for ever (the "land" attack).
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::FIN) && local != remote {
-            self.on_syn(now, listener, local, remote, segment, network, events);
+            self.on_syn(now, listener, local, remote, segment, None, network, events);
         }
     }
 
+    /// A SYN came to a listener. `used_up_to` is where an earlier connection between the same ends stopped
+    /// of whose segments some may still be under way.
     #[allow(clippy::too_many_arguments, reason = "both ends and the segment are what a SYN is")]
     fn on_syn(
         &mut self,
@@ -220,6 +223,7 @@ impl TcpLayer {
         local: SocketAddr,
         remote: SocketAddr,
         segment: &Segment,
+        used_up_to: Option<SequenceNumber>,
         network: &mut Network,
         events: &mut EventQueue,
     ) {
@@ -230,6 +234,9 @@ impl TcpLayer {
         }
         let Ok(path) = network.path(now, Some(local.ip()), remote.ip()) else { return };
         let iss = self.isn.generate(now, local, remote);
+        // RFC 9293, section 3.10.7.4 (MAY-2): beyond the old connection's numbers. A fast one outran the clock
+        // that new ones are drawn from.
+        let iss = used_up_to.map_or(iss, |used_up_to| iss.max(used_up_to + 1));
         let timestamp_offset = self.isn.timestamp_offset(local, remote);
         let settings = &self.shared.settings;
         let options = &listener.options;
@@ -295,12 +302,21 @@ impl TcpLayer {
     ) {
         let Some(connection) = self.connections.get_index_mut(index) else { return };
         let (local, remote) = (connection.local(), connection.remote());
-        let Some(listener) = self.ports.listener(local) else { return };
         let mut cx = self.shared.context(now, network, events);
+        let Some(listener) = self.ports.listener(local) else {
+            connection.challenge(&mut cx);
+            self.settle(index, Disposition::Keep, events);
+            return;
+        };
+        if self.listeners.get(listener).is_none_or(Listener::is_full) {
+            cx.counters.listen_overflows += 1;
+            return;
+        }
+        let used_up_to = connection.snd.max;
         connection.transition(Trigger::TimeWaitOver, cx.transitions);
         let disposition = connection.fail(None, &mut cx);
         self.settle(index, disposition, events);
-        self.on_syn(now, listener, local, remote, segment, network, events);
+        self.on_syn(now, listener, local, remote, segment, Some(used_up_to), network, events);
     }
 
     /// After a connection was worked on: puts it where its output and its timers are found, tells its
@@ -372,7 +388,10 @@ impl TcpLayer {
         let mut turn = std::mem::replace(&mut self.outgoing, std::mem::take(&mut self.outgoing_spare));
         for (done, &index) in turn.iter().enumerate() {
             if network.frames().len() >= MAX_QUEUED_FRAMES {
+                // Those who had no turn go before those who want a second one.
+                let second_turns = self.outgoing.len();
                 self.outgoing.extend_from_slice(&turn[done..]);
+                self.outgoing.rotate_left(second_turns);
                 break;
             }
             let Some(connection) = self.connections.get_index_mut(index) else { continue };
@@ -427,7 +446,7 @@ impl TcpLayer {
 impl Connection {
     /// An ICMP error quotes a segment of ours. One outside what is in flight is forged or stale (RFC 5927, section 4).
     fn on_icmp_error(&mut self, sequence: u32, kind: IcmpErrorKind, cx: &mut Context<'_>) -> Disposition {
-        let sequence = super::sequence::SequenceNumber::new(sequence);
+        let sequence = SequenceNumber::new(sequence);
         if sequence.before(self.snd.una) || sequence.at_or_after(self.snd.max) {
             return Disposition::Keep;
         }
@@ -466,9 +485,11 @@ impl Connection {
         let mtu = mtu.max(floor);
         if mtu < self.path.mtu {
             self.path.mtu = mtu;
-            self.snd.mss = self.effective_mss();
-            self.snd.nxt = self.snd.una;
+            self.change_mss();
             self.timing = None;
+            if self.state.is_synchronised() {
+                self.snd.nxt = self.snd.una;
+            }
         }
     }
 }
