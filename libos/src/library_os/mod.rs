@@ -112,7 +112,10 @@ impl LibOs {
         writer.enter("arena");
         writer.gauge("region_bytes", arena.region_bytes as u64);
         writer.gauge("used_bytes", arena.used_bytes as u64);
+        writer.gauge("peak_used_bytes", arena.peak_used_bytes as u64);
         writer.gauge("live_buffers", arena.live_buffers as u64);
+        writer.gauge("lent_bytes", arena.lent_bytes as u64);
+        writer.counter("lent_copies", arena.lent_copies);
         writer.counter("failed_allocations", arena.failed_allocations);
         writer.leave();
         for module in &state.modules {
