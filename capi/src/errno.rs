@@ -1,6 +1,7 @@
 //! Errors as the numbers of `errno.h`. This is the only place where they appear.
 
 use std::ffi::c_int;
+use std::fs::File;
 
 use catnip_os::libos::{Error, SetupError};
 
@@ -37,7 +38,10 @@ pub fn of(error: Error) -> c_int {
 pub fn of_setup(error: &SetupError) -> c_int {
     match error {
         SetupError::Config { .. } => libc::EINVAL,
-        SetupError::File { .. } => libc::ENOENT,
+        // One that can be opened has wrong contents.
+        SetupError::File { path, .. } => {
+            File::open(path).err().and_then(|error| error.raw_os_error()).unwrap_or(libc::EINVAL)
+        }
         SetupError::Memory { .. } => libc::ENOMEM,
         SetupError::Device { .. } | _ => libc::ENODEV,
     }

@@ -59,8 +59,9 @@ extern const char *demi_ext_version(void);
 extern const char *demi_ext_init_error(void);
 
 /**
- * Takes down this thread's library OS: descriptors, tokens and the memory of all arrays go; peers of open
- * connections see a reset. The thread may call demi_init() again.
+ * Takes down this thread's library OS: descriptors, tokens and the memory of all arrays go at once, and what was not
+ * sent yet is not sent any more. Peers of connections that were not closed before are told nothing. The thread may
+ * call demi_init() again.
  */
 extern int demi_ext_fini(void);
 

@@ -42,8 +42,8 @@ extern "C" {
  * line on standard error says what is wrong; demi_ext_init_error() has the same line.
  *
  * Errors: EEXIST the thread has called demi_init() already; EINVAL args is NULL, argc is negative, argv is
- * NULL though argc is not 0, or a setting is wrong; ENOENT the configuration file cannot be read; ENODEV
- * the device cannot be opened or set up; ENOMEM memory cannot be mapped.
+ * NULL though argc is not 0, or a setting is wrong; ENOENT, EACCES and the like the configuration file cannot be
+ * opened; ENODEV the device cannot be opened or set up; ENOMEM memory cannot be mapped.
  */
 extern int demi_init(_In_ const struct demi_args *args);
 

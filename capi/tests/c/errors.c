@@ -332,16 +332,20 @@ static void bad_metrics(void)
 static void bad_init(void)
 {
     char *const missing_file[] = {"program", "--config", "/nonexistent/catnip.toml", NULL};
+    char *const no_toml[] = {"program", "--config=/proc/self/cmdline", NULL};
     char *const missing_name[] = {"program", "--config", NULL};
     const struct demi_args no_argv = {1, NULL, NULL};
     const struct demi_args negative = {-1, missing_file, NULL};
     const struct demi_args no_file = {3, missing_file, NULL};
+    const struct demi_args bad_file = {2, no_toml, NULL};
     const struct demi_args no_name = {2, missing_name, NULL};
     EXPECT_ERROR(demi_init(&no_argv), EINVAL);
     EXPECT_ERROR(demi_init(&negative), EINVAL);
     EXPECT(demi_ext_init_error()[0], '\0');
     EXPECT_ERROR(demi_init(&no_file), ENOENT);
     EXPECT(strstr(demi_ext_init_error(), "/nonexistent/catnip.toml") != NULL, 1);
+    EXPECT_ERROR(demi_init(&bad_file), EINVAL);
+    EXPECT(strstr(demi_ext_init_error(), "line 1") != NULL, 1);
     EXPECT_ERROR(demi_init(&no_name), EINVAL);
     setenv("CATNIP_MEMORY__REGION_MIB", "lots", 1);
     EXPECT_ERROR(demi_init(&(struct demi_args){0, NULL, NULL}), EINVAL);

@@ -197,6 +197,7 @@ static void a_stream_carries_both_ways_and_ends_one_way_at_a_time(int listener)
     expect_text(pair.server, "to the server");
     push_text(pair.server, "to the client");
     expect_text(pair.client, "to the client");
+    push_text(pair.client, ""); /* no bytes, no effect: not the end of the stream */
     push_text(pair.client, "one");
     push_text(pair.client, "two");
     push_text(pair.client, "three");
