@@ -58,6 +58,22 @@ fn sockets_carry_streams_and_datagrams_over_both_ip_versions() {
     }
 }
 
+/// Connections may end in TIME-WAIT, which a minute would be too long to wait for.
+const SHORT_TIME_WAIT: [(&str, &str); 1] = [("CATNIP_TCP__TIME_WAIT_MS", "10")];
+
+#[test]
+fn no_sequence_of_calls_breaks_the_library_or_loses_memory() {
+    for (seed, calls, check) in [
+        ("1", "200000", Check::Plain),
+        ("2", "200000", Check::Plain),
+        ("3", "200000", Check::Plain),
+        ("4", "100000", Check::Sanitizers),
+        ("5", "10000", Check::Valgrind),
+    ] {
+        run_test_program("c/random_calls.c", &[seed, calls], check, &SHORT_TIME_WAIT);
+    }
+}
+
 #[test]
 fn the_static_library_links_and_works() {
     run_test_program("c/queues.c", &[], Check::Static, &NO_DEVICE);

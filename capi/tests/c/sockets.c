@@ -336,6 +336,45 @@ static void a_full_send_queue_holds_pushes_back(int listener)
     close_queue(pair.server);
 }
 
+/* Both directions are full to the last byte and have been for a while, so that the closed windows were probed. One side
+ * reads: what the other one pushed must arrive and be acknowledged, although nothing moves the other way. */
+static void a_blocked_direction_does_not_block_the_other(int listener)
+{
+    enum { WINDOW = 1 << 20, SIZE = 4 * WINDOW };
+    const struct timespec while_probed = {1, 500000000};
+    struct pair pair = connect_pair(listener);
+    const int sides[] = {pair.client, pair.server};
+    demi_qtoken_t pushes[2];
+    demi_qresult_t result = {0};
+    char *bytes = calloc(1, SIZE);
+    int place = -1;
+    for (int i = 0; i < 2; i++) /* just what the peer offers, so that the window closes and not nearly so */
+        finish(start_push(sides[i], bytes, WINDOW), DEMI_OPC_PUSH);
+    for (int i = 0; i < 2; i++)
+        pushes[i] = start_push(sides[i], bytes, SIZE - WINDOW);
+    EXPECT_ERROR(demi_wait_any(&result, &place, pushes, 2, &while_probed), ETIMEDOUT);
+
+    for (int reader = 0; reader < 2; reader++) {
+        for (size_t left = SIZE; left > 0;) {
+            demi_qtoken_t pop = 0;
+            EXPECT_ERROR(demi_pop(&pop, sides[reader]), 0);
+            EXPECT_ERROR(demi_wait(&result, pop, &LONG), 0);
+            size_t len = result.qr_value.sga.sga_segs[0].sgaseg_len;
+            if (result.qr_opcode != DEMI_OPC_POP || len == 0 || len > left) {
+                EXPECT(left, 0);
+                break;
+            }
+            left -= len;
+            EXPECT_ERROR(demi_sgafree(&result.qr_value.sga), 0);
+        }
+        EXPECT_ERROR(demi_wait(&result, pushes[1 - reader], &LONG), 0);
+        EXPECT(result.qr_opcode, DEMI_OPC_PUSH);
+    }
+    free(bytes);
+    close_queue(pair.client);
+    close_queue(pair.server);
+}
+
 static void datagrams_keep_their_bounds_and_their_sender(void)
 {
     int server = bound_socket(SOCK_DGRAM);
@@ -527,6 +566,7 @@ int main(int argc, char *argv[])
     the_plain_accept_result_names_the_peer(listener);
     bulk_data_arrives_whole_and_in_order(listener);
     a_full_send_queue_holds_pushes_back(listener);
+    a_blocked_direction_does_not_block_the_other(listener);
     datagrams_keep_their_bounds_and_their_sender();
     mistakes_with_sockets(listener);
     options_are_set_and_read();

@@ -41,7 +41,8 @@ impl Connection {
         self.on_rare_segment(segment, data, cx)
     }
 
-    /// True for the segment that was expected: the next data or an acknowledgment, nothing else.
+    /// True for the segment that was expected: the next data or an acknowledgment, nothing else, with somebody
+    /// there to read it.
     #[inline]
     fn is_straight(&self, segment: &Segment, data: &Data, now: Instant) -> bool {
         self.state == State::Established
@@ -165,10 +166,15 @@ impl Connection {
             // RFC 9293, section 3.10.7.4, eighth: acknowledge, and wait from the start.
             self.start_time_wait(cx);
         }
-        // An acknowledgment in it still counts: a probe of our window may carry one. With a zero window
-        // RFC 9293, section 3.10.7.4 asks for valid ACKs to be taken.
+        // An acknowledgment in it still counts: with a zero window RFC 9293, section 3.10.7.4 asks for valid
+        // ACKs to be taken. A peer that probes our window is at RCV.NXT or a byte beyond, and a byte
+        // before when it does not know yet that its probe was taken. Two sides that probe each other and
+        // refused such ACKs would answer them for ever.
+        let sequence = segment.sequence;
+        let at_probe =
+            sequence == self.rcv.nxt || sequence == self.rcv.nxt + 1 || sequence + 1 == self.rcv.nxt;
         if self.rcv.window() == 0
-            && segment.sequence == self.rcv.nxt
+            && at_probe
             && segment.flags.contains(Flags::ACK)
             && self.state.is_synchronised()
         {

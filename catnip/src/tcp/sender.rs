@@ -262,8 +262,12 @@ impl Connection {
 
     /// Sends an acknowledgment without data.
     pub(super) fn send_acknowledgment(&mut self, cx: &mut Context<'_>) {
+        // A probe's byte lies beyond the closed window. There the peer takes nothing but RCV.NXT (RFC 9293,
+        // section 3.4): an acknowledgment behind the probe would be lost on it, and with that its own data.
+        let probing = self.snd.wnd == 0 && self.snd.max == self.snd.una + 1;
         // After a timeout SND.NXT has gone back; what the peer may have seen is up to `max`.
-        self.send_control(self.snd.max, Flags::ACK, cx);
+        let sequence = if probing { self.snd.una } else { self.snd.max };
+        self.send_control(sequence, Flags::ACK, cx);
         cx.counters.pure_acks += 1;
     }
 
