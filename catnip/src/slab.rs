@@ -130,6 +130,18 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The value in slot `index`, to be changed, with its key.
+    #[must_use]
+    #[inline]
+    pub fn entry_mut(&mut self, index: u32) -> Option<(Key, &mut T)> {
+        match self.slots.get_mut(index as usize) {
+            Some(Slot { generation, content: Content::Taken(value) }) => {
+                Some((Key { index, generation: *generation }, value))
+            }
+            _ => None,
+        }
+    }
+
     /// The key of the value in slot `index`.
     #[must_use]
     #[inline]

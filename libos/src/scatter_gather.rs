@@ -75,6 +75,18 @@ impl ScatterGather {
         }
     }
 
+    /// The only segment, if there is exactly one.
+    #[inline]
+    pub fn single_mut(&mut self) -> Option<&mut Buffer> {
+        if self.rest.is_none() { self.first.as_mut() } else { None }
+    }
+
+    /// Drops all segments.
+    #[inline]
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
     /// Takes the only segment out, if there is exactly one.
     pub fn into_single(mut self) -> Result<Buffer, Self> {
         if self.segments() > 1 {

@@ -88,6 +88,12 @@ impl Interface {
         v4.chain(self.v6.iter().map(|own| IpAddr::V6(own.address)))
     }
 
+    /// True for the address that nearly all packets are for.
+    #[inline]
+    pub(super) fn is_first_v4(&self, address: Ipv4Addr) -> bool {
+        self.v4.first().is_some_and(|own| own.address == address)
+    }
+
     #[inline]
     pub(super) fn is_own_v4(&self, address: Ipv4Addr) -> bool {
         self.v4.iter().any(|own| own.address == address)

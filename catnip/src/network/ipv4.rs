@@ -12,7 +12,6 @@ const PROTOCOL_OFFSET: usize = 9;
 
 impl Network {
     /// Takes an IPv4 packet at the start of `frame`, which may be padded.
-    #[inline]
     pub(super) fn receive_ipv4(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
         self.counters.ip_in_receives += 1;
         let Ok(header) = Ipv4Header::parse(&frame.head, frame_len(&frame)) else {
@@ -61,6 +60,6 @@ impl Network {
             self.last_header.keep(&frame.head, header_len);
         }
         cut(&mut frame, header_len, total_len);
-        self.deliver(now, ip, frame)
+        self.deliver(now, &ip, frame)
     }
 }

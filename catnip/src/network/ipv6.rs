@@ -106,7 +106,6 @@ fn option_obstacle(bad: BadOption, options_offset: usize) -> Obstacle {
 
 impl Network {
     /// Takes an IPv6 packet at the start of `frame`, which may be padded.
-    #[inline]
     pub(super) fn receive_ipv6(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
         self.counters.ip_in_receives += 1;
         let Ok(header) = Ipv6Header::parse(&frame.head, frame_len(&frame)) else {
@@ -162,7 +161,7 @@ impl Network {
             self.last_header.keep(&frame.head, ip.header_len);
         }
         cut(&mut frame, ip.header_len, packet_len);
-        self.deliver(now, ip, frame)
+        self.deliver(now, &ip, frame)
     }
 
     #[cold]

@@ -41,8 +41,8 @@ use interface::{Interface, NextHop};
 use neighbor::{Expiry, NeighborCache};
 pub use neighbor::{NeighborConfig, NeighborCounters};
 pub use outgoing::{HeaderBuffer, MAX_TRANSPORT_HEADER_BYTES, Outgoing, Payload, PieceList, Protocol};
-use path::Exit;
 pub use path::Path;
+use path::{Exit, Express};
 pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
 use quoted::LastHeader;
 use rate_limit::TokenBucket;
@@ -155,7 +155,8 @@ impl Network {
         };
         let _ = now;
         let identification = self.identifications.slot(remote);
-        Ok(Path { local, remote, mtu: self.device.mtu, exit, identification })
+        let mtu = self.device.mtu;
+        Ok(Path { local, remote, mtu, exit, identification, express: Express::NONE })
     }
 
     /// Takes note that the destination of `path` has received what was sent to it, so that its

@@ -7,7 +7,7 @@ use libos::runtime::Medium;
 
 use super::interface::{ALL_NODES, NextHop, group_hardware};
 use super::neighbor::Claim;
-use super::path::Exit;
+use super::path::{Exit, Express};
 use super::receive::IpInfo;
 use super::{HeaderBuffer, Network, Outgoing, Path, Payload, Protocol};
 use crate::wire::ethernet;
@@ -125,6 +125,7 @@ impl Network {
             mtu: self.device.mtu,
             exit,
             identification: 0,
+            express: Express::NONE,
         };
         let mut bytes = [0; MESSAGE_BYTES];
         let len = message.compose(&mut bytes);

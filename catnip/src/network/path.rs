@@ -2,7 +2,28 @@
 
 use std::net::IpAddr;
 
+use libos::Instant;
+
 use crate::slab::Key;
+use crate::wire::{ethernet, ipv4};
+
+/// Bytes of the headers that an [`Express`] keeps.
+pub(super) const EXPRESS_BYTES: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+
+/// The Ethernet and IPv4 headers of the last packet, of which the next differs in three words. Good
+/// for as long as the neighbour's address is, which two comparisons tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Express {
+    pub(super) headers: [u8; EXPRESS_BYTES],
+    /// Which state of the neighbour cache the address was taken from.
+    pub(super) epoch: u32,
+    pub(super) usable_until: Instant,
+}
+
+impl Express {
+    /// None: the next packet's headers are made from nothing.
+    pub(super) const NONE: Self = Self { headers: [0; EXPRESS_BYTES], epoch: 0, usable_until: Instant::ZERO };
+}
 
 /// How packets leave towards a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +51,7 @@ pub struct Path {
     pub(super) exit: Exit,
     /// Which of the IPv4 identification counters goes with the two addresses.
     pub(super) identification: u8,
+    pub(super) express: Express,
 }
 
 impl Path {

@@ -2,14 +2,14 @@
 //! device, to the queue of a neighbour, or back to ourselves.
 
 use std::hash::Hasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation, TxChecksum, TxOffload};
 use libos::{Buffer, Error, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::neighbor::{PendingPacket, Resolution};
-use super::path::Exit;
+use super::path::{Exit, Express};
 use super::{HeaderBuffer, Network, Outgoing, Path, Payload, PieceList, Protocol};
 use crate::random::Random;
 use crate::slab::Key;
@@ -69,6 +69,16 @@ enum Way {
     Loop,
 }
 
+/// What there is to be known of a packet's transport besides its header.
+#[derive(Debug, Clone, Copy)]
+struct Transport {
+    protocol: Protocol,
+    checksum_offset: usize,
+    /// Bytes of header and payload.
+    len: usize,
+    segment_bytes: Option<u16>,
+}
+
 impl Network {
     /// Sends one transport packet along `path`. Checksum, IP header and link header are put on here.
     /// A packet to a neighbour whose address is not known yet waits for it, and is dropped if nobody
@@ -79,20 +89,95 @@ impl Network {
     /// packet beyond the path's MTU, [`Error::HostUnreachable`] when the neighbour was given up lately,
     /// [`Error::NoBuffers`] when there is no memory for headers or no place for one more neighbour. In
     /// each case nothing was sent and the payload is untouched.
-    #[inline]
     pub fn send(&mut self, now: Instant, path: &mut Path, packet: Outgoing<'_>) -> Result<(), Error> {
         self.counters.ip_out_requests += 1;
-        if self.frames.len() >= self.max_frames {
+        if self.transmit_queue_is_full() {
             self.counters.link_out_queue_full += 1;
             return Err(Error::WouldBlock);
         }
-        let Outgoing { protocol, headers, checksum_offset, payload, segment_bytes, hop_limit, traffic_class } =
+        let Express { epoch, usable_until, .. } = path.express;
+        let ready = epoch == self.neighbors.epoch() && now < usable_until;
+        match packet.payload {
+            Payload::Whole(_) | Payload::Empty if ready && packet.segment_bytes.is_none() => {
+                self.send_express(path, packet)
+            }
+            Payload::Whole(_) | Payload::Empty | Payload::Pieces(_) => self.send_any(now, path, packet),
+        }
+    }
+
+    /// The usual case: over IPv4 and Ethernet, to where the last packet went.
+    #[inline]
+    fn send_express(&mut self, path: &Path, packet: Outgoing<'_>) -> Result<(), Error> {
+        let Outgoing { protocol, headers, checksum_offset, mut payload, hop_limit, traffic_class, .. } =
             packet;
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (&path.local, &path.remote) else {
+            return Err(Error::InvalidArgument);
+        };
         let transport_len = headers.transport_header().len() + payload.len();
-        let largest = if segment_bytes.is_some() { MAX_PACKET_BYTES } else { path.mtu };
+        let packet_len = ipv4::HEADER_BYTES + transport_len;
+        if packet_len > path.mtu.min(MAX_PACKET_BYTES) {
+            return Err(Error::MessageTooLong);
+        }
+        let offload = if self.device.tx_checksum == TxChecksum::Unneeded {
+            TxOffload::default()
+        } else {
+            let transport = Transport { protocol, checksum_offset, len: transport_len, segment_bytes: None };
+            self.complete(path, transport, headers, &payload)
+        };
+        let fields = self.ipv4_fields(
+            (*source, *destination),
+            path.identification,
+            protocol,
+            hop_limit,
+            traffic_class,
+            packet_len,
+        );
+        headers.put_express(&path.express.headers, fields.compose_changing());
+        self.emit(headers, &mut payload, offload)
+    }
+
+    #[inline]
+    fn ipv4_fields(
+        &mut self,
+        (source, destination): (Ipv4Addr, Ipv4Addr),
+        identification: u8,
+        protocol: Protocol,
+        hop_limit: u8,
+        traffic_class: u8,
+        packet_len: usize,
+    ) -> Ipv4Fields {
+        // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
+        let dont_fragment = protocol == Protocol::Tcp;
+        Ipv4Fields {
+            traffic_class,
+            total_len: narrow(packet_len),
+            identification: if dont_fragment { 0 } else { self.identifications.next(identification) },
+            dont_fragment,
+            // RFC 1122 section 3.2.1.7: nothing is sent with a time to live of zero.
+            time_to_live: hop_limit.max(1),
+            protocol: protocol.number(),
+            source,
+            destination,
+        }
+    }
+
+    /// Sends a packet of any kind.
+    #[inline(never)]
+    fn send_any(&mut self, now: Instant, path: &mut Path, packet: Outgoing<'_>) -> Result<(), Error> {
+        let Outgoing {
+            protocol,
+            headers,
+            checksum_offset,
+            mut payload,
+            segment_bytes,
+            hop_limit,
+            traffic_class,
+        } = packet;
+        let transport_len = headers.transport_header().len() + payload.len();
         let ip_header_len = if path.local.is_ipv4() { ipv4::HEADER_BYTES } else { ipv6::HEADER_BYTES };
         let packet_len = ip_header_len + transport_len;
-        if packet_len > largest.min(MAX_PACKET_BYTES) {
+        let largest = if segment_bytes.is_some() { MAX_PACKET_BYTES } else { path.mtu.min(MAX_PACKET_BYTES) };
+        if packet_len > largest {
             return Err(Error::MessageTooLong);
         }
         let way = match path.exit {
@@ -104,42 +189,26 @@ impl Network {
             Exit::Medium => Way::Medium,
             Exit::Loop => Way::Loop,
         };
-        let link_len = match self.device.medium {
-            Medium::Ethernet => ethernet::HEADER_BYTES,
-            Medium::Ip => 0,
+        let untouched = self.device.tx_checksum == TxChecksum::Unneeded && segment_bytes.is_none();
+        let offload = if untouched || way == Way::Loop {
+            TxOffload::default()
+        } else {
+            let transport = Transport { protocol, checksum_offset, len: transport_len, segment_bytes };
+            self.complete(path, transport, headers, &payload)
         };
-        let mut offload = TxOffload::default();
-        if way != Way::Loop {
-            offload.checksum = self
-                .put_checksum(path, protocol, headers, checksum_offset, &payload, segment_bytes)
-                .then(|| PartialChecksum {
-                    start: narrow(link_len + ip_header_len),
-                    offset: narrow(checksum_offset),
-                });
-            offload.segmentation = segment_bytes.map(|segment_bytes| Segmentation {
-                segment_bytes,
-                header_bytes: narrow(link_len + ip_header_len + headers.transport_header().len()),
-                ipv6: path.local.is_ipv6(),
-            });
-        }
-        match (path.local, path.remote) {
+        let ether_type = match (path.local, path.remote) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
-                let dont_fragment = protocol == Protocol::Tcp;
-                let identification =
-                    if dont_fragment { 0 } else { self.identifications.next(path.identification) };
-                let fields = Ipv4Fields {
+                let ends = (source, destination);
+                let fields = self.ipv4_fields(
+                    ends,
+                    path.identification,
+                    protocol,
+                    hop_limit,
                     traffic_class,
-                    total_len: narrow(packet_len),
-                    identification,
-                    dont_fragment,
-                    // RFC 1122 section 3.2.1.7: nothing is sent with a time to live of zero.
-                    time_to_live: hop_limit.max(1),
-                    protocol: protocol.number(),
-                    source,
-                    destination,
-                };
+                    packet_len,
+                );
                 headers.put_ipv4(fields.compose());
+                ethernet::TYPE_IPV4
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let fields = Ipv6Fields {
@@ -151,34 +220,38 @@ impl Network {
                     destination,
                 };
                 headers.put_ipv6(fields.compose());
+                ethernet::TYPE_IPV6
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
                 return Err(Error::InvalidArgument);
             }
-        }
-        let sent = match way {
-            Way::Link(hardware) => {
-                headers.put_ethernet(self.link_header(path, hardware));
-                self.emit(headers, payload, offload)
-            }
-            Way::Medium => self.emit(headers, payload, offload),
-            Way::Wait(key) => {
-                headers.put_ethernet(self.link_header(path, [0; 6]));
-                self.enqueue(key, headers, payload, offload)
-            }
-            Way::Loop => self.loop_back(headers, payload, segment_bytes),
         };
-        if sent.is_none() {
-            self.counters.ip_out_discards += 1;
-            return Err(Error::NoBuffers);
+        match way {
+            Way::Link(hardware) => {
+                headers.put_ethernet(ethernet::compose(hardware, self.device.hardware_address, ether_type));
+                if let (Exit::Neighbor { key, .. }, ethernet::TYPE_IPV4) = (path.exit, ether_type) {
+                    let usable_until = self.neighbors.usable_until(key);
+                    path.express =
+                        Express { headers: headers.express(), epoch: self.neighbors.epoch(), usable_until };
+                }
+                self.emit(headers, &mut payload, offload)
+            }
+            Way::Medium => self.emit(headers, &mut payload, offload),
+            Way::Wait(key) => {
+                headers.put_ethernet(ethernet::compose([0; 6], self.device.hardware_address, ether_type));
+                let queued = self.enqueue(key, headers, payload, offload);
+                self.or_discard(queued)
+            }
+            Way::Loop => {
+                let looped = self.loop_back(headers, payload, segment_bytes);
+                self.or_discard(looped)
+            }
         }
-        Ok(())
     }
 
-    #[inline]
-    fn link_header(&self, path: &Path, destination: Address) -> [u8; ethernet::HEADER_BYTES] {
-        let ether_type = if path.local.is_ipv4() { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };
-        ethernet::compose(destination, self.device.hardware_address, ether_type)
+    fn or_discard(&mut self, sent: Option<()>) -> Result<(), Error> {
+        self.counters.ip_out_discards += u64::from(sent.is_none());
+        sent.ok_or(Error::NoBuffers)
     }
 
     /// The way when the neighbour's address is old or not known.
@@ -202,35 +275,42 @@ impl Network {
         }
     }
 
-    /// Fills in the transport's checksum, or as much of it as the device wants; true when the device
-    /// has to complete it.
-    #[inline]
-    fn put_checksum(
+    /// Fills in the transport's checksum, or as much of it as the device wants, and says what the
+    /// device has to do.
+    #[inline(never)]
+    fn complete(
         &self,
         path: &Path,
-        protocol: Protocol,
+        transport: Transport,
         headers: &mut HeaderBuffer,
-        checksum_offset: usize,
         payload: &Payload<'_>,
-        segment_bytes: Option<u16>,
-    ) -> bool {
-        // The device that cuts a packet computes each segment's checksum.
-        let partial = self.device.tx_checksum == TxChecksum::Partial || segment_bytes.is_some();
+    ) -> TxOffload {
+        let Transport { protocol, checksum_offset, len, segment_bytes } = transport;
+        let link_len = match self.device.medium {
+            Medium::Ethernet => ethernet::HEADER_BYTES,
+            Medium::Ip => 0,
+        };
+        let ip_header_len = if path.local.is_ipv4() { ipv4::HEADER_BYTES } else { ipv6::HEADER_BYTES };
+        let start = link_len + ip_header_len;
+        let segmentation = segment_bytes.map(|segment_bytes| Segmentation {
+            segment_bytes,
+            header_bytes: narrow(start + headers.transport_header().len()),
+            ipv6: path.local.is_ipv6(),
+        });
         if self.device.tx_checksum == TxChecksum::Unneeded {
-            return false;
+            return TxOffload { checksum: None, segmentation };
         }
-        let header = headers.transport_mut();
+        // The device that cuts a packet computes each segment's checksum. Devices are not asked to
+        // complete ICMP checksums: not all can.
+        let partial = (self.device.tx_checksum == TxChecksum::Partial || segment_bytes.is_some())
+            && matches!(protocol, Protocol::Tcp | Protocol::Udp);
         let mut sum = match protocol {
             Protocol::Icmpv4 => Checksum::new(),
-            Protocol::Tcp | Protocol::Udp | Protocol::Icmpv6 => Checksum::pseudo_header(
-                path.local,
-                path.remote,
-                protocol.number(),
-                header.len() + payload.len(),
-            ),
+            Protocol::Tcp | Protocol::Udp | Protocol::Icmpv6 => {
+                Checksum::pseudo_header(path.local, path.remote, protocol.number(), len)
+            }
         };
-        // Devices are not asked to complete ICMP checksums: not all can.
-        let partial = partial && matches!(protocol, Protocol::Tcp | Protocol::Udp);
+        let header = headers.transport_mut();
         let value = if partial {
             sum.partial()
         } else {
@@ -249,29 +329,47 @@ impl Network {
         if let Some(field) = header.get_mut(checksum_offset..).and_then(|bytes| bytes.first_chunk_mut()) {
             *field = value.to_be_bytes();
         }
-        partial
+        let checksum =
+            partial.then(|| PartialChecksum { start: narrow(start), offset: narrow(checksum_offset) });
+        TxOffload { checksum, segmentation }
     }
 
-    /// Queues a finished frame for the device. `None`, and nothing done, when there is no memory.
+    /// Queues a finished frame for the device. Nothing is done when there is no memory.
     #[inline]
-    fn emit(&mut self, headers: &HeaderBuffer, payload: Payload<'_>, offload: TxOffload) -> Option<()> {
+    fn emit(
+        &mut self,
+        headers: &HeaderBuffer,
+        payload: &mut Payload<'_>,
+        offload: TxOffload,
+    ) -> Result<(), Error> {
+        if let Payload::Whole(buffer) = payload
+            && let Some(frame) = buffer.with_header(headers.all())
+        {
+            self.frames.push(frame);
+        } else {
+            let pushed = self.push_separately(headers, payload);
+            self.or_discard(pushed)?;
+        }
+        self.frames.finish(offload);
+        self.counters.link_out_frames += 1;
+        Ok(())
+    }
+
+    /// Queues the headers in a buffer of their own, and the payload behind it.
+    #[inline(never)]
+    fn push_separately(&mut self, headers: &HeaderBuffer, payload: &mut Payload<'_>) -> Option<()> {
         match payload {
             Payload::Empty => self.frames.push(self.arena.copy_from(headers.all())?.freeze()),
-            Payload::Whole(buffer) => match buffer.with_header(headers.all()) {
-                Some(frame) => self.frames.push(frame),
-                None => {
-                    self.frames.push(self.arena.copy_from(headers.all())?.freeze());
-                    self.frames.push(buffer.clone());
-                }
-            },
+            Payload::Whole(buffer) => {
+                self.frames.push(self.arena.copy_from(headers.all())?.freeze());
+                self.frames.push(buffer.clone());
+            }
             Payload::Pieces(pieces) => {
                 self.gather(pieces)?;
                 self.frames.push(self.arena.copy_from(headers.all())?.freeze());
                 pieces.drain(..).for_each(|piece| self.frames.push(piece));
             }
         }
-        self.frames.finish(offload);
-        self.counters.link_out_frames += 1;
         Some(())
     }
 
@@ -313,6 +411,7 @@ impl Network {
 
     /// Queues a packet on its way back to ourselves. The list of further buffers may be allocated:
     /// programs that talk to their own address are not in a hurry.
+    #[inline(never)]
     fn loop_back(
         &mut self,
         headers: &HeaderBuffer,
@@ -353,7 +452,7 @@ impl Network {
 
     /// Queues a frame of this layer's own for the device; drops it when there is no room or no memory.
     pub(super) fn send_frame(&mut self, frame: &[u8]) -> bool {
-        if self.frames.len() >= self.max_frames {
+        if self.transmit_queue_is_full() {
             self.counters.link_out_queue_full += 1;
             return false;
         }

@@ -10,7 +10,7 @@ use super::socket::{Datagram, Socket};
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::{
-    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, Path, Payload, PieceList, Protocol,
+    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, Payload, PieceList, Protocol,
 };
 use crate::random::Random;
 use crate::slab::Slab;
@@ -28,6 +28,8 @@ pub struct UdpLayer {
     ports: PortTable,
     /// Connected sockets by both ends, so that any number of them may share a port.
     connected: ConnectionTable,
+    /// Where headers are composed; kept so that it need not be cleared for each datagram.
+    headers: HeaderBuffer,
     random: Random,
     counters: UdpCounters,
 }
@@ -42,6 +44,7 @@ impl UdpLayer {
             sockets: Slab::with_capacity_limit(config.max_sockets),
             ports: PortTable::new(),
             connected: ConnectionTable::new(std::array::from_fn(|_| random.next_u64())),
+            headers: HeaderBuffer::new(),
             random,
             counters: UdpCounters::default(),
         }
@@ -142,7 +145,7 @@ impl UdpLayer {
         let path = network.path(now, Some(socket.local.ip()), remote.ip())?;
         let remote = SocketAddr::new(path.remote, remote.port());
         let tuple = FourTuple::new(path.local, port, remote.ip(), remote.port());
-        let old = socket.tuple();
+        let old = socket.tuple;
         if old != Some(tuple) && self.find_connected(&tuple).is_some() {
             return Err(Error::AddressInUse);
         }
@@ -158,6 +161,7 @@ impl UdpLayer {
         if let Some(socket) = self.sockets.get_mut(id.0) {
             socket.local.set_ip(path.local);
             socket.remote = Some(remote);
+            socket.tuple = Some(tuple);
             socket.path = Some(path);
             socket.error = None;
         }
@@ -165,16 +169,18 @@ impl UdpLayer {
         if self.connected.wants_new_keys() {
             let keys = std::array::from_fn(|_| self.random.next_u64());
             let sockets = &self.sockets;
-            self.connected
-                .rekey(keys, |index| sockets.get_index(index).and_then(Socket::tuple).unwrap_or(tuple));
+            self.connected.rekey(keys, |index| {
+                sockets.get_index(index).and_then(|socket| socket.tuple).unwrap_or(tuple)
+            });
         }
         Ok(())
     }
 
     #[inline]
     fn find_connected(&self, tuple: &FourTuple) -> Option<u32> {
-        self.connected
-            .get(tuple, |index| self.sockets.get_index(index).and_then(Socket::tuple).as_ref() == Some(tuple))
+        self.connected.get(tuple, |index| {
+            self.sockets.get_index(index).is_some_and(|socket| socket.tuple.as_ref() == Some(tuple))
+        })
     }
 
     /// Sends a datagram: to `to`, or to the peer. When it was sent, `data` is left empty; else as it was.
@@ -193,7 +199,7 @@ impl UdpLayer {
         data: &mut ScatterGather,
     ) -> Result<(), Error> {
         let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
-        let sent = send_from(now, network, socket, to, data);
+        let sent = send_from(now, network, socket, &mut self.headers, to.as_ref(), data);
         match sent {
             Ok(()) => self.counters.out_datagrams += 1,
             Err(_) => self.counters.out_errors += 1,
@@ -218,7 +224,7 @@ impl UdpLayer {
     /// Ends the socket; what it had not received is dropped. A socket that is not there is no error.
     pub fn close(&mut self, events: &mut EventQueue, id: UdpId) {
         let Some(socket) = self.sockets.get(id.0) else { return };
-        let (port, tuple) = (socket.local.port(), socket.tuple());
+        let (port, tuple) = (socket.local.port(), socket.tuple);
         events.forget(socket.mark);
         match tuple {
             Some(tuple) => {
@@ -242,23 +248,24 @@ impl UdpLayer {
         let Some(header) = UdpHeader::parse(&packet.head, packet.len()) else { return };
         let (from_port, port) = (header.source_port(), header.destination_port());
         let found = self.find(packet.destination, port, packet.source, from_port);
-        let Some((key, socket)) =
-            found.and_then(|index| Some((self.sockets.key_of(index)?, self.sockets.get_index_mut(index)?)))
-        else {
+        let Some((key, socket)) = found.and_then(|index| self.sockets.entry_mut(index)) else {
             self.counters.no_ports += 1;
             network.send_port_unreachable(now, &packet);
             return;
         };
         let Packet { source, mut head, rest, .. } = packet;
         head.advance(udp::HEADER_BYTES);
-        let held_bytes = head.held_bytes() + rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+        let mut held_bytes = head.held_bytes();
+        let mut data = ScatterGather::from(head);
+        if !rest.is_empty() {
+            held_bytes += rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+            rest.into_iter().for_each(|piece| data.push(piece));
+        }
         let UdpConfig { receive_queue_datagrams, receive_queue_bytes, .. } = self.config;
         if !socket.queue.has_room(held_bytes, receive_queue_datagrams, receive_queue_bytes) {
             self.counters.receive_overflows += 1;
             return;
         }
-        let mut data = ScatterGather::from(head);
-        rest.into_iter().for_each(|piece| data.push(piece));
         socket.queue.push(Datagram { from: SocketAddr::new(source, from_port), data }, held_bytes);
         self.counters.in_datagrams += 1;
         events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
@@ -406,72 +413,53 @@ fn send_from(
     now: Instant,
     network: &mut Network,
     socket: &mut Socket,
-    to: Option<SocketAddr>,
+    headers: &mut HeaderBuffer,
+    to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
-    if let Some(error) = socket.error.take() {
-        return Err(error);
+    if socket.error.is_some() {
+        return socket.error.take().map_or(Ok(()), Err);
     }
-    let to = to.or(socket.remote).ok_or(Error::NotConnected)?;
+    let to = to.or(socket.remote.as_ref()).ok_or(Error::NotConnected)?;
+    let (to_address, to_port) = (to.ip(), to.port());
     let len = data.len();
-    if to.port() == 0 {
+    if to_port == 0 {
         return Err(Error::InvalidArgument);
     }
     if len > MAX_PAYLOAD_BYTES {
         return Err(Error::MessageTooLong);
     }
-    let (local_port, hop_limit) = (socket.local.port(), socket.hop_limit);
-    let path = path_to(now, network, socket, to.ip())?;
+    // The way of the last datagram, unless this one goes elsewhere.
+    let path = match &mut socket.path {
+        Some(path) if path.remote == to_address => path,
+        other => other.insert(network.path(now, Some(socket.local.ip()), to_address)?),
+    };
     let datagram_len = u16::try_from(len + udp::HEADER_BYTES).map_err(|_| Error::MessageTooLong)?;
-    let mut headers = HeaderBuffer::new();
-    let header = udp::compose(local_port, to.port(), datagram_len);
+    let header = udp::compose(socket.local.port(), to_port, datagram_len);
     headers.transport(udp::HEADER_BYTES).copy_from_slice(&header);
-    let mut outgoing = Outgoing {
+    let mut pieces;
+    let payload = if data.segments() > 1 {
+        pieces = gather(network, data)?;
+        Payload::Pieces(&mut pieces)
+    } else {
+        data.single_mut().map_or(Payload::Empty, Payload::Whole)
+    };
+    let outgoing = Outgoing {
         protocol: Protocol::Udp,
-        headers: &mut headers,
+        headers,
         checksum_offset: udp::CHECKSUM_OFFSET,
-        payload: Payload::Empty,
+        payload,
         segment_bytes: None,
-        hop_limit,
+        hop_limit: socket.hop_limit,
         traffic_class: 0,
     };
-    match std::mem::take(data).into_single() {
-        Ok(mut buffer) => {
-            outgoing.payload = Payload::Whole(&mut buffer);
-            network.send(now, path, outgoing).inspect_err(|_| data.push(buffer))
-        }
-        Err(several) => {
-            let mut pieces = match gather(network, &several) {
-                Ok(pieces) => pieces,
-                Err(error) => {
-                    *data = several;
-                    return Err(error);
-                }
-            };
-            if !pieces.is_empty() {
-                outgoing.payload = Payload::Pieces(&mut pieces);
-            }
-            network.send(now, path, outgoing).inspect_err(|_| *data = several)
-        }
-    }
-}
-
-/// The way to `remote`: the one of the last datagram, or a new one that takes its place.
-#[inline]
-fn path_to<'a>(
-    now: Instant,
-    network: &mut Network,
-    socket: &'a mut Socket,
-    remote: IpAddr,
-) -> Result<&'a mut Path, Error> {
-    let known = socket.path.as_ref().is_some_and(|path| path.remote == remote);
-    if !known {
-        socket.path = Some(network.path(now, Some(socket.local.ip()), remote)?);
-    }
-    socket.path.as_mut().ok_or(Error::NetworkUnreachable)
+    network.send(now, path, outgoing)?;
+    data.clear();
+    Ok(())
 }
 
 /// The segments as pieces of one packet; copied together when there are more than a packet can have.
+#[inline(never)]
 fn gather(network: &Network, data: &ScatterGather) -> Result<PieceList, Error> {
     let mut pieces = PieceList::new();
     if data.segments() <= network.max_pieces() {

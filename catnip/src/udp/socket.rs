@@ -62,6 +62,8 @@ pub(super) struct Socket {
     /// The address is unspecified when the socket takes datagrams to all of our addresses.
     pub(super) local: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
+    /// Both ends of a connected socket.
+    pub(super) tuple: Option<FourTuple>,
     /// The way to where the last datagram went; for a connected socket, to its peer.
     pub(super) path: Option<Path>,
     pub(super) queue: ReceiveQueue,
@@ -79,6 +81,7 @@ impl Socket {
         Self {
             local,
             remote: None,
+            tuple: None,
             path: None,
             queue: ReceiveQueue::default(),
             error: None,
@@ -87,12 +90,6 @@ impl Socket {
             user_data: 0,
             mark: EventMark::default(),
         }
-    }
-
-    /// Both ends of a connected socket.
-    pub(super) fn tuple(&self) -> Option<FourTuple> {
-        let remote = self.remote?;
-        Some(FourTuple::new(self.local.ip(), self.local.port(), remote.ip(), remote.port()))
     }
 
     /// True when datagrams to `destination` are for this socket, as far as the address goes.

@@ -115,7 +115,9 @@ impl Checksum {
     #[must_use]
     #[inline]
     pub const fn is_right(self) -> bool {
-        self.finish() == 0
+        // As finish() == 0: folding keeps the remainder, since 2¹⁶ leaves 1, and only a sum of nothing
+        // but zeros folds to zero.
+        self.sum.is_multiple_of(0xffff) && self.sum != 0
     }
 }
 
@@ -130,6 +132,13 @@ const fn word(value: u16) -> u64 {
 #[allow(clippy::cast_possible_truncation, reason = "no packet has 4 GiB")]
 const fn length_words(length: usize) -> u64 {
     (length as u32).to_be() as u64
+}
+
+/// The checksum of words that were read as the machine reads them and added up.
+#[must_use]
+#[inline]
+pub(super) const fn of_sum(sum: u64) -> u16 {
+    Checksum { sum, odd: false }.finish()
 }
 
 /// The checksum of one byte string.

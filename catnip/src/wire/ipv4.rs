@@ -54,6 +54,20 @@ impl<'a> Ipv4Header<'a> {
         if sum.is_right() { Ok(header) } else { Err(Ipv4Error::Checksum) }
     }
 
+    /// The header at the start of `packet` and its payload, if it is of the usual kind: without options,
+    /// of a whole packet that ends within the bytes that are there, its checksum right.
+    #[must_use]
+    #[inline]
+    pub fn parse_plain(packet: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let fixed = packet.first_chunk::<HEADER_BYTES>()?;
+        let header = Self { fixed, options: &[] };
+        let payload = packet.get(HEADER_BYTES..header.total_len())?;
+        let mut sum = Checksum::new();
+        sum.add_bytes(fixed);
+        let plain = fixed[0] == 0x45 && !header.is_fragment() && sum.is_right();
+        plain.then_some((header, payload))
+    }
+
     /// The header that an ICMP error quotes. Routers may have changed its length, checksum and time
     /// to live, and the packet may have been cut: only what is needed to read it is checked.
     ///
@@ -186,19 +200,32 @@ impl Ipv4Fields {
     #[inline]
     pub fn compose(&self) -> [u8; HEADER_BYTES] {
         let mut header = [0; HEADER_BYTES];
-        header[0] = 0x45;
-        header[1] = self.traffic_class;
-        header[2..4].copy_from_slice(&self.total_len.to_be_bytes());
-        header[4..6].copy_from_slice(&self.identification.to_be_bytes());
-        let flags = if self.dont_fragment { DONT_FRAGMENT } else { 0 };
-        header[6..8].copy_from_slice(&flags.to_be_bytes());
-        header[8] = self.time_to_live;
-        header[9] = self.protocol;
+        header[..12].copy_from_slice(&self.compose_changing());
         header[12..16].copy_from_slice(&self.source.octets());
         header[16..].copy_from_slice(&self.destination.octets());
-        let sum = checksum::of(&header);
-        header[10..12].copy_from_slice(&sum.to_be_bytes());
         header
+    }
+
+    /// Composes what is in front of the addresses: all that differs from one packet between them to
+    /// the next.
+    #[must_use]
+    #[inline]
+    pub fn compose_changing(&self) -> [u8; 12] {
+        let [len_high, len_low] = self.total_len.to_be_bytes();
+        let [id_high, id_low] = self.identification.to_be_bytes();
+        let flags = if self.dont_fragment { DONT_FRAGMENT } else { 0 };
+        let [flags_high, flags_low] = flags.to_be_bytes();
+        // Whole words: what is stored is added up where it is, in registers.
+        let length = [0x45, self.traffic_class, len_high, len_low];
+        let identification = [id_high, id_low, flags_high, flags_low];
+        let protocol = [self.time_to_live, self.protocol, 0, 0];
+        let sum = [length, identification, protocol, self.source.octets(), self.destination.octets()]
+            .into_iter()
+            .fold(0, |sum, word| sum + u64::from(u32::from_ne_bytes(word)));
+        let [sum_high, sum_low] = checksum::of_sum(sum).to_be_bytes();
+        let [a, b, c, d] = length;
+        let [e, f, g, h] = identification;
+        [a, b, c, d, e, f, g, h, self.time_to_live, self.protocol, sum_high, sum_low]
     }
 }
 

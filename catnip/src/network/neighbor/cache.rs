@@ -106,6 +106,9 @@ pub(in crate::network) struct NeighborCache {
     /// Keyed by slab index. Only incomplete, delay, probe and failed entries have one.
     timers: TimerWheel,
     random: Random,
+    /// Changes whenever an address that [`Self::usable`] returned is good no longer than then, other
+    /// than by time.
+    epoch: u32,
     counters: NeighborCounters,
 }
 
@@ -119,6 +122,7 @@ impl NeighborCache {
             timers: TimerWheel::new(now),
             random,
             config,
+            epoch: 1,
             counters: NeighborCounters::default(),
         }
     }
@@ -141,6 +145,18 @@ impl NeighborCache {
     pub(in crate::network) fn usable(&self, now: Instant, key: Key) -> Option<Address> {
         let neighbor = self.entries.get(key)?;
         (now < neighbor.usable_until).then_some(neighbor.hardware)
+    }
+
+    /// The number of the cache's present state: as long as it stays the same, what
+    /// [`Self::usable`] returned is right until [`Self::usable_until`].
+    #[inline]
+    pub(in crate::network) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Until when the neighbour's hardware address may be used without another look.
+    pub(in crate::network) fn usable_until(&self, key: Key) -> Instant {
+        self.entries.get(key).map_or(Instant::ZERO, |neighbor| neighbor.usable_until)
     }
 
     /// What is to be done with a packet for `address`, whatever the neighbour's state.
@@ -188,6 +204,7 @@ impl NeighborCache {
 
     fn remove(&mut self, key: Key) {
         if let Some(neighbor) = self.entries.remove(key) {
+            self.epoch = self.epoch.wrapping_add(1);
             self.by_address.remove(&neighbor.address);
             self.timers.cancel(key.index);
             self.ages.remove(key.index);
@@ -206,6 +223,9 @@ impl NeighborCache {
             State::Delay | State::Probe { .. } => (until, Some(until), in_use),
             State::Failed => (Instant::ZERO, Some(until), Worth::Unused),
         };
+        if usable_until < neighbor.usable_until {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
         neighbor.usable_until = usable_until;
         self.ages.touch(key.index, worth);
         match timer {
@@ -269,8 +289,9 @@ impl NeighborCache {
                     }
                     return None;
                 }
-                if let Some(hardware) = hardware {
+                if let Some(hardware) = hardware.filter(|_| differs) {
                     neighbor.hardware = hardware;
+                    self.epoch = self.epoch.wrapping_add(1);
                 }
                 if claim.solicited {
                     self.enter(key, State::Reachable, reachable_until);
