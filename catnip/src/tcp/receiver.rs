@@ -86,6 +86,8 @@ impl Connection {
         if fin && end.at_or_before(self.rcv.edge) && self.rcv.fin_at.is_none() {
             self.rcv.fin_at = Some(end);
         }
+        // In order or ahead of a gap, a FIN is acknowledged at once.
+        self.rcv.ack_now |= fin;
         if data.len > 0 && self.takes_memory(cx) {
             self.place(sequence, data, cx);
         }

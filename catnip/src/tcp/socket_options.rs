@@ -4,6 +4,7 @@ use libos::{Error, SocketOption, SocketOptionName};
 
 use super::config::TcpOptions;
 use super::connection::{Connection, Settings};
+use super::options::MAX_WINDOW_SCALE;
 use super::state::State;
 
 /// Largest send or receive queue of a socket: what a window scaled by 14 expresses (RFC 7323, section 2.3).
@@ -84,14 +85,18 @@ impl Connection {
             self.max_segment_bytes = options.max_segment_bytes;
             self.change_mss();
         }
-        // The scale was agreed at the handshake: the window cannot grow beyond what it expresses, and what
-        // was offered stays offered (RFC 9293, section 3.8.6).
-        let largest = u32::from(u16::MAX) << self.rcv.scale;
-        let wanted = u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX);
-        self.rcv.limit_bytes = wanted.min(largest);
-        self.rcv.queue.set_limit(self.rcv.limit_bytes as usize);
+        self.limit_receive_buffer(u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX));
         self.consider_window_update();
         Ok(())
+    }
+
+    /// The receive buffer is as large as the program wants, and as the scale agreed on at the handshake
+    /// expresses: room that cannot be offered is none. What was offered stays offered (RFC 9293, section 3.8.6).
+    pub(super) fn limit_receive_buffer(&mut self, wanted_bytes: u32) {
+        let synchronised = self.state.is_synchronised();
+        let scale = if synchronised { self.rcv.scale } else { MAX_WINDOW_SCALE };
+        self.rcv.limit_bytes = wanted_bytes.min(u32::from(u16::MAX) << scale);
+        self.rcv.queue.set_limit(self.rcv.limit_bytes as usize);
     }
 
     /// Reads one option; reading the pending error clears it.
