@@ -115,6 +115,19 @@ fn a_fin_is_acknowledged_at_once() {
 }
 
 #[test]
+fn reading_what_leaves_the_window_wide_open_is_not_worth_a_segment() {
+    // Without a scale the window cannot be offered whole, and room beyond it is none.
+    let mut t = Script::new();
+    let id = t.open();
+    for start in [1, 101, 201] {
+        t.inject(seg().seq(start).ack(1).data(100));
+        let _ = t.take_sent();
+        assert_eq!(t.read(id), 100);
+        t.expect_nothing();
+    }
+}
+
+#[test]
 fn acknowledgments_are_never_acknowledged() {
     let mut t = Script::new();
     t.open();

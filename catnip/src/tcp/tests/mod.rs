@@ -2,11 +2,18 @@
 
 mod acceptability;
 mod acknowledgment;
+mod backlog;
+mod closing;
 mod data;
 mod handshake;
+mod icmp;
+mod keepalive;
+mod options;
 mod recovery;
 mod reset;
 mod retransmission;
 mod script;
 mod seg;
+mod timewait;
+mod turns;
 mod window;

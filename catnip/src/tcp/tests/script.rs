@@ -36,7 +36,6 @@ pub(super) struct Sent {
     pub at: Instant,
     pub segment: Segment,
     pub payload: Vec<u8>,
-    pub hop_limit: u8,
 }
 
 /// A stack under test, and the far end of its connections.
@@ -283,7 +282,6 @@ impl Script {
                 at: self.now,
                 payload: tcp[segment.header_bytes..].to_vec(),
                 segment,
-                hop_limit: header.time_to_live(),
             });
         }
     }

@@ -162,11 +162,6 @@ impl Seg {
         self
     }
 
-    pub(super) fn with_local_port(mut self, port: u16) -> Self {
-        self.local_port = port;
-        self
-    }
-
     /// The payload, which begins at the relative sequence number `seq`.
     pub(super) fn payload(&self, seq: u32) -> Vec<u8> {
         match &self.text {
