@@ -125,7 +125,7 @@ impl Network {
     /// [`Error::AddressNotAvailable`] when `local` is not ours or no address of ours is of the
     /// destination's family, [`Error::NetworkUnreachable`] without a route, [`Error::InvalidArgument`]
     /// for an unspecified destination or addresses of unlike families.
-    pub fn path(&mut self, now: Instant, local: Option<IpAddr>, remote: IpAddr) -> Result<Path, Error> {
+    pub fn path(&mut self, _now: Instant, local: Option<IpAddr>, remote: IpAddr) -> Result<Path, Error> {
         let remote = remote.to_canonical();
         let local = local.map(|address| address.to_canonical()).filter(|address| !address.is_unspecified());
         if remote.is_unspecified() || local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
@@ -153,7 +153,6 @@ impl Network {
                 Exit::Neighbor { next_hop, key: self.neighbors.find(next_hop) }
             }
         };
-        let _ = now;
         let identification = self.identifications.slot(remote);
         let mtu = self.device.mtu;
         Ok(Path { local, remote, mtu, exit, identification, express: Express::NONE })

@@ -60,6 +60,32 @@ fn headers_say_what_they_should() {
 }
 
 #[test]
+fn a_path_composes_every_packet_as_it_composed_the_first() {
+    for tx_checksum in [TxChecksum::Software, TxChecksum::Partial, TxChecksum::Unneeded] {
+        let mut config = config(1);
+        config.device.tx_checksum = tx_checksum;
+        let mut network = acquainted(&config);
+        let mut path = path(&mut network, v4(2));
+        for len in [5, 5, 5] {
+            let mut data = buffer(&network, &vec![7; len]);
+            send_tcp(&mut network, &mut path, Payload::Whole(&mut data), None).unwrap();
+        }
+        let frames = take_frames(&mut network);
+        for frame in &frames[1..] {
+            assert_eq!(frame.bytes, frames[0].bytes, "{tx_checksum:?}");
+            assert_eq!(frame.offload, frames[0].offload, "{tx_checksum:?}");
+        }
+        let mut longer = buffer(&network, &[7; 600]);
+        send_tcp(&mut network, &mut path, Payload::Whole(&mut longer), None).unwrap();
+        let frame = &take_frames(&mut network)[0].bytes;
+        assert_eq!(Ipv4Header::parse(&frame[14..], frame.len() - 14).unwrap().total_len(), 640);
+        let mut beyond = buffer(&network, &[7; 1461]);
+        let refused = send_tcp(&mut network, &mut path, Payload::Whole(&mut beyond), None);
+        assert_eq!(refused, Err(Error::MessageTooLong));
+    }
+}
+
+#[test]
 fn packets_that_may_be_cut_have_identifications_of_their_own() {
     let mut network = acquainted(&config(1));
     let mut path = path(&mut network, v4(2));
