@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::{Error, Instant, ScatterGather};
+use libos::{Buffer, Error, Instant, ScatterGather};
 
 use super::ports::PortTable;
 use super::socket::{Datagram, Socket};
@@ -253,22 +253,24 @@ impl UdpLayer {
             network.send_port_unreachable(now, &packet);
             return;
         };
-        let Packet { source, mut head, rest, .. } = packet;
+        let Packet { source, mut head, rest, segment_bytes, .. } = packet;
         head.advance(udp::HEADER_BYTES);
-        let mut held_bytes = head.held_bytes();
-        let mut data = ScatterGather::from(head);
-        if !rest.is_empty() {
-            held_bytes += rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
-            rest.into_iter().for_each(|piece| data.push(piece));
+        let from = SocketAddr::new(source, from_port);
+        let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
+        if segment_bytes == 0 {
+            let mut held_bytes = head.held_bytes();
+            let mut data = ScatterGather::from(head);
+            if !rest.is_empty() {
+                held_bytes += rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+                rest.into_iter().for_each(|piece| data.push(piece));
+            }
+            inbox.take(from, data, held_bytes);
+        } else {
+            inbox.take_joined(from, head, rest, segment_bytes.into());
         }
-        let UdpConfig { receive_queue_datagrams, receive_queue_bytes, .. } = self.config;
-        if !socket.queue.has_room(held_bytes, receive_queue_datagrams, receive_queue_bytes) {
-            self.counters.receive_overflows += 1;
-            return;
+        if !socket.queue.is_empty() {
+            events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
         }
-        socket.queue.push(Datagram { from: SocketAddr::new(source, from_port), data }, held_bytes);
-        self.counters.in_datagrams += 1;
-        events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
     }
 
     /// The socket for a datagram: the one connected to its sender, else the one that takes datagrams
@@ -405,6 +407,47 @@ impl UdpLayer {
         self.counters.write(sink);
         sink.gauge("sockets", self.sockets.len() as u64);
         sink.leave();
+    }
+}
+
+/// Where one socket's datagrams go.
+struct Inbox<'a> {
+    socket: &'a mut Socket,
+    config: &'a UdpConfig,
+    counters: &'a mut UdpCounters,
+}
+
+impl Inbox<'_> {
+    /// Queues a datagram, or drops it when the queue is full.
+    #[inline]
+    fn take(&mut self, from: SocketAddr, data: ScatterGather, held_bytes: usize) {
+        let UdpConfig { receive_queue_datagrams, receive_queue_bytes, .. } = *self.config;
+        if !self.socket.queue.has_room(held_bytes, receive_queue_datagrams, receive_queue_bytes) {
+            self.counters.receive_overflows += 1;
+            return;
+        }
+        self.socket.queue.push(Datagram { from, data }, held_bytes);
+        self.counters.in_datagrams += 1;
+    }
+
+    /// Queues datagrams that the device joined: each of `segment_bytes`, the last one of what is left.
+    #[inline(never)]
+    fn take_joined(&mut self, from: SocketAddr, head: Buffer, rest: Vec<Buffer>, segment_bytes: usize) {
+        // They share the memory, so the first one answers for it and the others for their bytes.
+        let mut held_bytes = head.held_bytes() + rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+        let (mut data, mut missing) = (ScatterGather::new(), segment_bytes);
+        for mut piece in std::iter::once(head).chain(rest) {
+            while piece.len() >= missing {
+                data.push(piece.split_to(missing));
+                self.take(from, std::mem::take(&mut data), std::mem::replace(&mut held_bytes, segment_bytes));
+                missing = segment_bytes;
+            }
+            missing -= piece.len();
+            data.push(piece);
+        }
+        if !data.is_empty() {
+            self.take(from, data, held_bytes);
+        }
     }
 }
 

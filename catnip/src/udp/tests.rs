@@ -333,6 +333,28 @@ fn a_full_receive_queue_drops_what_is_new_by_number_and_by_memory() {
 }
 
 #[test]
+fn datagrams_that_the_device_joined_come_out_one_by_one() {
+    use crate::network::testing::{framed, ip_packet, udp_datagram};
+    use libos::RxFrame;
+    let data: Vec<u8> = (0..25).collect();
+    for cut in [67, 50, 42 + 10, 42 + 3] {
+        let mut one = Host::new(1);
+        let server = one.bind((v4(1), 7));
+        let datagram = udp_datagram(v4(2).into(), v4(1).into(), (9, 7), &data);
+        let frame = framed(&ip_packet(v4(2).into(), v4(1).into(), 17, &datagram));
+        let (head, rest) = frame.split_at(cut);
+        let mut received = RxFrame { segment_bytes: 10, ..RxFrame::from(buffer(&one.network, head)) };
+        received.rest.extend((!rest.is_empty()).then(|| buffer(&one.network, rest)));
+        let ingress = one.network.receive(NOW, received);
+        one.take(ingress);
+        let datagrams: Vec<Vec<u8>> =
+            std::iter::from_fn(|| one.received(server)).map(|(_, data)| data).collect();
+        assert_eq!(datagrams, [&data[..10], &data[10..20], &data[20..]], "cut at {cut}");
+        assert_eq!(one.network.arena().stats().live_buffers, 0);
+    }
+}
+
+#[test]
 fn broadcasts_reach_a_socket_on_all_addresses() {
     let (mut one, mut two) = (Host::new(1), Host::new(2));
     let bound = two.bind((v4(2), 7));
