@@ -6,6 +6,7 @@ mod backlog;
 mod closing;
 mod data;
 mod handshake;
+mod hostile;
 mod icmp;
 mod keepalive;
 mod options;

@@ -404,6 +404,11 @@ impl Script {
         self.info(id).state
     }
 
+    /// Buffers of the stack's memory that somebody holds.
+    pub(super) fn live_buffers(&self) -> usize {
+        self.arena.stats().live_buffers
+    }
+
     pub(super) fn counters(&self) -> &TcpCounters {
         self.stack.tcp_counters()
     }
