@@ -166,18 +166,14 @@ impl Connection {
             // RFC 9293, section 3.10.7.4, eighth: acknowledge, and wait from the start.
             self.start_time_wait(cx);
         }
-        // An acknowledgment in it still counts: with a zero window RFC 9293, section 3.10.7.4 asks for valid
-        // ACKs to be taken. A peer that probes our window is at RCV.NXT or a byte beyond, and a byte
-        // before when it does not know yet that its probe was taken. Two sides that probe each other and
-        // refused such ACKs would answer them for ever.
+        // An acknowledgment in it still counts beside a probe, as RFC 9293, section 3.10.7.4 asks for a zero
+        // window: a peer that probes is at RCV.NXT or a byte beyond, and a byte before while it does not know
+        // that its probe was taken, which rounding the window down for its scale makes possible. Two sides
+        // that probe each other and refused such acknowledgments would never learn of either.
         let sequence = segment.sequence;
         let at_probe =
             sequence == self.rcv.nxt || sequence == self.rcv.nxt + 1 || sequence + 1 == self.rcv.nxt;
-        if self.rcv.window() == 0
-            && at_probe
-            && segment.flags.contains(Flags::ACK)
-            && self.state.is_synchronised()
-        {
+        if at_probe && segment.flags.contains(Flags::ACK) && self.state.is_synchronised() {
             let _ = self.on_acknowledgment(segment, 0, cx);
             if self.snd.fin_acknowledged() && self.on_fin_acknowledged(cx) == Disposition::Closed {
                 return Disposition::Closed;
