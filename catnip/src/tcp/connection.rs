@@ -138,6 +138,9 @@ pub(super) struct Receiver {
     pub unacknowledged_bytes: u32,
     /// The largest segment seen: what "every second full-sized segment" is measured by.
     pub segment_bytes: u16,
+    /// Segments that arrived ahead of the present gap since the last turn of output. Each has an acknowledgment
+    /// of its own, for the peer counts them (RFC 5681, section 4.2).
+    pub ahead_of_gap: u16,
     /// In-order data for the program.
     pub queue: ReceiveQueue,
     /// Data that arrived ahead of a gap.

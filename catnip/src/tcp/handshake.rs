@@ -105,6 +105,7 @@ impl Connection {
                 shut: false,
                 unacknowledged_bytes: 0,
                 segment_bytes: 0,
+                ahead_of_gap: 0,
                 queue: ReceiveQueue::new(limit_bytes as usize),
                 reassembly: None,
                 limit_bytes,

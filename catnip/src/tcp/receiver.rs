@@ -106,6 +106,7 @@ impl Connection {
             self.rcv.ack_now = true;
             if sequence.after(before) {
                 cx.counters.out_of_order += 1;
+                self.rcv.ahead_of_gap = self.rcv.ahead_of_gap.saturating_add(1);
             }
         }
         // Nothing after the peer's FIN is data.
@@ -119,6 +120,8 @@ impl Connection {
         }
         self.drain_reassembly(cx);
         if self.rcv.nxt != before {
+            // The gap was reordering within one burst, or there is another one now.
+            self.rcv.ahead_of_gap = 0;
             self.raise(Readiness::READABLE, cx.events);
         }
     }

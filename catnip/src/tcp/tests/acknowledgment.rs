@@ -146,3 +146,30 @@ fn a_burst_is_acknowledged_once() {
     t.expect(seg().seq(1).ack(10_001));
     t.expect_nothing();
 }
+
+#[test]
+fn each_segment_of_a_burst_behind_a_gap_has_an_acknowledgment_of_its_own_without_data() {
+    let mut t = Script::new();
+    let id = t.open();
+    t.inject(seg().ack(1).data(1_000));
+    t.write(id, 100);
+    t.expect(seg().seq(1).ack(1_001).data(100));
+    t.write(id, 100);
+    t.expect_nothing();
+    // The acknowledgment lets the second write out, which must not stand for a duplicate.
+    t.inject_burst((0..4).map(|at| seg().seq(2_001 + at * 1_000).ack(101).data(1_000)));
+    for _ in 0..4 {
+        t.expect(seg().seq(101).ack(1_001));
+    }
+    t.expect(seg().seq(101).ack(1_001).data(100));
+    t.expect_nothing();
+}
+
+#[test]
+fn a_burst_that_fills_its_own_gap_is_acknowledged_once() {
+    let mut t = Script::new();
+    t.open();
+    t.inject_burst([2_001, 1_001, 3_001, 1].map(|at| seg().seq(at).ack(1).data(1_000)));
+    t.expect(seg().seq(1).ack(4_001));
+    t.expect_nothing();
+}
