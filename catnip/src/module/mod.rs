@@ -1,5 +1,6 @@
 //! The stack as a module of the library OS: descriptors and tokens on one side, a device on the other.
 
+mod failure;
 mod fifo;
 mod operations;
 mod sockets;
@@ -61,29 +62,18 @@ impl<R: Runtime> StackModule<R> {
         self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)
     }
 
-    fn receive(&mut self, now: Instant) {
+    fn receive(&mut self, now: Instant, completions: &mut dyn Completions) {
         if self.runtime.receive(now, &mut self.received).is_err() {
-            self.on_device_failure(now);
+            self.on_device_failure(now, completions);
         }
         for frame in self.received.drain(..) {
             self.stack.receive(now, frame);
         }
     }
 
-    fn transmit(&mut self, now: Instant) {
+    fn transmit(&mut self, now: Instant, completions: &mut dyn Completions) {
         if !self.stack.frames().is_empty() && self.runtime.transmit(now, self.stack.frames()).is_err() {
-            self.on_device_failure(now);
-        }
-    }
-
-    /// The device is gone: every connection ends with an error, once.
-    #[cold]
-    fn on_device_failure(&mut self, now: Instant) {
-        self.stack.frames().clear();
-        if !self.device_failed {
-            self.device_failed = true;
-            log::error!("{}: the device failed; its connections are lost", self.runtime.name());
-            self.stack.fail_all(now, Error::DeviceFailed);
+            self.on_device_failure(now, completions);
         }
     }
 
@@ -153,11 +143,11 @@ impl<R: Runtime> Module for StackModule<R> {
     }
 
     fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
-        self.receive(now);
+        self.receive(now, completions);
         self.dispatch(completions);
         self.stack.poll(now);
         self.dispatch(completions);
-        self.transmit(now);
+        self.transmit(now, completions);
         if !self.blocked.is_empty() {
             self.retry_blocked(now, completions);
         }
@@ -176,6 +166,8 @@ impl<R: Runtime> Module for StackModule<R> {
 
     fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
         match self.runtime.wake_fd() {
+            // A device that was taken away is readable for ever, and nothing comes.
+            _ if self.device_failed => true,
             Some(fd) => {
                 fds.push(fd);
                 true

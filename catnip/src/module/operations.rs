@@ -26,6 +26,10 @@ impl<R: Runtime> StackModule<R> {
             completions.complete(token, Outcome::Failed(Error::BadDescriptor));
             return;
         };
+        if self.device_failed && !matches!(socket, Socket::Stream(_)) {
+            completions.complete(token, Outcome::Failed(Error::DeviceFailed));
+            return;
+        }
         match (socket, operation) {
             (Socket::Stream(stream), Operation::Push(data)) => {
                 push_stream(&mut self.stack, stream, token, data, completions);
