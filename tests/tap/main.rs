@@ -11,11 +11,15 @@ mod clients;
 mod closing;
 mod connections;
 mod datagrams;
+mod dialects;
+mod echo;
 mod icmp;
 mod idle;
 mod link;
 #[path = "../common/namespace.rs"]
 mod namespace;
 mod noise;
+mod outages;
 mod pressure;
+mod routes;
 mod servers;
