@@ -31,6 +31,20 @@ addresses = ["10.99.$2.2/24"]
 END
 }
 
+# Said before anything is built: the namespace gives the right to make devices, not to open this file.
+check_tun() {
+    if [ ! -c /dev/net/tun ]; then
+        echo "the demo needs /dev/net/tun: load its module (modprobe tun), or hand the device to the container" \
+            "(--device /dev/net/tun)" >&2
+        exit 1
+    fi
+    if [ ! -r /dev/net/tun ] || [ ! -w /dev/net/tun ]; then
+        echo "the demo needs to read and write /dev/net/tun: run it as root, or allow it as most distributions do" \
+            "(chmod 666 /dev/net/tun)" >&2
+        exit 1
+    fi
+}
+
 build() {
     . tools/setup.sh
     need_rust
@@ -91,6 +105,7 @@ inside() {
 if [ "${1:-}" = --inside ]; then
     inside
 fi
+check_tun
 build
 if ! unshare -Urnpf --kill-child true; then
     echo "the demo needs user and network namespaces (unshare -Urn). Where they are switched off for users, run it" \
