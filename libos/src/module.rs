@@ -117,7 +117,7 @@ pub trait Module {
         Err(Error::NotSupported)
     }
 
-    /// Starts an operation. `now` is the time of the last poll.
+    /// Starts an operation. `now` is the time of the last poll or later.
     fn submit(
         &mut self,
         now: Instant,
@@ -136,6 +136,13 @@ pub trait Module {
 
     /// Makes progress: receives, runs timers, sends, completes operations. Bounded work.
     fn poll(&mut self, now: Instant, completions: &mut dyn Completions);
+
+    /// Sends at once what the operation submitted just before left to be sent. Called after the first push since
+    /// a poll, with the time it is now: a lone message does not wait for the next poll, and what follows it
+    /// does, so that a burst leaves as one.
+    fn flush(&mut self, now: Instant) {
+        let _ = now;
+    }
 
     /// True when there is something that only a poll gets out, such as frames to be sent.
     fn needs_poll(&self) -> bool {

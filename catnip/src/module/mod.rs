@@ -153,6 +153,12 @@ impl<R: Runtime> Module for StackModule<R> {
         }
     }
 
+    #[inline]
+    fn flush(&mut self, now: Instant) {
+        self.stack.flush(now);
+        self.transmit(now);
+    }
+
     fn needs_poll(&self) -> bool {
         self.stack.needs_poll()
     }

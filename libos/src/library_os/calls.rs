@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::LibOs;
 use crate::queues::Submission;
 use crate::{
-    Completion, Domain, Error, Operation, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
+    Completion, Domain, Error, Operation, OperationKind, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
     SocketOption, SocketOptionName, Token,
 };
 
@@ -127,11 +127,21 @@ impl LibOs {
         if matches!(operation, Operation::Pop(PopLimit { segments: 0, .. } | PopLimit { bytes: 0, .. })) {
             return Err(Error::InvalidArgument);
         }
-        let now = self.now();
+        let kind = operation.kind();
         let mut state = self.state()?;
-        let super::State { core, modules, .. } = &mut *state;
-        let Submission { slot, token, module, handle } = core.submit(queue, operation.kind(), awaited)?;
-        modules[module.0].submit(now, handle, token, operation, core);
+        let super::State { core, modules, pushed, .. } = &mut *state;
+        let Submission { slot, token, module, handle } = core.submit(queue, kind, awaited)?;
+        let module = &mut modules[module.0];
+        if kind == OperationKind::Push && !*pushed {
+            // What leaves now must not carry the last poll's time, which may be long ago.
+            let now = self.inner.clock.now();
+            self.inner.now.set(now);
+            *pushed = true;
+            module.submit(now, handle, token, operation, core);
+            module.flush(now);
+        } else {
+            module.submit(self.now(), handle, token, operation, core);
+        }
         core.settle(queue, slot);
         self.release(state);
         Ok(token)

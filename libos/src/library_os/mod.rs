@@ -91,7 +91,7 @@ impl LibOs {
         &self.inner.arena
     }
 
-    /// The time of the last poll: no clock is read.
+    /// The time of the last poll, or of a push after it: no clock is read.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.inner.now.get()

@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) sleeps: u64,
     /// Waits in a row that were answered without a poll.
     pub(super) unpolled_waits: u32,
+    /// True when there was a push since the last poll.
+    pub(super) pushed: bool,
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
             idle_polls: 0,
             sleeps: 0,
             unpolled_waits: 0,
+            pushed: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl State {
         self.polls += 1;
         self.idle_polls += u64::from(self.core.operations.completed() == completed);
         self.unpolled_waits = 0;
+        self.pushed = false;
     }
 
     /// True when a module has something that only a poll gets out.
