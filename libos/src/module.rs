@@ -140,8 +140,8 @@ pub trait Module {
     /// Sends at once what the operation submitted just before left to be sent. Called after the first push since
     /// a poll, with the time it is now: a lone message does not wait for the next poll, and what follows it
     /// does, so that a burst leaves as one.
-    fn flush(&mut self, now: Instant) {
-        let _ = now;
+    fn flush(&mut self, now: Instant, completions: &mut dyn Completions) {
+        let _ = (now, completions);
     }
 
     /// True when there is something that only a poll gets out, such as frames to be sent.

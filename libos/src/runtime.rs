@@ -210,9 +210,23 @@ impl FrameBatch {
         }
     }
 
-    /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value.
+    /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value: the first,
+    /// and the others.
     #[inline]
-    pub fn take_frames(&mut self, limit: usize, mut take: impl FnMut(Segments<'_, '_>, TxOffload)) {
+    pub fn take_frames(&mut self, limit: usize, mut take: impl FnMut(Buffer, Segments<'_, '_>, TxOffload)) {
+        if self.segments.len() == self.sent_segments + 1 && limit > 0 {
+            // One frame of one segment: what a lone message is.
+            if let (Some(frame), Some(segment)) = (self.frames.last(), self.segments.pop()) {
+                let offload = frame.offload;
+                self.clear();
+                take(segment, Segments { left: 0, segments: None }, offload);
+            }
+            return;
+        }
+        self.take_many(limit, &mut take);
+    }
+
+    fn take_many(&mut self, limit: usize, take: &mut impl FnMut(Buffer, Segments<'_, '_>, TxOffload)) {
         let last = self.frames.len().min(self.sent_frames.saturating_add(limit));
         let Some(taken) = self.frames.get(self.sent_frames..last) else { return };
         let start = self.sent_segments;
@@ -220,8 +234,11 @@ impl FrameBatch {
         let mut from = start;
         let mut segments = self.segments.drain(start..end);
         for frame in taken {
-            take(Segments { left: frame.end - from, segments: &mut segments }, frame.offload);
+            let left = frame.end - from;
             from = frame.end;
+            if let Some(first) = segments.next() {
+                take(first, Segments { left: left - 1, segments: Some(&mut segments) }, frame.offload);
+            }
         }
         drop(segments);
         self.sent_frames = last;
@@ -241,10 +258,11 @@ impl FrameBatch {
     }
 }
 
-/// The segments of a frame that is taken out of a [`FrameBatch`]. What is not taken is dropped.
+/// The segments behind the first of a frame that is taken out of a [`FrameBatch`]. What is not taken is
+/// dropped.
 #[derive(Debug)]
 pub struct Segments<'a, 'batch> {
-    segments: &'a mut std::vec::Drain<'batch, Buffer>,
+    segments: Option<&'a mut std::vec::Drain<'batch, Buffer>>,
     left: usize,
 }
 
@@ -253,7 +271,10 @@ impl Segments<'_, '_> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> &[Buffer] {
-        &self.segments.as_slice()[..self.left]
+        match &self.segments {
+            Some(segments) => &segments.as_slice()[..self.left],
+            None => &[],
+        }
     }
 }
 
@@ -263,7 +284,7 @@ impl Iterator for Segments<'_, '_> {
     #[inline]
     fn next(&mut self) -> Option<Buffer> {
         self.left = self.left.checked_sub(1)?;
-        self.segments.next()
+        self.segments.as_mut()?.next()
     }
 
     #[inline]
@@ -336,7 +357,8 @@ mod tests {
         batch.pop_front();
         let mut frames = Vec::new();
         for (limit, left) in [(0, 3), (1, 2), (1, 1), (9, 0)] {
-            batch.take_frames(limit, |segments, _| {
+            batch.take_frames(limit, |first, rest, _| {
+                let segments = std::iter::once(first).chain(rest);
                 frames.push(segments.map(|segment| segment.to_vec()).collect::<Vec<_>>());
             });
             assert_eq!(batch.len(), left);
@@ -346,8 +368,16 @@ mod tests {
         }
         assert_eq!(frames, [vec![[1, 0], [1, 1]], vec![[2, 0], [2, 1], [2, 2]], vec![[3, 0]]]);
         fill(&mut batch, 4);
-        batch.take_frames(3, |mut segments, _| drop(segments.next()));
+        batch.take_frames(3, |_, mut rest, _| drop(rest.next()));
         assert_eq!((batch.len(), batch.front().unwrap().segments.len()), (1, 2));
+        batch.take_frames(9, |_, _, _| {});
+        fill(&mut batch, 0);
+        batch.take_frames(3, |_, _, _| {});
+        batch.take_frames(0, |_, _, _| unreachable!("nothing was asked for"));
+        let mut last = Vec::new();
+        batch.take_frames(1, |first, rest, _| last.push((first.to_vec(), rest.len())));
+        assert_eq!((batch.len(), last), (0, vec![(vec![3, 0], 0)]));
+        fill(&mut batch, 4);
         batch.clear();
         assert_eq!(arena.stats().live_buffers, 0);
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use libos::metrics::MetricsSink;
 use libos::runtime::{Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
-use libos::{Arena, Capabilities, Error, FrameBatch, Instant, Runtime};
+use libos::{Arena, Buffer, Capabilities, Error, FrameBatch, Instant, Runtime};
 
 /// Most frames under way in one direction; more are left with their sender.
 const MAX_FRAMES: usize = 4096;
@@ -87,31 +87,27 @@ pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
 impl PipeEnd {
     /// The received form of a frame.
     #[inline]
-    fn received(&self, mut segments: Segments<'_, '_>, offload: TxOffload) -> Option<RxFrame> {
+    fn received(&self, head: Buffer, rest: Segments<'_, '_>, offload: TxOffload) -> RxFrame {
         // A partial checksum is as good as a verified one: the bytes never left memory.
         let checksum = match self.capabilities.tx_checksum {
             TxChecksum::Software => RxChecksum::Unknown,
             TxChecksum::Partial | TxChecksum::Unneeded => RxChecksum::Verified,
         };
         let segment_bytes = offload.segmentation.map_or(0, |segmentation| segmentation.segment_bytes);
-        let head = segments.next()?;
-        if segments.len() == 0 {
-            return Some(RxFrame { head, rest: Vec::new(), checksum, segment_bytes });
+        if rest.len() == 0 {
+            return RxFrame { head, rest: Vec::new(), checksum, segment_bytes };
         }
-        let rest_bytes = |segments: &Segments<'_, '_>| -> usize {
-            segments.as_slice().iter().map(|segment| segment.len()).sum()
-        };
-        let frame_bytes = head.len() + rest_bytes(&segments);
+        let frame_bytes = head.len() + rest.as_slice().iter().map(|segment| segment.len()).sum::<usize>();
         if frame_bytes <= self.join_bytes
             && let Some(mut joined) = self.arena.allocate(frame_bytes)
         {
             joined.extend_from_slice(&head);
-            for segment in segments {
+            for segment in rest {
                 joined.extend_from_slice(&segment);
             }
-            return Some(RxFrame { head: joined.freeze(), rest: Vec::new(), checksum, segment_bytes });
+            return RxFrame { head: joined.freeze(), rest: Vec::new(), checksum, segment_bytes };
         }
-        Some(RxFrame { head, rest: segments.collect(), checksum, segment_bytes })
+        RxFrame { head, rest: rest.collect(), checksum, segment_bytes }
     }
 }
 
@@ -131,8 +127,8 @@ impl Runtime for PipeEnd {
             return Ok(());
         }
         let before = batch.len();
-        wire.take_frames(batch.remaining_capacity(), |segments, offload| {
-            batch.extend(self.received(segments, offload));
+        wire.take_frames(batch.remaining_capacity(), |head, rest, offload| {
+            batch.push(self.received(head, rest, offload));
         });
         self.received_frames += (batch.len() - before) as u64;
         Ok(())
@@ -146,8 +142,9 @@ impl Runtime for PipeEnd {
             std::mem::swap(&mut *wire, batch);
         } else {
             let room = MAX_FRAMES.saturating_sub(wire.len());
-            batch.take_frames(room, |segments, offload| {
-                segments.for_each(|segment| wire.push(segment));
+            batch.take_frames(room, |head, rest, offload| {
+                wire.push(head);
+                rest.for_each(|segment| wire.push(segment));
                 wire.finish(offload);
             });
         }

@@ -62,21 +62,36 @@ impl<R: Runtime> StackModule<R> {
         self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)
     }
 
+    #[inline]
     fn receive(&mut self, now: Instant, completions: &mut dyn Completions) {
         if self.runtime.receive(now, &mut self.received).is_err() {
             self.on_device_failure(now, completions);
         }
+        // A lone frame, the usual case where latency counts, needs no draining.
+        if self.received.len() == 1 {
+            if let Some(frame) = self.received.pop() {
+                self.stack.receive(now, frame);
+            }
+        } else if !self.received.is_empty() {
+            self.receive_burst(now);
+        }
+    }
+
+    #[inline(never)]
+    fn receive_burst(&mut self, now: Instant) {
         for frame in self.received.drain(..) {
             self.stack.receive(now, frame);
         }
     }
 
+    #[inline]
     fn transmit(&mut self, now: Instant, completions: &mut dyn Completions) {
         if !self.stack.frames().is_empty() && self.runtime.transmit(now, self.stack.frames()).is_err() {
             self.on_device_failure(now, completions);
         }
     }
 
+    #[inline]
     fn dispatch(&mut self, completions: &mut dyn Completions) {
         while let Some(event) = self.stack.next_event() {
             self.on_event(event, completions);
@@ -154,9 +169,9 @@ impl<R: Runtime> Module for StackModule<R> {
     }
 
     #[inline]
-    fn flush(&mut self, now: Instant) {
+    fn flush(&mut self, now: Instant, completions: &mut dyn Completions) {
         self.stack.flush(now);
-        self.transmit(now);
+        self.transmit(now, completions);
     }
 
     fn needs_poll(&self) -> bool {

@@ -8,7 +8,7 @@ use libos::{Error, Handle, Instant, Operation, Outcome, PopLimit, Runtime, Scatt
 use super::StackModule;
 use super::fifo::Fifo;
 use super::sockets::{Datagram, Socket, Stream, any_address, check_family};
-use crate::events::{Event, ListenerId, Readiness, UdpId};
+use crate::events::{ConnectionId, Event, ListenerId, Readiness, UdpId};
 use crate::slab::Key;
 use crate::stack::Stack;
 
@@ -35,17 +35,41 @@ impl<R: Runtime> StackModule<R> {
                 push_stream(&mut self.stack, stream, token, data, completions);
             }
             (Socket::Stream(stream), Operation::Pop(limit)) => {
-                stream.pops.push(token, limit);
-                pop_stream(&mut self.stack, stream, completions);
+                // Whoever waits already has taken all there is.
+                let popped = stream.pops.is_empty().then(|| pop_stream(&mut self.stack, stream.id, limit));
+                match popped.flatten() {
+                    Some(outcome) => completions.complete(token, outcome),
+                    None => stream.pops.push(token, limit),
+                }
             }
-            (Socket::Datagram(_), Operation::Push(data)) => {
-                self.push_datagram(now, key, token, data, None, completions);
+            (Socket::Datagram(datagram), Operation::PushTo(mut data, to)) => {
+                if self.stack.transmit_queue_is_full() || !datagram.pushes.is_empty() {
+                    block_push(&mut self.blocked, (key, datagram), token, (data, Some(to)));
+                } else {
+                    let outcome = send_datagram(&mut self.stack, now, (key, datagram), &mut data, Some(to));
+                    completions.complete(token, outcome);
+                }
             }
-            (Socket::Datagram(_), Operation::PushTo(data, to)) => {
-                self.push_datagram(now, key, token, data, Some(to), completions);
+            (Socket::Datagram(datagram), Operation::Push(mut data)) => {
+                if self.stack.transmit_queue_is_full() || !datagram.pushes.is_empty() {
+                    block_push(&mut self.blocked, (key, datagram), token, (data, None));
+                } else {
+                    let outcome = send_datagram(&mut self.stack, now, (key, datagram), &mut data, None);
+                    completions.complete(token, outcome);
+                }
             }
-            (Socket::Datagram(_), Operation::Pop(limit)) => {
-                self.pop_from_datagram(key, token, limit, completions);
+            (Socket::Datagram(datagram), Operation::Pop(limit)) => {
+                match datagram_id(&mut self.stack, key, datagram) {
+                    Ok(id) => {
+                        // Whoever waits already has taken all there is.
+                        let outcome = datagram.pops.is_empty().then(|| pop_datagram(&mut self.stack, id));
+                        match outcome.flatten() {
+                            Some(outcome) => completions.complete(token, outcome),
+                            None => datagram.pops.push(token, limit),
+                        }
+                    }
+                    Err(error) => completions.complete(token, Outcome::Failed(error)),
+                }
             }
             (Socket::Listener { id, accepts }, Operation::Accept) => {
                 accepts.push(token, ());
@@ -141,53 +165,13 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    /// The stack's socket of a datagram socket, made now if it has none.
-    fn datagram_id(stack: &mut Stack, key: Key, datagram: &mut Datagram) -> Result<UdpId, Error> {
-        if let Some(id) = datagram.id {
-            return Ok(id);
-        }
-        let id = stack.udp_bind(any_address(datagram.domain))?;
-        stack.udp_set_user_data(id, key.to_bits());
-        datagram.id = Some(id);
-        Ok(id)
-    }
-
     fn connect_datagram(&mut self, now: Instant, key: Key, remote: SocketAddr) -> Result<(), Error> {
         let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else {
             return Err(Error::BadDescriptor);
         };
         check_family(datagram.domain, remote)?;
-        let id = Self::datagram_id(&mut self.stack, key, datagram)?;
+        let id = datagram_id(&mut self.stack, key, datagram)?;
         self.stack.udp_connect(now, id, remote)
-    }
-
-    fn push_datagram(
-        &mut self,
-        now: Instant,
-        key: Key,
-        token: Token,
-        mut data: ScatterGather,
-        to: Option<SocketAddr>,
-        completions: &mut dyn Completions,
-    ) {
-        let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else { return };
-        if let Some(to) = to
-            && let Err(error) = check_family(datagram.domain, to)
-        {
-            completions.complete(token, Outcome::Failed(error));
-            return;
-        }
-        let is_blocked = !datagram.pushes.is_empty();
-        if is_blocked || self.stack.transmit_queue_is_full() {
-            datagram.pushes.push(token, (data, to));
-            if !is_blocked {
-                self.blocked.push(key);
-            }
-            return;
-        }
-        let sent = Self::datagram_id(&mut self.stack, key, datagram)
-            .and_then(|id| self.stack.udp_send(now, id, to, &mut data));
-        completions.complete(token, sent.map_or_else(Outcome::Failed, |()| Outcome::Pushed));
     }
 
     /// Sends datagrams that waited for room in the device's queue, as far as there is room now.
@@ -197,31 +181,51 @@ impl<R: Runtime> StackModule<R> {
             let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else { continue };
             while !self.stack.transmit_queue_is_full() {
                 let Some((token, (mut data, to))) = datagram.pushes.pop() else { break };
-                let sent = Self::datagram_id(&mut self.stack, key, datagram)
-                    .and_then(|id| self.stack.udp_send(now, id, to, &mut data));
-                completions.complete(token, sent.map_or_else(Outcome::Failed, |()| Outcome::Pushed));
+                let outcome = send_datagram(&mut self.stack, now, (key, datagram), &mut data, to);
+                completions.complete(token, outcome);
             }
             if !datagram.pushes.is_empty() {
                 self.blocked.push(key);
             }
         }
     }
+}
 
-    fn pop_from_datagram(
-        &mut self,
-        key: Key,
-        token: Token,
-        limit: PopLimit,
-        completions: &mut dyn Completions,
-    ) {
-        let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else { return };
-        match Self::datagram_id(&mut self.stack, key, datagram) {
-            Ok(id) => {
-                datagram.pops.push(token, limit);
-                pop_datagrams(&mut self.stack, id, &mut datagram.pops, completions);
-            }
-            Err(error) => completions.complete(token, Outcome::Failed(error)),
-        }
+/// The stack's socket of a datagram socket, made now if it has none.
+#[inline]
+fn datagram_id(stack: &mut Stack, key: Key, datagram: &mut Datagram) -> Result<UdpId, Error> {
+    match datagram.id {
+        Some(id) => Ok(id),
+        None => make_datagram_id(stack, key, datagram),
+    }
+}
+
+#[cold]
+fn make_datagram_id(stack: &mut Stack, key: Key, datagram: &mut Datagram) -> Result<UdpId, Error> {
+    let id = stack.udp_bind(any_address(datagram.domain))?;
+    stack.udp_set_user_data(id, key.to_bits());
+    datagram.id = Some(id);
+    Ok(id)
+}
+
+/// Hands one datagram to the stack.
+#[inline]
+fn send_datagram(
+    stack: &mut Stack,
+    now: Instant,
+    (key, datagram): (Key, &mut Datagram),
+    data: &mut ScatterGather,
+    to: Option<SocketAddr>,
+) -> Outcome {
+    if let Some(to) = to
+        && let Err(error) = check_family(datagram.domain, to)
+    {
+        return Outcome::Failed(error);
+    }
+    let sent = datagram_id(stack, key, datagram).and_then(|id| stack.udp_send(now, id, to, data));
+    match sent {
+        Ok(()) => Outcome::Pushed,
+        Err(error) => Outcome::Failed(error),
     }
 }
 
@@ -263,14 +267,21 @@ fn serve_pushes(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Co
     }
 }
 
+/// What a pop ends with now; `None` when nothing has arrived.
+#[inline]
+fn pop_stream(stack: &mut Stack, id: ConnectionId, limit: PopLimit) -> Option<Outcome> {
+    match stack.tcp_receive(id, limit) {
+        Ok(Some(data)) => Some(Outcome::Popped { data, from: None }),
+        Ok(None) => None,
+        Err(error) => Some(Outcome::Failed(error)),
+    }
+}
+
 /// Completes waiting pops with what has arrived.
-fn pop_stream(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Completions) {
+#[inline]
+fn serve_pops(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Completions) {
     while let Some(&mut (token, limit)) = stream.pops.front_mut() {
-        let outcome = match stack.tcp_receive(stream.id, limit) {
-            Ok(Some(data)) => Outcome::Popped { data, from: None },
-            Ok(None) => return,
-            Err(error) => Outcome::Failed(error),
-        };
+        let Some(outcome) = pop_stream(stack, stream.id, limit) else { return };
         stream.pops.pop();
         completions.complete(token, outcome);
     }
@@ -293,20 +304,42 @@ fn on_stream_event(
         }
     }
     if !stream.pops.is_empty() {
-        pop_stream(stack, stream, completions);
+        serve_pops(stack, stream, completions);
     }
     if !stream.pushes.is_empty() {
         serve_pushes(stack, stream, completions);
     }
 }
 
+/// Keeps a datagram until the device's queue has room.
+#[cold]
+fn block_push(
+    blocked: &mut Vec<Key>,
+    (key, datagram): (Key, &mut Datagram),
+    token: Token,
+    push: (ScatterGather, Option<SocketAddr>),
+) {
+    if datagram.pushes.is_empty() {
+        blocked.push(key);
+    }
+    datagram.pushes.push(token, push);
+}
+
+/// What a pop ends with now; `None` when nothing has arrived.
+#[inline]
+fn pop_datagram(stack: &mut Stack, id: UdpId) -> Option<Outcome> {
+    match stack.udp_receive(id) {
+        Ok(Some(crate::udp::Datagram { data, from })) => Some(Outcome::Popped { data, from: Some(from) }),
+        Ok(None) => None,
+        Err(error) => Some(Outcome::Failed(error)),
+    }
+}
+
+/// Completes waiting pops with what has arrived.
+#[inline]
 fn pop_datagrams(stack: &mut Stack, id: UdpId, pops: &mut Fifo<PopLimit>, completions: &mut dyn Completions) {
     while let Some(&mut (token, _)) = pops.front_mut() {
-        let outcome = match stack.udp_receive(id) {
-            Ok(Some(datagram)) => Outcome::Popped { data: datagram.data, from: Some(datagram.from) },
-            Ok(None) => return,
-            Err(error) => Outcome::Failed(error),
-        };
+        let Some(outcome) = pop_datagram(stack, id) else { return };
         pops.pop();
         completions.complete(token, outcome);
     }

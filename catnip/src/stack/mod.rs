@@ -35,6 +35,8 @@ pub struct Stack {
     tcp: TcpLayer,
     events: EventQueue,
     arena: Arena,
+    /// Bytes of the arena from which on memory is short.
+    memory_short_bytes: usize,
     /// True when a frame came since memory was last looked at.
     received: bool,
     max_sockets: usize,
@@ -59,6 +61,8 @@ impl Stack {
             tcp: TcpLayer::new(config.tcp.clone(), &mut random, now),
             network: Network::new(config, arena.clone(), &mut random, now)?,
             events: EventQueue::new(),
+            memory_short_bytes: arena.stats().region_bytes / MEMORY_SHORT_DENOMINATOR
+                * MEMORY_SHORT_NUMERATOR,
             arena,
             received: false,
             max_sockets,
@@ -72,7 +76,7 @@ impl Stack {
         self.take_in(now, ingress);
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_in(&mut self, now: Instant, ingress: Ingress) {
         match ingress {
             Ingress::Consumed => {}
@@ -92,16 +96,17 @@ impl Stack {
     }
 
     /// Runs the timers that are due and composes what is to be sent. Bounded work.
+    #[inline]
     pub fn poll(&mut self, now: Instant) {
         if self.received {
             self.received = false;
-            let stats = self.arena.stats();
-            let limit = stats.region_bytes / MEMORY_SHORT_DENOMINATOR * MEMORY_SHORT_NUMERATOR;
-            self.tcp.set_memory_short(stats.used_bytes > limit);
+            self.tcp.set_memory_short(self.arena.used_bytes() > self.memory_short_bytes);
         }
         self.tcp.run_timers(now, &mut self.network, &mut self.events);
         self.network.poll(now);
-        self.take_looped(now);
+        if self.network.needs_poll() {
+            self.take_looped(now);
+        }
         self.tcp.output(now, &mut self.network, &mut self.events);
     }
 
@@ -115,13 +120,18 @@ impl Stack {
     fn take_looped(&mut self, now: Instant) {
         for _ in 0..self.network.looped_packets() {
             match self.network.receive_looped(now) {
-                Some(ingress) => self.take_in(now, ingress),
+                Some(ingress) => self.take_in_rarely(now, ingress),
                 None => break,
             }
         }
         while let Some(error) = self.network.next_error() {
-            self.take_in(now, Ingress::Error(error));
+            self.take_in_rarely(now, Ingress::Error(error));
         }
+    }
+
+    #[cold]
+    fn take_in_rarely(&mut self, now: Instant, ingress: Ingress) {
+        self.take_in(now, ingress);
     }
 
     /// True when something waits that only [`Stack::poll`] or a look at [`Stack::frames`] gets out.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::LibOs;
 use crate::queues::Submission;
 use crate::{
-    Completion, Domain, Error, Operation, OperationKind, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
-    SocketOption, SocketOptionName, Token,
+    Completion, Domain, Error, Operation, OperationKind, PopLimit, QueueDescriptor, ScatterGather, Shutdown,
+    SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// Calls that answer at once. All of them fail with [`Error::BadDescriptor`] when the descriptor is not
@@ -138,7 +138,7 @@ impl LibOs {
             self.inner.now.set(now);
             *pushed = true;
             module.submit(now, handle, token, operation, core);
-            module.flush(now);
+            module.flush(now, core);
         } else {
             module.submit(self.now(), handle, token, operation, core);
         }

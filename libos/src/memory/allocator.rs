@@ -272,6 +272,11 @@ impl Allocator {
         }
     }
 
+    #[inline]
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes.get()
+    }
+
     #[cold]
     #[inline(never)]
     fn reclaim_returned(&self) {
