@@ -78,7 +78,7 @@ mod network {
         runtime: impl Runtime + 'static,
     ) -> Result<(), SetupError> {
         let settings = StackConfig::from_config(config, runtime.capabilities())?;
-        let stack = Stack::new(&settings, libos.arena().clone(), seed()?, libos.now())?;
+        let stack = Stack::new(&settings, libos.device_arena().clone(), seed()?, libos.now())?;
         super::install(libos, StackModule::new(stack, runtime))
     }
 
@@ -99,7 +99,7 @@ mod network {
             let section = config.section("tap");
             return Err(section.reject("queues", "1: this thread's library OS serves one queue"));
         }
-        let mut queues = Tap::open(&settings, libos.arena())?;
+        let mut queues = Tap::open(&settings, libos.device_arena())?;
         queues.pop().ok_or_else(|| failed(&settings.name, "open", "the device has no queue".to_owned()))
     }
 

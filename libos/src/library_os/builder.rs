@@ -11,6 +11,9 @@ use crate::executor::Executor;
 use crate::time::MonotonicClock;
 use crate::{Arena, Clock, Config, Instant, SetupError};
 
+/// One part in so many of the memory is left to modules and devices when the program takes all it can get.
+const DEVICE_PART: usize = 8;
+
 /// Builds a [`LibOs`]. Without anything said it has the default configuration, the machine's monotonic
 /// clock and an arena of its own.
 #[must_use]
@@ -64,10 +67,11 @@ impl LibOsBuilder {
     pub fn build(self) -> Result<LibOs, SetupError> {
         let options = Options::from_config(&self.config)?;
         let arena_config = arena_from_config(&self.config)?;
-        let arena = match self.arena {
+        let device_arena = match self.arena {
             Some(arena) => arena,
             None => Arena::new(&arena_config)?,
         };
+        let arena = device_arena.leaving(device_arena.region().len() / DEVICE_PART);
         let executor = Executor::new()?;
         let clock_is_real = self.clock.is_real();
         let now = self.clock.now();
@@ -79,6 +83,7 @@ impl LibOsBuilder {
                 clock: self.clock,
                 clock_is_real,
                 arena,
+                device_arena,
                 options,
                 abandoned: RefCell::default(),
                 on_idle: RefCell::new(self.on_idle),

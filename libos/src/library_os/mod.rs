@@ -47,7 +47,9 @@ pub(crate) struct Inner {
     now: Cell<Instant>,
     clock: Box<dyn Clock>,
     clock_is_real: bool,
+    /// The program's handle to the memory, and the one of modules and devices.
     arena: Arena,
+    device_arena: Arena,
     options: Options,
     /// What was dropped while the state was borrowed, to be given up at the next poll.
     abandoned: RefCell<Vec<Abandoned>>,
@@ -85,10 +87,17 @@ impl LibOs {
         Ok(ModuleId(state.modules.len() - 1))
     }
 
-    /// The memory that all modules share.
+    /// The memory that the program shares with all modules. Allocating fails while an eighth of it is
+    /// still free: that part is left to modules and devices.
     #[must_use]
     pub fn arena(&self) -> &Arena {
         &self.inner.arena
+    }
+
+    /// The same memory without that limit, to make modules and devices with.
+    #[must_use]
+    pub fn device_arena(&self) -> &Arena {
+        &self.inner.device_arena
     }
 
     /// The time of the last poll, or of a push after it: no clock is read.

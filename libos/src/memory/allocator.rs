@@ -115,6 +115,19 @@ impl Allocator {
         unsafe { self.current[class.index()].get().as_ref() }
     }
 
+    /// True when there is room for `capacity` bytes below `limit_bytes` once what other threads gave back is
+    /// counted; else the allocation has failed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn gets_below(&self, limit_bytes: usize, capacity: usize) -> bool {
+        self.reclaim();
+        let fits = self.used_bytes().saturating_add(capacity) <= limit_bytes;
+        if !fits {
+            self.failed_allocations.set(self.failed_allocations.get() + 1);
+        }
+        fits
+    }
+
     #[inline]
     fn count_used(&self, bytes: usize) {
         self.owners.set(self.owners.get() + 1);

@@ -49,6 +49,8 @@ pub struct ArenaStats {
 /// until the last handle and the last buffer are gone.
 pub struct Arena {
     allocator: NonNull<Allocator>,
+    /// Used bytes from which on this handle allocates nothing more.
+    limit_bytes: usize,
 }
 
 impl Arena {
@@ -65,7 +67,17 @@ impl Arena {
     /// # Errors
     /// [`SetupError::Memory`] when the region is smaller than 64 KiB.
     pub fn with_region(region: Region) -> Result<Self, SetupError> {
-        Ok(Self { allocator: Allocator::create(region)? })
+        Ok(Self { allocator: Allocator::create(region)?, limit_bytes: usize::MAX })
+    }
+
+    /// Another handle to the same memory, which leaves `reserve_bytes` of it to those without such a
+    /// reserve: a program that queues all it can must not take the memory in which devices receive
+    /// what would empty its queues.
+    #[must_use]
+    pub fn leaving(&self, reserve_bytes: usize) -> Self {
+        let mut handle = self.clone();
+        handle.limit_bytes = self.region().len().saturating_sub(reserve_bytes);
+        handle
     }
 
     #[inline]
@@ -75,10 +87,16 @@ impl Arena {
     }
 
     /// A buffer of length 0 with room for `capacity` bytes of data, and at least
-    /// [`super::HEADROOM_BYTES`] in front of them. `None` when the region is full.
+    /// [`super::HEADROOM_BYTES`] in front of them. `None` when the region is full, or this handle's
+    /// part of it.
     #[inline]
     #[must_use]
     pub fn allocate(&self, capacity: usize) -> Option<BufferMut> {
+        if self.allocator().used_bytes().saturating_add(capacity) > self.limit_bytes
+            && !self.allocator().gets_below(self.limit_bytes, capacity)
+        {
+            return None;
+        }
         let block = self.allocator().allocate(capacity)?;
         // SAFETY: a new block of the arena has one reference, which nobody has yet.
         Some(unsafe { BufferMut::from_new_block(block) })
@@ -143,7 +161,7 @@ impl Arena {
 impl Clone for Arena {
     fn clone(&self) -> Self {
         self.allocator().add_handle();
-        Self { allocator: self.allocator }
+        Self { allocator: self.allocator, limit_bytes: self.limit_bytes }
     }
 }
 

@@ -38,6 +38,19 @@ fn a_full_region_says_so_and_recovers() {
 }
 
 #[test]
+fn a_handle_with_a_reserve_leaves_it_to_the_others() {
+    let arena = arena(1 << 20);
+    let program = arena.leaving(256 << 10);
+    let taken = exhaust(&program, 2_000);
+    let used_bytes = arena.stats().used_bytes;
+    assert!((700 << 10..=768 << 10).contains(&used_bytes), "{used_bytes}");
+    assert!(program.clone().allocate(2_000).is_none() && program.allocate(500 << 10).is_none());
+    assert!(exhaust(&arena, 2_000).len() >= 100, "the reserve is there for who has none");
+    drop(taken);
+    assert!(program.allocate(2_000).is_some());
+}
+
+#[test]
 fn one_block_more_fits_when_one_was_given_back() {
     let arena = arena(1 << 20);
     let mut held = exhaust(&arena, 2048);
