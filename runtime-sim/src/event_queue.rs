@@ -61,8 +61,9 @@ impl<T> EventQueue<T> {
         self.heap.pop().map(|entry| (entry.time, entry.event))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.heap.len()
+    /// All events, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.heap.iter().map(|entry| &entry.event)
     }
 }
 
@@ -82,6 +83,6 @@ mod tests {
         }
         assert_eq!(order, "abcd");
         assert_eq!(queue.next_time(), Some(Instant::from_millis(3)));
-        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.iter().collect::<Vec<_>>(), [&"e"]);
     }
 }

@@ -159,12 +159,16 @@ impl Fabric {
         self.switch.borrow().events.next_time()
     }
 
-    /// Frames that were taken from a sender and not yet taken by a receiver.
+    /// Frames that wait in the port's device, or are on their way to it.
     #[must_use]
-    pub fn frames_under_way(&self) -> usize {
+    pub fn frames_under_way(&self, port: PortId) -> usize {
         let switch = self.switch.borrow();
-        let in_rings = |port: &Port| port.transmit_ring.len() + port.receive_ring.len();
-        switch.events.len() + switch.ports.iter().map(in_rings).sum::<usize>()
+        let Some(Port { transmit_ring, receive_ring, .. }) = switch.ports.get(port.index()) else { return 0 };
+        let arriving = switch.events.iter().filter(|event| match event {
+            Event::Departed(_) => false,
+            Event::Arrived(to, _) => *to == port,
+        });
+        arriving.count() + transmit_ring.len() + receive_ring.len()
     }
 
     /// What a port has counted; zeros for one that does not exist.

@@ -373,7 +373,7 @@ mod tests {
         assert!(runs.len() > 10 && runs.iter().all(|len| len % 10 == 0), "{runs:?}");
         let mut path = Path::new(with(Faults { loss: Ppm::percent(100), ..Faults::default() }), 0);
         path.config.faults.loss_burst = Duration::from_secs(1);
-        let mut enter = |path: &mut Path| {
+        let enter = |path: &mut Path| {
             let bytes = &mut frame();
             path.enter(Entering { time: Instant::ZERO, medium: Medium::Ethernet, bytes, protected: true })
         };

@@ -77,11 +77,11 @@ fn a_frame_arrives_after_the_latency_in_memory_of_the_receiver() {
     net.clock.set(Instant::from_nanos(9_999));
     assert!(net.receive(1).is_empty());
     net.clock.set(Instant::from_micros(10));
-    assert_eq!(net.fabric.frames_under_way(), 1);
+    assert_eq!(net.fabric.frames_under_way(PortId::from_index(1)), 1);
     let frames = net.receive(1);
     assert_eq!(&frames[0].head[HEADER..], b"hello");
     assert_eq!(net.arenas[1].stats().live_buffers, 1);
-    assert_eq!(net.fabric.frames_under_way(), 0);
+    assert_eq!(net.fabric.frames_under_way(PortId::from_index(1)), 0);
 }
 
 #[test]
