@@ -4,6 +4,37 @@ use std::collections::BTreeMap;
 
 use crate::world::World;
 
+/// The diagram's arrows as connections take them. A listener stays in LISTEN, and each connection that it
+/// gets begins there; one that is let in during TIME-WAIT ends the old connection first.
+const ARROWS: [(&str, &str); 14] = [
+    ("CLOSED", "SYN-SENT"),
+    ("LISTEN", "SYN-RECEIVED"),
+    ("SYN-SENT", "SYN-RECEIVED"),
+    ("SYN-SENT", "ESTABLISHED"),
+    ("SYN-RECEIVED", "ESTABLISHED"),
+    ("ESTABLISHED", "FIN-WAIT-1"),
+    ("ESTABLISHED", "CLOSE-WAIT"),
+    ("FIN-WAIT-1", "FIN-WAIT-2"),
+    ("FIN-WAIT-1", "CLOSING"),
+    ("FIN-WAIT-2", "TIME-WAIT"),
+    ("CLOSING", "TIME-WAIT"),
+    ("CLOSE-WAIT", "LAST-ACK"),
+    ("LAST-ACK", "CLOSED"),
+    ("TIME-WAIT", "CLOSED"),
+];
+
+/// States that a reset, a timeout or the program can end at any time.
+const ABORTS: [&str; 8] = [
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "ESTABLISHED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "CLOSE-WAIT",
+    "CLOSING",
+    "LAST-ACK",
+];
+
 /// Transitions with how often each was made.
 #[derive(Debug, Default)]
 pub struct Coverage {
@@ -16,5 +47,22 @@ impl Coverage {
         for (from, to, count) in world.hosts.iter().flat_map(|host| host.transitions()) {
             *self.transitions.entry((from, to)).or_default() += count;
         }
+    }
+
+    /// Prints the table, and checks that every arrow was taken and no other.
+    pub fn assert_complete(&self) {
+        let count = |from: &str, to: &str| {
+            self.transitions.get(&(from.to_owned(), to.to_owned())).copied().unwrap_or_default()
+        };
+        println!("{:<14} {:<14} {:>9}", "from", "to", "times");
+        for ((from, to), count) in &self.transitions {
+            println!("{from:<14} {to:<14} {count:>9}");
+        }
+        let missing: Vec<_> = ARROWS.iter().filter(|(from, to)| count(from, to) == 0).collect();
+        assert!(missing.is_empty(), "transitions that nothing has made: {missing:?}");
+        let is_known =
+            |from: &str, to: &str| ARROWS.contains(&(from, to)) || (to == "CLOSED" && ABORTS.contains(&from));
+        let strange: Vec<_> = self.transitions.keys().filter(|(from, to)| !is_known(from, to)).collect();
+        assert!(strange.is_empty(), "transitions that are not in the diagram: {strange:?}");
     }
 }

@@ -8,6 +8,8 @@ mod app;
 mod coverage;
 mod host;
 mod pattern;
+mod raw;
+mod scenario;
 mod seeds;
 mod wire;
 mod world;

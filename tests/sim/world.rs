@@ -14,7 +14,7 @@ use runtime_sim::{Fabric, PcapObserver, PortId, Sighting};
 
 use crate::app::{App, Forgives, TcpClient, TcpServer, UdpEchoClient, UdpEchoServer, Workload};
 use crate::host::{Host, HostConfig, Kind, new_host};
-use crate::wire::Watch;
+use crate::wire::{Seen, Watch};
 
 /// Most turns without the clock moving on; more is a livelock.
 const MAX_ROUNDS: usize = 20_000;
@@ -95,9 +95,14 @@ impl World {
         self.add_app(client, UdpEchoClient::new(port, address, wanted, most_bytes, interval));
     }
 
-    /// What the observer on the wire has seen.
-    pub fn watch(&self) -> std::cell::Ref<'_, Watch> {
-        self.watch.borrow()
+    /// Keeps all TCP segments from now on, for [`Self::sent_by`].
+    pub fn keep_log(&self) {
+        self.watch.borrow_mut().keep_log();
+    }
+
+    /// The TCP segments that a host has sent.
+    pub fn sent_by(&self, host: usize) -> Vec<Seen> {
+        self.watch.borrow().sent_from(self.port(host)).copied().collect()
     }
 
     pub fn port(&self, host: usize) -> PortId {
@@ -153,6 +158,12 @@ impl World {
             if done(self) {
                 return;
             }
+            // Asking may have been doing: what it submitted is to have its effect now.
+            let traffic = self.traffic();
+            self.settle();
+            if self.traffic() != traffic {
+                continue;
+            }
             if self.now() >= limit {
                 panic!("not done after {time:?}: {}", self.describe());
             }
@@ -189,8 +200,7 @@ impl World {
             app.end(&mut *self.hosts[host]);
         }
         self.run_until(DRAIN_TIME, |world| {
-            world.fabric.frames_under_way() == 0
-                && world.hosts.iter_mut().all(|host| host.leftovers().is_empty())
+            world.frames_under_way() == 0 && world.hosts.iter_mut().all(|host| host.leftovers().is_empty())
         });
         for (host, &at_start) in self.hosts.iter().zip(&self.buffers_at_start) {
             let stats = host.arena().stats();
@@ -199,9 +209,13 @@ impl World {
         }
     }
 
+    fn frames_under_way(&self) -> usize {
+        self.hosts.iter().map(|host| self.fabric.frames_under_way(host.port())).sum()
+    }
+
     fn traffic(&self) -> u64 {
         let counters = self.hosts.iter().map(|host| self.fabric.counters(host.port()));
-        let in_rings = self.fabric.frames_under_way() as u64;
+        let in_rings = self.frames_under_way() as u64;
         counters.map(|counters| counters.sent_frames + counters.lost_frames).sum::<u64>() + (in_rings << 40)
     }
 
@@ -228,7 +242,7 @@ impl World {
         format!(
             "at {:?}, {} frames under way\n{}\n{}",
             self.now(),
-            self.fabric.frames_under_way(),
+            self.frames_under_way(),
             hosts.join("\n"),
             apps.join("\n")
         )

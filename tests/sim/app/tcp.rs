@@ -27,11 +27,6 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// One connection.
-    pub fn single(port: u16, client: Plan, server: Plan) -> Self {
-        Self { port, connections: 1, concurrent: 1, backlog: 4, client, server }
-    }
-
     /// True when one side may find the connection reset.
     pub fn aborts(&self) -> bool {
         let aborts = |plan: &Plan| matches!(plan.ending, Ending::Abort { .. });
@@ -173,7 +168,7 @@ impl App for TcpClient {
     fn step(&mut self, host: &mut dyn Host, now: Instant) -> bool {
         let mut progress = false;
         while self.unopened > 0 && now >= self.next_try && self.sides.len() < self.workload.concurrent {
-            let connection = host.connect(self.server);
+            let connection = host.connect_from(None, self.server);
             self.sides.push(Side::new(connection, true, self.workload.client, self.workload.server, now));
             self.unopened -= 1;
             progress = true;

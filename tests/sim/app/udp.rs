@@ -83,11 +83,6 @@ impl UdpEchoClient {
         }
     }
 
-    /// How many datagrams were sent.
-    pub fn sent(&self) -> u32 {
-        self.sent
-    }
-
     /// A datagram: its number, and then the pattern of that number.
     fn datagram(&self, number: u32) -> Vec<u8> {
         let mut bytes = vec![0; 4 + number as usize * 37 % (self.most_bytes - 3)];

@@ -19,7 +19,7 @@ use super::shared::SharedModule;
 use super::{Failure, Host, HostConfig, Kind, Opening, Received, Socket, new_arena};
 
 /// Most pushes of one connection that are outstanding.
-const MAX_PUSHES: usize = 4;
+const MAX_PUSHES: usize = 8;
 /// Pops that are outstanding or not yet read, once the application reads.
 const MAX_POPS: usize = 2;
 /// Accepts that are outstanding on each listener.
@@ -283,7 +283,7 @@ impl CatnipHost {
             (OperationKind::Push, Outcome::Pushed) => datagrams.pushes -= 1,
             // The neighbour did not answer, or memory is short.
             (OperationKind::Push, Outcome::Failed(Error::HostUnreachable | Error::NoBuffers)) => {
-                datagrams.pushes -= 1
+                datagrams.pushes -= 1;
             }
             (OperationKind::Pop, Outcome::Popped { data, from }) => {
                 datagrams.pops -= 1;
@@ -376,8 +376,13 @@ impl Host for CatnipHost {
         }
     }
 
-    fn connect(&mut self, remote: SocketAddr) -> Socket {
+    fn connect_from(&mut self, local_port: Option<u16>, remote: SocketAddr) -> Socket {
         let queue = self.new_queue(SocketKind::Stream);
+        if let Some(port) = local_port {
+            let local = SocketAddr::new(self.config.address(), port);
+            self.libos.set_option(queue, SocketOption::ReuseAddress(true)).expect("an option of streams");
+            self.libos.bind(queue, local).expect("a free port");
+        }
         let name = self.new_connection(queue, Opening::InProgress);
         let token = self.libos.connect(queue, remote).expect("a fresh socket connects");
         self.expect(token, name, queue, OperationKind::Connect);
@@ -526,6 +531,15 @@ impl Host for CatnipHost {
             Some((from.to_owned(), to.to_owned(), metric.value()))
         });
         transitions.collect()
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let metrics = self.libos.metrics().expect("not called from a callback");
+        metrics.get(name).unwrap_or_else(|| panic!("no metric {name}")).value()
+    }
+
+    fn states(&self) -> Vec<String> {
+        self.module.borrow().stack().tcp_infos().map(|info| info.state.name().to_owned()).collect()
     }
 }
 

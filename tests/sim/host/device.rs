@@ -58,21 +58,22 @@ impl phy::Device for PortDevice {
     type RxToken<'a> = Incoming;
     type TxToken<'a> = Outgoing<'a>;
 
-    fn receive(&mut self, now: Instant) -> Option<(Incoming, Outgoing<'_>)> {
+    fn receive(&mut self, _now: Instant) -> Option<(Incoming, Outgoing<'_>)> {
         if !self.has_room() {
             return None;
         }
-        if self.received.is_empty() {
-            self.runtime.receive(libos::Instant::ZERO, &mut self.received).expect("a fabric never fails");
+        loop {
+            if self.received.is_empty() {
+                self.runtime.receive(libos::Instant::ZERO, &mut self.received).expect("a fabric never fails");
+            }
+            if self.received.is_empty() {
+                return None;
+            }
+            let frame = joined(&self.received.remove(0));
+            if !self.is_repeated_syn(&frame) {
+                return Some((Incoming(frame), Outgoing(self)));
+            }
         }
-        if self.received.is_empty() {
-            return None;
-        }
-        let frame = joined(&self.received.remove(0));
-        if self.is_repeated_syn(&frame) {
-            return self.receive(now);
-        }
-        Some((Incoming(frame), Outgoing(self)))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Outgoing<'_>> {

@@ -137,7 +137,8 @@ pub trait Host {
     fn listen(&mut self, port: u16, backlog: usize) -> Socket;
     fn accept(&mut self, listener: Socket) -> Option<Socket>;
     fn close_listener(&mut self, listener: Socket);
-    fn connect(&mut self, remote: SocketAddr) -> Socket;
+    /// Connects from `local_port`, or from a port the stack picks.
+    fn connect_from(&mut self, local_port: Option<u16>, remote: SocketAddr) -> Socket;
     fn opening(&mut self, connection: Socket) -> Opening;
     /// Takes what fits off the front of `bytes`; returns how many.
     fn send(&mut self, connection: Socket, bytes: &[u8]) -> Result<usize, Failure>;
@@ -164,6 +165,10 @@ pub trait Host {
     fn leftovers(&mut self) -> String;
     /// Transitions that connections of this host have made, as (from, to, count).
     fn transitions(&self) -> Vec<(String, String, u64)>;
+    /// A counter of the stack; 0 when it has no such counter.
+    fn counter(&self, name: &str) -> u64;
+    /// States of the host's connections.
+    fn states(&self) -> Vec<String>;
 }
 
 /// Makes a host and its port.

@@ -167,10 +167,11 @@ impl Host for SmoltcpHost {
         }
     }
 
-    fn connect(&mut self, remote: SocketAddr) -> Socket {
+    fn connect_from(&mut self, local_port: Option<u16>, remote: SocketAddr) -> Socket {
         let handle = self.new_tcp();
         self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
-        let local = IpEndpoint::new(self.config.address().into(), self.next_port);
+        let port = local_port.unwrap_or(self.next_port);
+        let local = IpEndpoint::new(self.config.address().into(), port);
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
         socket
             .connect(self.interface.context(), IpEndpoint::from(remote), local)
@@ -273,15 +274,27 @@ impl Host for SmoltcpHost {
     fn check(&mut self) {}
 
     fn leftovers(&mut self) -> String {
-        let states = self.sockets.iter().filter_map(|(_, socket)| match socket {
-            smoltcp::socket::Socket::Tcp(socket) => Some(socket.state().to_string()),
-            smoltcp::socket::Socket::Udp(_) => Some("UDP".to_owned()),
+        let states = self.sockets.iter().map(|(_, socket)| match socket {
+            smoltcp::socket::Socket::Tcp(socket) => socket.state().to_string(),
+            smoltcp::socket::Socket::Udp(_) => "UDP".to_owned(),
         });
         states.collect::<Vec<_>>().join(" ")
     }
 
     fn transitions(&self) -> Vec<(String, String, u64)> {
         Vec::new()
+    }
+
+    fn counter(&self, _name: &str) -> u64 {
+        0
+    }
+
+    fn states(&self) -> Vec<String> {
+        let states = self.sockets.iter().filter_map(|(_, socket)| match socket {
+            smoltcp::socket::Socket::Tcp(socket) => Some(socket.state().to_string()),
+            smoltcp::socket::Socket::Udp(_) => None,
+        });
+        states.filter(|state| state != "LISTEN").collect()
     }
 }
 

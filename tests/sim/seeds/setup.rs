@@ -157,7 +157,7 @@ impl Dice {
         let slow = self.chance(25);
         let read_bytes = self.spread(if slow { 2_000 } else { 100 }, 64 << 10) as usize;
         Plan {
-            write_bytes: self.spread(10, 32 << 10) as usize,
+            write_bytes: self.spread((total_bytes / 1000).max(10), 32 << 10) as usize,
             read_bytes,
             // No reader takes longer than about 20 s.
             read_pause: if slow { self.micros(100, 100_000) } else { Duration::ZERO },
@@ -267,8 +267,9 @@ impl Setup {
                         .iter()
                         .map(|plan| {
                             let turns = plan.turn_bytes.map_or(0, |bytes| plan.total_bytes / bytes);
-                            // Small writes under Nagle's algorithm and delayed acknowledgements: one of 200 ms each.
-                            let writes = plan.total_bytes / window_bytes + turns + 10;
+                            // Small writes under Nagle's algorithm and delayed acknowledgements: some in 200 ms.
+                            let at_once_bytes = window_bytes.min(4 * plan.write_bytes as u64);
+                            let writes = plan.total_bytes / at_once_bytes + turns + 10;
                             let reads = plan.total_bytes.max(200_000) / plan.read_bytes as u64 + 10;
                             (round_trip + Duration::from_millis(250)) * writes as u32
                                 + plan.read_pause * reads as u32

@@ -222,6 +222,9 @@ mod tests {
         PeerLost,
     }
 
+    /// Who sends, sequence number, acknowledgement, window field and payload.
+    type Sent = (Step, i32, i32, u16, usize);
+
     fn segment(
         step: Step,
         sequence: i32,
@@ -246,7 +249,7 @@ mod tests {
 
     /// A handshake with our window scaled by 2 and the peer's by 1, windows of 1000 bytes; then `steps` as
     /// (who, sequence, acknowledgement, window field, payload), from 100 on for us and 500 for the peer.
-    fn verdict(steps: &[(Step, i32, i32, u16, usize)]) -> Result<(), &'static str> {
+    fn verdict(steps: &[Sent]) -> Result<(), &'static str> {
         let mut watch = Watch::new(BTreeSet::new());
         let syn = |step, sequence, acknowledgement, scale| Segment {
             syn: true,
@@ -270,7 +273,7 @@ mod tests {
     #[test]
     fn each_rule_is_held_up_and_nothing_else_is() {
         use Step::{Peer, PeerLost, Us, UsLost};
-        let cases: [(&str, Result<(), &str>, &[(Step, i32, i32, u16, usize)]); 11] = [
+        let cases: [(&str, Result<(), &str>, &[Sent]); 11] = [
             ("within the window", Ok(()), &[(Us, 100, 500, 250, 1000), (UsLost, 100, 500, 250, 1000)]),
             ("beyond the window", Err("sent beyond the peer's window"), &[(Us, 100, 500, 250, 1002)]),
             (
