@@ -21,7 +21,7 @@
 use std::net::SocketAddr;
 
 use catnip_os::libos::{
-    Completion, Config, Domain, Error, LibOs, OperationKind, Outcome, QueueDescriptor, SocketKind,
+    Completion, Config, Domain, Error, LibOs, OperationKind, Outcome, QueueDescriptor, SocketKind, Token,
 };
 
 /// Completions that are taken at a time.
@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// Closes the connection when its next operation could not even be started.
-    fn unless_lost<T>(&self, connection: QueueDescriptor, started: Result<T, Error>) {
+    fn unless_lost(&self, connection: QueueDescriptor, started: Result<Token, Error>) {
         if let Err(error) = started {
             eprintln!("connection {connection}: {error}");
             self.close(connection);
