@@ -139,28 +139,32 @@ impl EventQueue {
         if let Some(event) = self.queued(mark) {
             event.readiness = Readiness::EMPTY;
         }
+        self.drop_forgotten();
+    }
+
+    /// Takes the oldest event.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Event> {
+        let event = self.queue.pop_front()?;
+        self.front += 1;
+        self.drop_forgotten();
+        Some(event)
+    }
+
+    /// Makes sure that the front is no forgotten event.
+    #[inline]
+    fn drop_forgotten(&mut self) {
         while self.queue.front().is_some_and(|event| event.readiness.is_empty()) {
             self.queue.pop_front();
             self.front += 1;
         }
     }
 
-    /// Takes the oldest event.
-    #[inline]
-    pub fn pop(&mut self) -> Option<Event> {
-        loop {
-            let event = self.queue.pop_front()?;
-            self.front += 1;
-            if !event.readiness.is_empty() {
-                return Some(event);
-            }
-        }
-    }
-
     /// True when there is no event.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.queue.iter().all(|event| event.readiness.is_empty())
+        self.queue.is_empty()
     }
 }
 

@@ -16,6 +16,13 @@ pub struct ScatterGather {
 #[derive(Debug, Clone, Default)]
 struct Rest(VecDeque<Buffer>);
 
+impl Rest {
+    #[inline(never)]
+    fn len(&self) -> usize {
+        self.0.iter().map(|segment| segment.len()).sum()
+    }
+}
+
 impl ScatterGather {
     /// An array of no segments.
     #[must_use]
@@ -37,8 +44,13 @@ impl ScatterGather {
 
     /// Bytes in all segments.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.iter().map(|segment| segment.len()).sum()
+        let first = self.first.as_ref().map_or(0, |first| first.len());
+        match &self.rest {
+            None => first,
+            Some(rest) => first + rest.len(),
+        }
     }
 
     /// True when there is no byte in it.

@@ -1,5 +1,6 @@
 //! The stack as a module of the library OS: descriptors and tokens on one side, a device on the other.
 
+mod datagrams;
 mod failure;
 mod fifo;
 mod operations;
@@ -18,6 +19,7 @@ use libos::{
 
 use crate::slab::{Key, Slab};
 use crate::stack::Stack;
+use datagrams::Pops;
 use sockets::Socket;
 
 /// The stack on the queue pair of one device.
@@ -69,18 +71,20 @@ impl<R: Runtime> StackModule<R> {
         }
         // A lone frame, the usual case where latency counts, needs no draining.
         if self.received.len() == 1 {
+            let mut pops = Pops { sockets: &mut self.sockets, completions };
             if let Some(frame) = self.received.pop() {
-                self.stack.receive(now, frame);
+                self.stack.receive_for(now, frame, &mut pops);
             }
         } else if !self.received.is_empty() {
-            self.receive_burst(now);
+            self.receive_burst(now, completions);
         }
     }
 
     #[inline(never)]
-    fn receive_burst(&mut self, now: Instant) {
+    fn receive_burst(&mut self, now: Instant, completions: &mut dyn Completions) {
+        let mut pops = Pops { sockets: &mut self.sockets, completions };
         for frame in self.received.drain(..) {
-            self.stack.receive(now, frame);
+            self.stack.receive_for(now, frame, &mut pops);
         }
     }
 
@@ -93,6 +97,13 @@ impl<R: Runtime> StackModule<R> {
 
     #[inline]
     fn dispatch(&mut self, completions: &mut dyn Completions) {
+        if self.stack.has_events() {
+            self.dispatch_events(completions);
+        }
+    }
+
+    #[inline(never)]
+    fn dispatch_events(&mut self, completions: &mut dyn Completions) {
         while let Some(event) = self.stack.next_event() {
             self.on_event(event, completions);
         }

@@ -42,7 +42,8 @@ pub(super) struct Datagram {
     pub domain: Domain,
     pub id: Option<UdpId>,
     pub pushes: Fifo<(ScatterGather, Option<SocketAddr>)>,
-    pub pops: Fifo<PopLimit>,
+    /// Without limits: a datagram is never cut.
+    pub pops: Fifo<()>,
 }
 
 /// What is behind a handle.

@@ -46,6 +46,7 @@ use path::{Exit, Express};
 pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
 use quoted::LastHeader;
 use rate_limit::TokenBucket;
+pub(crate) use receive::{Plain, PlainProtocol};
 use send::Identifications;
 
 use crate::random::Random;

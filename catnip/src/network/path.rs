@@ -1,6 +1,6 @@
 //! The way to a destination, looked up once and kept by whoever sends there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use libos::Instant;
 
@@ -55,6 +55,17 @@ pub struct Path {
 }
 
 impl Path {
+    /// True when packets for `remote` go this way.
+    #[must_use]
+    #[inline]
+    pub fn leads_to(&self, remote: &SocketAddr) -> bool {
+        match (&self.remote, remote) {
+            (IpAddr::V4(own), SocketAddr::V4(remote)) => own == remote.ip(),
+            (IpAddr::V6(own), SocketAddr::V6(remote)) => own == remote.ip(),
+            (IpAddr::V4(_), SocketAddr::V6(_)) | (IpAddr::V6(_), SocketAddr::V4(_)) => false,
+        }
+    }
+
     /// True when packets come straight back to this stack.
     #[must_use]
     pub fn is_loop(&self) -> bool {

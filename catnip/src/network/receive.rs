@@ -44,22 +44,48 @@ pub(super) struct IpInfo {
     pub(super) protocol_pointer: usize,
 }
 
-/// What a packet of the usual kind says.
+/// A packet of the usual kind: TCP or UDP over IPv4, to our first address.
 #[derive(Debug, Clone, Copy)]
-struct Plain {
-    header: Ends,
-    protocol: Protocol,
-    /// Where in the frame the transport header starts.
-    start: usize,
-    /// Where in the frame the transport's bytes end.
-    end: usize,
+pub(crate) struct Plain {
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) protocol: PlainProtocol,
+    traffic_class: u8,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Ends {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    traffic_class: u8,
+/// What is in a packet of the usual kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlainProtocol {
+    Tcp,
+    Udp,
+}
+
+impl PlainProtocol {
+    #[inline]
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Tcp => Protocol::Tcp,
+            Self::Udp => Protocol::Udp,
+        }
+    }
+}
+
+impl Plain {
+    /// The packet in `frame`, which was cut to it.
+    #[inline]
+    pub(crate) fn packet(self, frame: RxFrame) -> Packet {
+        Packet {
+            protocol: self.protocol.protocol(),
+            source: self.source.into(),
+            destination: self.destination.into(),
+            kind: DestinationKind::Unicast,
+            head: frame.head,
+            rest: frame.rest,
+            segment_bytes: frame.segment_bytes,
+            traffic_class: self.traffic_class,
+            network_header_len: PLAIN_HEADER_LEN,
+        }
+    }
 }
 
 const PLAIN_HEADER_LEN: u8 = 20;
@@ -98,35 +124,18 @@ impl Network {
     /// Takes one received frame: Ethernet or bare IP, by the device's medium. What is for this layer
     /// is dealt with; what is for a transport comes back. Bounded work, whatever the bytes.
     pub fn receive(&mut self, now: Instant, mut frame: RxFrame) -> Ingress {
-        self.counters.link_in_frames += 1;
-        let Some(plain) = self.plain(&frame) else { return self.receive_any(now, frame) };
-        let Plain { header: Ends { source, destination, traffic_class }, protocol, start, end } = plain;
-        self.counters.ip_in_receives += 1;
-        self.counters.ip_in_delivers += 1;
-        if protocol == Protocol::Udp {
-            self.last_header
-                .keep(frame.head.get(start - ipv4::HEADER_BYTES..).unwrap_or_default(), ipv4::HEADER_BYTES);
+        match self.receive_plain(&mut frame) {
+            Some(plain) => Ingress::Packet(plain.packet(frame)),
+            None => self.receive_any(now, frame),
         }
-        frame.head.truncate(end);
-        frame.head.advance(start);
-        Ingress::Packet(Packet {
-            protocol,
-            source: source.into(),
-            destination: destination.into(),
-            kind: DestinationKind::Unicast,
-            head: frame.head,
-            rest: frame.rest,
-            segment_bytes: frame.segment_bytes,
-            traffic_class,
-            network_header_len: PLAIN_HEADER_LEN,
-        })
     }
 
-    /// What nearly all packets are, found out with the fewest questions: TCP or UDP over IPv4, without
-    /// options and uncut, in one buffer, for our first address alone, and right in every way. All else
-    /// takes the long way, which also says what is wrong with it.
+    /// Takes what nearly all frames are, found out with the fewest questions: TCP or UDP over IPv4,
+    /// without options and uncut, in one buffer, for our first address alone, and right in every way.
+    /// The frame is cut to the transport's bytes. `None`, and nothing done, for all else: it is for
+    /// [`Self::receive_any`], which also says what is wrong with it.
     #[inline]
-    fn plain(&self, frame: &RxFrame) -> Option<Plain> {
+    pub(crate) fn receive_plain(&mut self, frame: &mut RxFrame) -> Option<Plain> {
         let (packet, packet_start) = match self.device.medium {
             Medium::Ethernet => {
                 let (header, packet) = EthernetHeader::parse(&frame.head)?;
@@ -137,34 +146,42 @@ impl Network {
             Medium::Ip => (&frame.head[..], 0),
         };
         let (header, transport) = Ipv4Header::parse_plain(packet)?;
-        let ends = Ends {
-            source: header.source(),
-            destination: header.destination(),
-            traffic_class: header.traffic_class(),
-        };
+        let (source, destination) = (header.source(), header.destination());
         if !frame.rest.is_empty()
-            || !self.interface.is_first_v4(ends.destination)
-            || self.interface.is_impossible_source_v4(ends.source)
+            || !self.interface.is_first_v4(destination)
+            || self.interface.is_impossible_source_v4(source)
         {
             return None;
         }
         let (protocol, transport, summed) = match header.protocol() {
-            TCP => (Protocol::Tcp, transport, true),
+            TCP => (PlainProtocol::Tcp, transport, true),
             UDP => {
                 let header = UdpHeader::parse(transport, transport.len())?;
-                (Protocol::Udp, transport.get(..header.len())?, header.checksum() != 0)
+                (PlainProtocol::Udp, transport.get(..header.len())?, header.checksum() != 0)
             }
             _ => return None,
         };
-        if summed && self.wants_checksum(frame) && !sum_is_right_v4(&ends, protocol, transport) {
+        let plain = Plain { source, destination, protocol, traffic_class: header.traffic_class() };
+        if summed && self.wants_checksum(frame) && !sum_is_right_v4(plain, transport) {
             return None;
         }
+        if protocol == PlainProtocol::Udp {
+            self.last_header.keep(packet, ipv4::HEADER_BYTES);
+        }
+        self.counters.link_in_frames += 1;
+        self.counters.ip_in_receives += 1;
+        self.counters.ip_in_delivers += 1;
         let start = packet_start + ipv4::HEADER_BYTES;
-        Some(Plain { header: ends, protocol, start, end: start + transport.len() })
+        let end = start + transport.len();
+        frame.head.truncate(end);
+        frame.head.advance(start);
+        Some(plain)
     }
 
+    /// Takes a frame of any kind.
     #[inline(never)]
-    fn receive_any(&mut self, now: Instant, mut frame: RxFrame) -> Ingress {
+    pub(crate) fn receive_any(&mut self, now: Instant, mut frame: RxFrame) -> Ingress {
+        self.counters.link_in_frames += 1;
         if self.device.medium == Medium::Ip {
             return self.receive_ip(now, frame, Origin::Host);
         }
@@ -294,9 +311,9 @@ impl Network {
 }
 
 #[inline(never)]
-fn sum_is_right_v4(ends: &Ends, protocol: Protocol, transport: &[u8]) -> bool {
-    let mut sum =
-        Checksum::pseudo_header_v4(ends.source, ends.destination, protocol.number(), transport.len());
+fn sum_is_right_v4(plain: Plain, transport: &[u8]) -> bool {
+    let protocol = plain.protocol.protocol().number();
+    let mut sum = Checksum::pseudo_header_v4(plain.source, plain.destination, protocol, transport.len());
     sum.add_bytes(transport);
     sum.is_right()
 }

@@ -9,7 +9,7 @@ use libos::{Buffer, Error, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::neighbor::{PendingPacket, Resolution};
-use super::path::{Exit, Express};
+use super::path::{EXPRESS_BYTES, Exit, Express};
 use super::{HeaderBuffer, Network, Outgoing, Path, Payload, PieceList, Protocol};
 use crate::random::Random;
 use crate::slab::Key;
@@ -89,6 +89,7 @@ impl Network {
     /// packet beyond the path's MTU, [`Error::HostUnreachable`] when the neighbour was given up lately,
     /// [`Error::NoBuffers`] when there is no memory for headers or no place for one more neighbour. In
     /// each case nothing was sent and the payload is untouched.
+    #[inline(always)]
     pub fn send(&mut self, now: Instant, path: &mut Path, packet: Outgoing<'_>) -> Result<(), Error> {
         self.counters.ip_out_requests += 1;
         if self.transmit_queue_is_full() {
@@ -105,8 +106,9 @@ impl Network {
         }
     }
 
-    /// The usual case: over IPv4 and Ethernet, to where the last packet went.
-    #[inline]
+    /// The usual case: over IPv4 and Ethernet, to where the last packet went. Expanded where it is
+    /// called, as the protocol and the kind of payload are known there.
+    #[inline(always)]
     fn send_express(&mut self, path: &Path, packet: Outgoing<'_>) -> Result<(), Error> {
         let Outgoing { protocol, headers, checksum_offset, mut payload, hop_limit, traffic_class, .. } =
             packet;
@@ -132,11 +134,27 @@ impl Network {
             traffic_class,
             packet_len,
         );
-        headers.put_express(&path.express.headers, fields.compose_changing());
-        self.emit(headers, &mut payload, offload)
+        let changing = fields.compose_changing();
+        let transport = headers.transport_header();
+        let write = |headers: &mut [u8]| put_express(headers, &path.express.headers, changing, transport);
+        let headers_len = EXPRESS_BYTES + transport.len();
+        let framed = match &mut payload {
+            Payload::Whole(buffer) => buffer.with_header_by(headers_len, write),
+            Payload::Empty | Payload::Pieces(_) => None,
+        };
+        if let Some(frame) = framed {
+            self.frames.push(frame);
+        } else {
+            headers.put_express(&path.express.headers, changing);
+            let pushed = self.push_separately(headers, &mut payload);
+            self.or_discard(pushed)?;
+        }
+        self.frames.finish(offload);
+        self.counters.link_out_frames += 1;
+        Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn ipv4_fields(
         &mut self,
         (source, destination): (Ipv4Addr, Ipv4Addr),
@@ -465,6 +483,16 @@ impl Network {
         self.counters.link_out_frames += 1;
         true
     }
+}
+
+/// Writes the headers of a packet: ready ones of Ethernet and IPv4, of which the first twelve bytes of the
+/// latter differ from packet to packet, and the transport's.
+#[inline(always)]
+fn put_express(to: &mut [u8], lower: &[u8; EXPRESS_BYTES], changing: [u8; 12], transport: &[u8]) {
+    let (to_lower, to_transport) = to.split_at_mut(EXPRESS_BYTES);
+    to_lower.copy_from_slice(lower);
+    to_lower[ethernet::HEADER_BYTES..ethernet::HEADER_BYTES + changing.len()].copy_from_slice(&changing);
+    to_transport.copy_from_slice(transport);
 }
 
 /// Lengths that were checked against [`MAX_PACKET_BYTES`], or are those of headers.

@@ -15,10 +15,10 @@ use libos::metrics::MetricsSink;
 use libos::{Arena, Error, FrameBatch, Instant, RxFrame, SetupError};
 
 use crate::events::{Event, EventQueue};
-use crate::network::{Ingress, Network, Protocol};
+use crate::network::{Ingress, Network, PlainProtocol, Protocol};
 use crate::random::Random;
 use crate::tcp::TcpLayer;
-use crate::udp::UdpLayer;
+use crate::udp::{Nobody, UdpLayer, Waiting};
 
 /// The part of the arena from which on memory counts as short: then only those who read get more.
 const MEMORY_SHORT_NUMERATOR: usize = 7;
@@ -71,25 +71,39 @@ impl Stack {
 
     /// A frame arrived. What it makes the stack send goes out with the next [`Stack::poll`].
     pub fn receive(&mut self, now: Instant, frame: RxFrame) {
-        self.received = true;
-        let ingress = self.network.receive(now, frame);
-        self.take_in(now, ingress);
+        self.receive_for(now, frame, &mut Nobody);
     }
 
-    #[inline(always)]
-    fn take_in(&mut self, now: Instant, ingress: Ingress) {
+    /// As [`Self::receive`]; a datagram that somebody is `waiting` for goes to them at once.
+    #[inline]
+    pub fn receive_for(&mut self, now: Instant, mut frame: RxFrame, waiting: &mut impl Waiting) {
+        self.received = true;
+        let Self { network, udp, tcp, events, .. } = self;
+        match network.receive_plain(&mut frame) {
+            Some(plain) => match plain.protocol {
+                PlainProtocol::Tcp => tcp.receive(now, plain.packet(frame), network, events),
+                PlainProtocol::Udp => udp.on_plain(now, network, events, waiting, plain, frame),
+            },
+            None => {
+                let ingress = self.network.receive_any(now, frame);
+                self.take_in(now, ingress, waiting);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn take_in(&mut self, now: Instant, ingress: Ingress, waiting: &mut impl Waiting) {
+        let Self { network, udp, tcp, events, .. } = self;
         match ingress {
             Ingress::Consumed => {}
             Ingress::Packet(packet) => match packet.protocol {
-                Protocol::Tcp => self.tcp.receive(now, packet, &mut self.network, &mut self.events),
-                Protocol::Udp => self.udp.on_packet(now, &mut self.network, &mut self.events, packet),
+                Protocol::Tcp => tcp.receive(now, packet, network, events),
+                Protocol::Udp => udp.on_packet(now, network, events, waiting, packet),
                 Protocol::Icmpv4 | Protocol::Icmpv6 => {}
             },
             Ingress::Error(error) => match error.protocol {
-                Protocol::Tcp => {
-                    self.tcp.on_icmp_error(now, &error, &mut self.network, &mut self.events);
-                }
-                Protocol::Udp => self.udp.on_error(&mut self.events, &error),
+                Protocol::Tcp => tcp.on_icmp_error(now, &error, network, events),
+                Protocol::Udp => udp.on_error(events, &error),
                 Protocol::Icmpv4 | Protocol::Icmpv6 => {}
             },
         }
@@ -120,18 +134,13 @@ impl Stack {
     fn take_looped(&mut self, now: Instant) {
         for _ in 0..self.network.looped_packets() {
             match self.network.receive_looped(now) {
-                Some(ingress) => self.take_in_rarely(now, ingress),
+                Some(ingress) => self.take_in(now, ingress, &mut Nobody),
                 None => break,
             }
         }
         while let Some(error) = self.network.next_error() {
-            self.take_in_rarely(now, Ingress::Error(error));
+            self.take_in(now, Ingress::Error(error), &mut Nobody);
         }
-    }
-
-    #[cold]
-    fn take_in_rarely(&mut self, now: Instant, ingress: Ingress) {
-        self.take_in(now, ingress);
     }
 
     /// True when something waits that only [`Stack::poll`] or a look at [`Stack::frames`] gets out.
@@ -150,8 +159,16 @@ impl Stack {
     }
 
     /// Frames to be sent, oldest first.
+    #[inline]
     pub fn frames(&mut self) -> &mut FrameBatch {
         self.network.frames()
+    }
+
+    /// True when [`Self::next_event`] has something.
+    #[must_use]
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// What became possible on some socket. At most one event is queued for each.
@@ -168,6 +185,7 @@ impl Stack {
 
     /// True when so many frames wait for the device that a datagram should wait too.
     #[must_use]
+    #[inline]
     pub fn transmit_queue_is_full(&self) -> bool {
         self.network.transmit_queue_is_full()
     }

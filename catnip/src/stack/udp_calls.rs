@@ -32,6 +32,7 @@ impl Stack {
     /// [`Error::NotConnected`] without an address, [`Error::MessageTooLong`] when it does not fit into a
     /// packet of the path, [`Error::NoBuffers`] when memory or the device's queue is full; `data` is then as it was, [`Error::NetworkUnreachable`], or what ICMP said of an
     /// earlier datagram to the peer.
+    #[inline(always)]
     pub fn udp_send(
         &mut self,
         now: Instant,
@@ -46,8 +47,16 @@ impl Stack {
     ///
     /// # Errors
     /// What ICMP said of an earlier datagram to the peer of a connected socket; once.
+    #[inline]
     pub fn udp_receive(&mut self, id: UdpId) -> Result<Option<Datagram>, Error> {
         self.udp.receive(id)
+    }
+
+    /// True when [`Self::udp_receive`] has something: a datagram or an error.
+    #[must_use]
+    #[inline]
+    pub fn udp_is_readable(&self, id: UdpId) -> bool {
+        self.udp.is_readable(id)
     }
 
     /// Closes the socket. Datagrams that wait in it are lost.

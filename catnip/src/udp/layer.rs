@@ -3,14 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::{Buffer, Error, Instant, ScatterGather};
+use libos::{Buffer, Error, Instant, RxFrame, ScatterGather};
 
 use super::ports::PortTable;
-use super::socket::{Datagram, Socket};
+use super::socket::{Datagram, Socket, Waiting};
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::{
-    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, Payload, PieceList, Protocol,
+    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, Path, Payload, PieceList, Plain,
+    Protocol,
 };
 use crate::random::Random;
 use crate::slab::Slab;
@@ -189,7 +190,7 @@ impl UdpLayer {
     /// What ICMP said about an earlier datagram of a connected socket; [`Error::NotConnected`] without
     /// `to` and peer, [`Error::InvalidArgument`] for port 0, [`Error::MessageTooLong`] for more than
     /// fits into one packet, and as [`Network::path`] and [`Network::send`].
-    #[inline]
+    #[inline(always)]
     pub fn send(
         &mut self,
         now: Instant,
@@ -236,38 +237,78 @@ impl UdpLayer {
         self.sockets.remove(id.0);
     }
 
-    /// Takes a received datagram whose checksum is right.
-    #[inline]
+    /// Takes a received datagram whose checksum is right: for who is `waiting`, or into its socket's queue.
     pub fn on_packet(
         &mut self,
         now: Instant,
         network: &mut Network,
         events: &mut EventQueue,
+        waiting: &mut impl Waiting,
         packet: Packet,
     ) {
-        let Some(header) = UdpHeader::parse(&packet.head, packet.len()) else { return };
-        let (from_port, port) = (header.source_port(), header.destination_port());
-        let found = self.find(packet.destination, port, packet.source, from_port);
-        let Some((key, socket)) = found.and_then(|index| self.sockets.entry_mut(index)) else {
-            self.counters.no_ports += 1;
-            network.send_port_unreachable(now, &packet);
-            return;
+        let Some(header) = UdpHeader::of_checked(&packet.head) else { return };
+        let Some(index) =
+            self.find(packet.destination, header.destination_port(), packet.source, header.source_port())
+        else {
+            return self.refuse(now, network, &packet);
         };
-        let Packet { source, mut head, rest, segment_bytes, .. } = packet;
-        head.advance(udp::HEADER_BYTES);
-        let from = SocketAddr::new(source, from_port);
-        let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
-        if segment_bytes == 0 {
-            let mut held_bytes = head.held_bytes();
-            let mut data = ScatterGather::from(head);
-            if !rest.is_empty() {
-                held_bytes += rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
-                rest.into_iter().for_each(|piece| data.push(piece));
-            }
-            inbox.take(from, data, held_bytes);
-        } else {
-            inbox.take_joined(from, head, rest, segment_bytes.into());
+        let from = SocketAddr::new(packet.source, header.source_port());
+        let Packet { head, rest, segment_bytes, .. } = packet;
+        self.deliver(index, from, Body { head, rest, segment_bytes }, events, waiting);
+    }
+
+    /// As [`Self::on_packet`], for a packet of the usual kind.
+    #[inline]
+    pub(crate) fn on_plain(
+        &mut self,
+        now: Instant,
+        network: &mut Network,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+        plain: Plain,
+        frame: RxFrame,
+    ) {
+        let Some(header) = UdpHeader::of_checked(&frame.head) else { return };
+        let (source, destination) = (plain.source.into(), plain.destination.into());
+        let Some(index) = self.find(destination, header.destination_port(), source, header.source_port())
+        else {
+            return self.refuse(now, network, &plain.packet(frame));
+        };
+        let from = SocketAddr::new(source, header.source_port());
+        let RxFrame { head, rest, segment_bytes, .. } = frame;
+        self.deliver(index, from, Body { head, rest, segment_bytes }, events, waiting);
+    }
+
+    /// Tells the sender that there is nobody.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&mut self, now: Instant, network: &mut Network, packet: &Packet) {
+        self.counters.no_ports += 1;
+        network.send_port_unreachable(now, packet);
+    }
+
+    #[inline(always)]
+    fn deliver(
+        &mut self,
+        index: u32,
+        from: SocketAddr,
+        mut body: Body,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) {
+        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
+        body.head.advance(udp::HEADER_BYTES);
+        if body.is_one_buffer()
+            && socket.queue.is_empty()
+            && socket.error.is_none()
+            && let Some(ticket) = waiting.next(socket.user_data)
+        {
+            self.counters.in_datagrams += 1;
+            waiting.hand_over(ticket, Datagram { from, data: body.into_one_buffer().into() });
+            return;
         }
+        let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
+        inbox.take_body(from, body);
         if !socket.queue.is_empty() {
             events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
         }
@@ -275,7 +316,7 @@ impl UdpLayer {
 
     /// The socket for a datagram: the one connected to its sender, else the one that takes datagrams
     /// to its destination from anybody.
-    #[inline]
+    #[inline(always)]
     fn find(&self, destination: IpAddr, port: u16, source: IpAddr, source_port: u16) -> Option<u32> {
         if self.ports.connected(port) > 0 {
             let tuple = FourTuple::new(destination, port, source, source_port);
@@ -301,10 +342,7 @@ impl UdpLayer {
         let IcmpError { local, remote, kind, .. } = *icmp;
         let tuple = FourTuple::new(local.ip(), local.port(), remote.ip(), remote.port());
         let Some(index) = self.find_connected(&tuple) else { return };
-        let (Some(key), Some(socket)) = (self.sockets.key_of(index), self.sockets.get_index_mut(index))
-        else {
-            return;
-        };
+        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
         let error = match kind {
             IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
             IcmpErrorKind::HostUnreachable
@@ -342,6 +380,7 @@ impl UdpLayer {
 
     /// True when [`Self::receive`] has something: a datagram or an error.
     #[must_use]
+    #[inline]
     pub fn is_readable(&self, id: UdpId) -> bool {
         self.sockets.get(id.0).is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
     }
@@ -410,6 +449,29 @@ impl UdpLayer {
     }
 }
 
+/// A received datagram's payload.
+struct Body {
+    head: Buffer,
+    rest: Vec<Buffer>,
+    /// When the device joined several datagrams: the bytes of each; else 0.
+    segment_bytes: u16,
+}
+
+impl Body {
+    /// True for one datagram in one buffer, the usual case.
+    #[inline]
+    fn is_one_buffer(&self) -> bool {
+        self.segment_bytes == 0 && self.rest.capacity() == 0
+    }
+
+    /// The one buffer. The list of others, which was never allocated, need not be freed.
+    #[inline]
+    fn into_one_buffer(self) -> Buffer {
+        std::mem::forget(self.rest);
+        self.head
+    }
+}
+
 /// Where one socket's datagrams go.
 struct Inbox<'a> {
     socket: &'a mut Socket,
@@ -418,6 +480,18 @@ struct Inbox<'a> {
 }
 
 impl Inbox<'_> {
+    #[inline(never)]
+    fn take_body(&mut self, from: SocketAddr, body: Body) {
+        let Body { head, rest, segment_bytes } = body;
+        if segment_bytes != 0 {
+            return self.take_joined(from, head, rest, segment_bytes.into());
+        }
+        let held_bytes = head.held_bytes() + rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+        let mut data = ScatterGather::from(head);
+        rest.into_iter().for_each(|piece| data.push(piece));
+        self.take(from, data, held_bytes);
+    }
+
     /// Queues a datagram, or drops it when the queue is full.
     #[inline]
     fn take(&mut self, from: SocketAddr, data: ScatterGather, held_bytes: usize) {
@@ -451,7 +525,7 @@ impl Inbox<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn send_from(
     now: Instant,
     network: &mut Network,
@@ -460,12 +534,12 @@ fn send_from(
     to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
-    if socket.error.is_some() {
-        return socket.error.take().map_or(Ok(()), Err);
+    let Socket { local, remote, path, hop_limit, error, .. } = socket;
+    if let Some(error) = error.take() {
+        return Err(error);
     }
-    let to = to.or(socket.remote.as_ref()).ok_or(Error::NotConnected)?;
-    let (to_address, to_port) = (to.ip(), to.port());
-    let len = data.len();
+    let to = to.or(remote.as_ref()).ok_or(Error::NotConnected)?;
+    let (to_port, len) = (to.port(), data.len());
     if to_port == 0 {
         return Err(Error::InvalidArgument);
     }
@@ -473,32 +547,42 @@ fn send_from(
         return Err(Error::MessageTooLong);
     }
     // The way of the last datagram, unless this one goes elsewhere.
-    let path = match &mut socket.path {
-        Some(path) if path.remote == to_address => path,
-        other => other.insert(network.path(now, Some(socket.local.ip()), to_address)?),
+    let path = match path {
+        Some(path) if path.leads_to(to) => path,
+        other => other.insert(network.path(now, Some(local.ip()), to.ip())?),
     };
     let datagram_len = u16::try_from(len + udp::HEADER_BYTES).map_err(|_| Error::MessageTooLong)?;
-    let header = udp::compose(socket.local.port(), to_port, datagram_len);
+    let header = udp::compose(local.port(), to_port, datagram_len);
     headers.transport(udp::HEADER_BYTES).copy_from_slice(&header);
-    let mut pieces;
-    let payload = if data.segments() > 1 {
-        pieces = gather(network, data)?;
-        Payload::Pieces(&mut pieces)
-    } else {
-        data.single_mut().map_or(Payload::Empty, Payload::Whole)
-    };
     let outgoing = Outgoing {
         protocol: Protocol::Udp,
         headers,
         checksum_offset: udp::CHECKSUM_OFFSET,
-        payload,
+        payload: Payload::Empty,
         segment_bytes: None,
-        hop_limit: socket.hop_limit,
+        hop_limit: *hop_limit,
         traffic_class: 0,
     };
-    network.send(now, path, outgoing)?;
+    match data.single_mut() {
+        Some(buffer) => network.send(now, path, Outgoing { payload: Payload::Whole(buffer), ..outgoing })?,
+        None => send_pieces(now, network, path, outgoing, data)?,
+    }
     data.clear();
     Ok(())
+}
+
+/// Sends a datagram of no segments or several.
+#[inline(never)]
+fn send_pieces(
+    now: Instant,
+    network: &mut Network,
+    path: &mut Path,
+    outgoing: Outgoing<'_>,
+    data: &ScatterGather,
+) -> Result<(), Error> {
+    let mut pieces = gather(network, data)?;
+    let payload = if pieces.is_empty() { Payload::Empty } else { Payload::Pieces(&mut pieces) };
+    network.send(now, path, Outgoing { payload, ..outgoing })
 }
 
 /// The segments as pieces of one packet; copied together when there are more than a packet can have.

@@ -10,44 +10,44 @@ const PORTS: usize = 1 << 16;
 /// whose ports are in use: 4 KiB for a thousand neighbouring ports, 512 KiB at most.
 #[derive(Debug)]
 pub(super) struct PortTable {
-    first: Box<[u32]>,
-    connected: Box<[u32]>,
+    first: Box<[u32; PORTS]>,
+    connected: Box<[u32; PORTS]>,
 }
 
 impl PortTable {
     pub(super) fn new() -> Self {
-        Self { first: vec![0; PORTS].into(), connected: vec![0; PORTS].into() }
+        Self { first: zeros(), connected: zeros() }
     }
 
     /// The slab index of the first socket that takes datagrams from anybody.
     #[inline]
     pub(super) fn first(&self, port: u16) -> Option<u32> {
-        self.first.get(usize::from(port)).and_then(|stored| stored.checked_sub(1))
+        self.first[usize::from(port)].checked_sub(1)
     }
 
     /// Puts another socket, or none, in the first's place.
     pub(super) fn set_first(&mut self, port: u16, index: Option<u32>) {
-        if let Some(stored) = self.first.get_mut(usize::from(port)) {
-            // Slab indices stay below u32::MAX.
-            *stored = index.map_or(0, |index| index.saturating_add(1));
-        }
+        // Slab indices stay below u32::MAX.
+        self.first[usize::from(port)] = index.map_or(0, |index| index.saturating_add(1));
     }
 
     /// Number of connected sockets on the port.
     #[inline]
     pub(super) fn connected(&self, port: u16) -> u32 {
-        self.connected.get(usize::from(port)).copied().unwrap_or(0)
+        self.connected[usize::from(port)]
     }
 
     pub(super) fn add_connected(&mut self, port: u16) {
-        if let Some(count) = self.connected.get_mut(usize::from(port)) {
-            *count += 1;
-        }
+        self.connected[usize::from(port)] += 1;
     }
 
     pub(super) fn remove_connected(&mut self, port: u16) {
-        if let Some(count) = self.connected.get_mut(usize::from(port)) {
-            *count = count.saturating_sub(1);
-        }
+        let count = &mut self.connected[usize::from(port)];
+        *count = count.saturating_sub(1);
     }
+}
+
+/// A table of zeros, made in place: it is too large for some stacks.
+fn zeros() -> Box<[u32; PORTS]> {
+    vec![0; PORTS].into_boxed_slice().try_into().unwrap_or_else(|_| Box::new([0; PORTS]))
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libos::{Error, Instant, ScatterGather};
 
-use super::{Datagram, UdpConfig, UdpLayer};
+use super::{Datagram, Nobody, UdpConfig, UdpLayer, Waiting};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::testing::{buffer, config, exchange, network, receive, take_frames, v4, v6};
 use crate::network::{Ingress, Network};
@@ -45,7 +45,7 @@ impl Host {
     fn take(&mut self, ingress: Ingress) {
         match ingress {
             Ingress::Packet(packet) => {
-                self.udp.on_packet(NOW, &mut self.network, &mut self.events, packet);
+                self.udp.on_packet(NOW, &mut self.network, &mut self.events, &mut Nobody, packet);
             }
             Ingress::Error(error) => self.udp.on_error(&mut self.events, &error),
             Ingress::Consumed => {}
@@ -73,7 +73,7 @@ fn settle(one: &mut Host, two: &mut Host) {
             (&mut *second_udp, &mut *second_events)
         };
         match ingress {
-            Ingress::Packet(packet) => udp.on_packet(NOW, network, events, packet),
+            Ingress::Packet(packet) => udp.on_packet(NOW, network, events, &mut Nobody, packet),
             Ingress::Error(error) => udp.on_error(events, &error),
             Ingress::Consumed => {}
         }
@@ -99,6 +99,56 @@ fn datagrams_go_there_and_back_by_either_family() {
         assert_eq!(one.received(client), None);
         assert_eq!(one.readiness(), [(SocketId::Udp(client), Readiness::READABLE)]);
     }
+}
+
+/// Waits for so many datagrams, and keeps them with their socket's number.
+struct Patient {
+    waits: usize,
+    got: Vec<(u64, Vec<u8>)>,
+}
+
+impl Waiting for Patient {
+    type Ticket = u64;
+
+    fn next(&mut self, user_data: u64) -> Option<u64> {
+        self.waits = self.waits.checked_sub(1)?;
+        Some(user_data)
+    }
+
+    fn hand_over(&mut self, user_data: u64, datagram: Datagram) {
+        self.got.push((user_data, datagram.data.to_vec()));
+    }
+}
+
+#[test]
+fn datagrams_go_to_who_waits_first_and_into_the_queue_behind() {
+    let (mut one, mut two) = (Host::new(1), Host::new(2));
+    let server = two.bind((v4(2), 7));
+    two.udp.set_user_data(&mut two.events, server, 42);
+    let client = one.bind((v4(1), 0));
+    // Both learn each other's hardware address.
+    one.send(client, Some((v4(2), 7).into()), b"first").unwrap();
+    settle(&mut one, &mut two);
+    assert_eq!(two.received(server).unwrap().1, b"first");
+    two.readiness();
+    for datagram in [&b"a"[..], b"", b"b", b"c", b"d"] {
+        one.send(client, Some((v4(2), 7).into()), datagram).unwrap();
+    }
+    let mut patient = Patient { waits: 3, got: Vec::new() };
+    for (index, frame) in take_frames(&mut one.network).iter().enumerate() {
+        if index == 4 {
+            // One who comes late gets what is queued, not what comes.
+            patient.waits = 1;
+        }
+        let Ingress::Packet(packet) = receive(&mut two.network, NOW, &frame.bytes) else { panic!() };
+        two.udp.on_packet(NOW, &mut two.network, &mut two.events, &mut patient, packet);
+    }
+    assert_eq!(patient.got, [(42, b"a".to_vec()), (42, Vec::new()), (42, b"b".to_vec())]);
+    assert_eq!(patient.waits, 1);
+    assert_eq!(two.readiness(), [(SocketId::Udp(server), Readiness::READABLE)]);
+    let queued: Vec<_> = std::iter::from_fn(|| two.received(server)).map(|(_, data)| data).collect();
+    assert_eq!(queued, [b"c", b"d"]);
+    assert_eq!(two.udp.counters().in_datagrams, 6);
 }
 
 #[test]

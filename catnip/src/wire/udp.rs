@@ -20,6 +20,13 @@ impl<'a> UdpHeader<'a> {
         (HEADER_BYTES..=available).contains(&header.len()).then_some(header)
     }
 
+    /// The header at the start of a datagram whose length was checked. `None` without one.
+    #[must_use]
+    #[inline]
+    pub fn of_checked(datagram: &'a [u8]) -> Option<Self> {
+        datagram.first_chunk().map(Self)
+    }
+
     #[inline]
     const fn u16_at(self, offset: usize) -> u16 {
         u16::from_be_bytes([self.0[offset], self.0[offset + 1]])

@@ -131,17 +131,26 @@ impl Buffer {
     #[inline]
     #[must_use]
     pub fn with_header(&mut self, header: &[u8]) -> Option<Self> {
-        if !self.is_unique() || self.bytes_in_front() < header.len() {
+        self.with_header_by(header.len(), |bytes| bytes.copy_from_slice(header))
+    }
+
+    /// As [`Self::with_header`]; `write` fills in the header's `len` bytes in place, which hold
+    /// whatever the memory held before.
+    #[inline(always)]
+    #[must_use]
+    pub fn with_header_by(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Option<Self> {
+        if !self.is_unique() || self.bytes_in_front() < len {
             return None;
         }
         let mut framed = self.clone();
         // SAFETY: there is room in front of the data within the block, which is an arena's since it
-        // may be written to. No view covers these bytes: this one begins behind them and is alone.
+        // may be written to, and whose bytes are initialised. No view covers these bytes: this one
+        // begins behind them, is alone, and is borrowed for as long as `write` has them.
         unsafe {
-            framed.data = framed.data.sub(header.len());
-            framed.data.copy_from_nonoverlapping(NonNull::from(header).cast(), header.len());
+            framed.data = framed.data.sub(len);
+            write(std::slice::from_raw_parts_mut(framed.data.as_ptr(), len));
         }
-        framed.len += header.len();
+        framed.len += len;
         Some(framed)
     }
 
