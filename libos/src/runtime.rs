@@ -138,6 +138,9 @@ impl TxFrame<'_> {
     }
 }
 
+/// Frames that were sent and are kept in front of those that were not, at most.
+const MAX_SENT_FRAMES: usize = 256;
+
 /// Frames to be sent, oldest first. Flat: pushing a frame moves buffers, never frames.
 #[derive(Debug, Default)]
 pub struct FrameBatch {
@@ -198,16 +201,35 @@ impl FrameBatch {
         Some(TxFrame { segments: self.segments.get(start..frame.end)?, offload: frame.offload })
     }
 
-    /// Marks the oldest frame as sent. Its memory is let go when the batch next runs empty.
+    /// Marks the oldest frame as sent. Its memory is let go when the batch next runs empty, or at the
+    /// latest 256 frames later.
     #[inline]
     pub fn pop_front(&mut self) {
         if let Some(frame) = self.frames.get(self.sent_frames) {
             self.sent_segments = frame.end;
             self.sent_frames += 1;
-            if self.sent_frames == self.frames.len() && self.sent_segments == self.segments.len() {
-                self.clear();
-            }
+            self.reclaim();
         }
+    }
+
+    #[inline]
+    fn reclaim(&mut self) {
+        if self.sent_frames == self.frames.len() && self.sent_segments == self.segments.len() {
+            self.clear();
+        } else if self.sent_frames >= MAX_SENT_FRAMES {
+            self.drop_sent();
+        }
+    }
+
+    /// Lets go of what was sent though there is more: a device that is always behind must not make the
+    /// batch grow for ever.
+    #[cold]
+    fn drop_sent(&mut self) {
+        self.segments.drain(..self.sent_segments);
+        self.frames.drain(..self.sent_frames);
+        self.frames.iter_mut().for_each(|frame| frame.end -= self.sent_segments);
+        self.sent_frames = 0;
+        self.sent_segments = 0;
     }
 
     /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value: the first,
@@ -242,11 +264,8 @@ impl FrameBatch {
         }
         drop(segments);
         self.sent_frames = last;
-        if last == self.frames.len() && self.segments.len() == start {
-            self.clear();
-        } else {
-            self.frames[last..].iter_mut().for_each(|frame| frame.end -= end - start);
-        }
+        self.frames[last..].iter_mut().for_each(|frame| frame.end -= end - start);
+        self.reclaim();
     }
 
     /// Drops all frames, sent or not.
@@ -380,5 +399,32 @@ mod tests {
         fill(&mut batch, 4);
         batch.clear();
         assert_eq!(arena.stats().live_buffers, 0);
+    }
+
+    #[test]
+    fn a_device_that_is_always_behind_does_not_make_the_batch_grow() {
+        for by_value in [false, true] {
+            let arena = Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap();
+            let mut batch = FrameBatch::new();
+            let push = |batch: &mut FrameBatch, frame: u32| {
+                batch.push(arena.copy_from(&frame.to_be_bytes()).unwrap().freeze());
+                batch.push(arena.copy_from(&[1]).unwrap().freeze());
+                batch.finish(TxOffload::default());
+            };
+            push(&mut batch, 0);
+            for frame in 1..10_000_u32 {
+                push(&mut batch, frame);
+                let front = batch.front().unwrap();
+                assert_eq!((&front.segments[0][..], front.len()), (&(frame - 1).to_be_bytes()[..], 5));
+                if by_value {
+                    batch.take_frames(1, |_, _, _| {});
+                } else {
+                    batch.pop_front();
+                }
+                assert_eq!(batch.len(), 1);
+                assert!(arena.stats().live_buffers <= 2 * (MAX_SENT_FRAMES + 2));
+                assert!(batch.frames.len() <= MAX_SENT_FRAMES + 2);
+            }
+        }
     }
 }
