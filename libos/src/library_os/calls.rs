@@ -140,6 +140,10 @@ impl LibOs {
             module.submit(now, handle, token, operation, core);
             module.flush(now, core);
         } else {
+            if kind == OperationKind::Connect {
+                // The handshake is timed from here.
+                self.inner.now.set(self.inner.clock.now());
+            }
             module.submit(self.now(), handle, token, operation, core);
         }
         core.settle(queue, slot);
