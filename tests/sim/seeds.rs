@@ -11,7 +11,7 @@ use crate::host::Kind;
 use crate::scenario::{closes_at_once, opens_at_once};
 
 /// Seeds that each test runs when the environment says nothing.
-const DEFAULT_SEEDS: u64 = 24;
+const DEFAULT_SEEDS: u64 = 100;
 
 /// The seeds to run: `SEED=s` for one, `SEEDS=n` for the first n.
 fn seeds() -> Vec<u64> {

@@ -24,6 +24,8 @@ const MAX_PUSHES: usize = 8;
 const MAX_POPS: usize = 2;
 /// Accepts that are outstanding on each listener.
 const MAX_ACCEPTS: usize = 2;
+/// Every so many calls to receive, an outstanding pop is cancelled.
+const CANCEL_EVERY: usize = 13;
 /// Completions taken at a time: few, so that taking them in portions is part of the test.
 const COMPLETIONS: usize = 5;
 
@@ -82,6 +84,7 @@ pub struct CatnipHost {
     datagrams: BTreeMap<Socket, Datagrams>,
     next_socket: usize,
     pushes: usize,
+    receives: usize,
 }
 
 impl CatnipHost {
@@ -118,6 +121,7 @@ impl CatnipHost {
             datagrams: BTreeMap::new(),
             next_socket: 0,
             pushes: 0,
+            receives: 0,
         }
     }
 
@@ -328,6 +332,22 @@ impl CatnipHost {
         self.finish_endings();
     }
 
+    /// Gives the youngest outstanding pop up. It has to complete as cancelled, and to take no data with it.
+    fn cancel_a_pop(&mut self, socket: Socket) {
+        self.take_completions();
+        let Some(token) = self.connections.get_mut(&socket).and_then(|connection| connection.pops.pop_back())
+        else {
+            return;
+        };
+        self.outstanding.remove(&token);
+        self.libos.cancel(token).expect("an outstanding token");
+        match self.libos.try_take(token) {
+            Ok(Some(Completion { outcome: Outcome::Failed(Error::Cancelled), .. })) => {}
+            other => panic!("a cancelled pop ended with {other:?}"),
+        }
+        assert_eq!(self.libos.try_take(token).err(), Some(Error::BadToken), "it completed twice");
+    }
+
     /// A copy of `bytes` in registered memory, in one to three segments.
     fn buffers(&mut self, bytes: &[u8]) -> Option<ScatterGather> {
         self.pushes += 1;
@@ -412,6 +432,10 @@ impl Host for CatnipHost {
     }
 
     fn receive(&mut self, socket: Socket, most_bytes: usize) -> Result<Received, Failure> {
+        self.receives += 1;
+        if self.receives.is_multiple_of(CANCEL_EVERY) {
+            self.cancel_a_pop(socket);
+        }
         loop {
             let connection = &self.connections[&socket];
             let wants_more = connection.pops.len() + connection.received.len() < MAX_POPS;

@@ -103,6 +103,35 @@ fn isn_differs_between_connections_and_seeds() {
 }
 
 #[test]
+fn sequence_numbers_wrap_in_the_middle_of_a_transfer() {
+    for far in FAR_KINDS {
+        let mut world = pair_with(far, latency(Duration::from_millis(1)));
+        let listener = world.host(1).listen(PORT, 4);
+        let syns = |world: &World| -> Vec<u32> {
+            let syns = world.sent_by(0).into_iter().filter(|seen| seen.segment.syn);
+            syns.map(|seen| seen.segment.sequence.0.cast_unsigned()).collect()
+        };
+        let (near, other) = world.connect_to(0, 1, listener, Some(5000));
+        world.host(1).close(other);
+        world.receive_end(0, near);
+        world.host(0).close(near);
+        // RFC 6528: for the same ports the number moves on by one in 4 us. It is to be just below the wrap.
+        let missing = syns(&world)[0].wrapping_add(30_000).wrapping_neg();
+        let start = libos::Instant::from_millis(1000);
+        let due = start + Duration::from_micros(4 * u64::from(missing));
+        let wait = due.saturating_duration_since(world.now());
+        world.run_for(wait.max(Duration::from_secs(120)));
+        let (near, other) = world.connect_to(0, 1, listener, Some(5000));
+        let first = *syns(&world).last().expect("a SYN");
+        assert!(first > u32::MAX - 60_000, "the number is {first}");
+        assert_eq!(syns(&world).len(), 2, "a SYN was sent again");
+        world.transfer((0, near), (1, other), 200_000, SOON);
+        world.host(1).close_listener(listener);
+        world.close_both([(0, near), (1, other)]);
+    }
+}
+
+#[test]
 fn a_connection_to_a_closed_port_is_refused_at_once() {
     for far in FAR_KINDS {
         let mut world = pair(far);

@@ -13,7 +13,8 @@ use crate::world::World;
 
 const MSS_1460: [u8; 4] = [2, 4, 5, 180];
 const RAW_PORT: u16 = 4000;
-const RAW_SEQUENCE: u32 = 1_000;
+/// So that numbers wrap within most tests.
+const RAW_SEQUENCE: u32 = u32::MAX - 300;
 
 /// A host of ours with a connection that a hand-made peer has opened.
 struct Session {
@@ -46,7 +47,7 @@ impl Session {
         let answers = session.send(SYN, options, &[]);
         assert!(answers.len() == 1 && answers[0].syn, "no SYN-ACK: {answers:?}");
         session.expected = answers[0].sequence.0.cast_unsigned().wrapping_add(1);
-        session.next += 1;
+        session.next = session.next.wrapping_add(1);
         session.send(ACK, &[], &[]);
         let connection = session.world.host(0).accept(session.listener).expect("an accepted connection");
         (session, connection)
@@ -134,7 +135,7 @@ fn a_reset_counts_only_at_the_expected_number() {
 #[test]
 fn a_syn_in_a_connection_is_challenged_and_harms_nothing() {
     let (mut session, connection) = Session::open(&MSS_1460);
-    for sequence in [session.next, session.next + 100, RAW_SEQUENCE] {
+    for sequence in [session.next, session.next.wrapping_add(100), RAW_SEQUENCE] {
         let answers = session.send_at(sequence, session.expected, SYN, &MSS_1460, &[]);
         assert!(answers.len() == 1 && !answers[0].rst && !answers[0].syn, "{answers:?}");
         // Challenges are few, so that they cannot be used to make traffic.
@@ -211,7 +212,7 @@ fn pieces_that_overlap_in_any_order_make_one_stream() {
         let (mut session, connection) = Session::open(&MSS_1460);
         let start = session.next;
         for &(from, to) in order {
-            session.send_at(start + from as u32, session.expected, ACK, &[], &bytes[from..to]);
+            session.send_at(start.wrapping_add(from as u32), session.expected, ACK, &[], &bytes[from..to]);
         }
         assert_eq!(session.read(connection, 1_000), bytes, "order {order:?}");
         session.end(connection);
@@ -221,7 +222,7 @@ fn pieces_that_overlap_in_any_order_make_one_stream() {
 #[test]
 fn data_outside_the_window_is_answered_and_not_taken() {
     let (mut session, connection) = Session::open(&MSS_1460);
-    for sequence in [session.next + (1 << 20), session.next.wrapping_sub(100_000)] {
+    for sequence in [session.next.wrapping_add(1 << 20), session.next.wrapping_sub(100_000)] {
         let answers = session.send_at(sequence, session.expected, ACK, &[], &[9; 100]);
         assert!(answers.len() == 1 && answers[0].acknowledgement.is_some(), "{answers:?}");
     }
@@ -233,11 +234,11 @@ fn data_outside_the_window_is_answered_and_not_taken() {
 #[test]
 fn a_fin_that_overtakes_data_ends_the_stream_after_it() {
     let (mut session, connection) = Session::open(&MSS_1460);
-    session.send_at(session.next + 5, session.expected, ACK | FIN, &[], b"world");
+    session.send_at(session.next.wrapping_add(5), session.expected, ACK | FIN, &[], b"world");
     assert_eq!(session.world.host(0).receive(connection, 10), Ok(Received::Nothing));
     let answers = session.send(ACK, &[], b"hello");
     let acknowledged = answers.last().and_then(|segment| segment.acknowledgement);
-    assert_eq!(acknowledged.map(|number| number.0.cast_unsigned()), Some(session.next + 11));
+    assert_eq!(acknowledged.map(|number| number.0.cast_unsigned()), Some(session.next.wrapping_add(11)));
     assert_eq!(session.read(connection, 10), b"helloworld");
     session.world.receive_end(0, connection);
     session.end(connection);
@@ -246,7 +247,7 @@ fn a_fin_that_overtakes_data_ends_the_stream_after_it() {
 #[test]
 fn an_acknowledgement_of_what_was_never_sent_is_challenged() {
     let (mut session, connection) = Session::open(&MSS_1460);
-    let answers = session.send_at(session.next, session.expected + 1_000, ACK, &[], &[]);
+    let answers = session.send_at(session.next, session.expected.wrapping_add(1_000), ACK, &[], &[]);
     assert!(answers.len() == 1 && !answers[0].rst, "{answers:?}");
     session.send(ACK, &[], b"fine");
     assert_eq!(session.read(connection, 4), b"fine");
@@ -259,15 +260,14 @@ fn a_reset_in_time_wait_does_not_end_it() {
     let (mut session, connection) = Session::open(&MSS_1460);
     session.world.host(0).close(connection);
     session.world.run_for(Duration::from_millis(1));
-    let expected = session.expected + 1;
-    session.expected = expected;
+    session.expected = session.expected.wrapping_add(1);
     session.send(ACK | FIN, &[], &[]);
     assert_eq!(session.world.states(0), ["TIME-WAIT"]);
-    session.next += 1;
+    session.next = session.next.wrapping_add(1);
     session.send(RST, &[], &[]);
     assert_eq!(session.world.states(0), ["TIME-WAIT"]);
     // The peer's FIN again, as its acknowledgement was lost: answered.
-    session.next -= 1;
+    session.next = session.next.wrapping_sub(1);
     let answers = session.send(ACK | FIN, &[], &[]);
     assert_eq!(answers.len(), 1);
     session.end(connection);

@@ -23,8 +23,8 @@ const SMOLTCP_RECOVERY_TIME: Duration = Duration::from_secs(10_000);
 
 #[derive(Debug, Clone, Copy)]
 enum Load {
-    Tcp { workload: Workload, client: usize },
-    Udp { port: u16, client: usize, wanted: usize, most_bytes: usize },
+    Tcp { workload: Workload, client: usize, server: usize },
+    Udp { port: u16, client: usize, server: usize, wanted: usize, most_bytes: usize },
 }
 
 /// A configuration.
@@ -32,7 +32,7 @@ enum Load {
 pub struct Setup {
     seed: u64,
     medium: Medium,
-    hosts: [HostConfig; 2],
+    hosts: Vec<HostConfig>,
     loads: Vec<Load>,
     heal_at: Instant,
     limit: Duration,
@@ -123,13 +123,14 @@ impl Dice {
     }
 
     fn host(&mut self, number: u8, ipv6: bool, faulty: bool, kinds: [Kind; 2], start: Instant) -> HostConfig {
-        let kind = kinds[usize::from(number - 1)];
+        let kind = kinds[usize::from(number - 1).min(1)];
         HostConfig {
             ipv6,
             send_buffer_bytes: self.spread(4 << 10, 256 << 10) as usize,
             receive_buffer_bytes: self.spread(4 << 10, 256 << 10) as usize,
             nagle: self.chance(50),
             acknowledgement_delay: self.chance(80),
+            arena_bytes: if kind == Kind::Catnip && self.chance(10) { 2 << 20 } else { 64 << 20 },
             tick: self.pick(&[0, 0, 100, 1_000, 10_000].map(Duration::from_micros)),
             mtu: if ipv6 {
                 self.pick(&[1280, 1500, 9000])
@@ -223,17 +224,20 @@ impl Setup {
         let start = Instant::from_millis(1000);
         let ipv6 = dice.chance(25);
         let faulty = dice.chance(75);
-        let hosts = [1, 2].map(|number| dice.host(number, ipv6, faulty, kinds, start));
+        let count = if dice.chance(80) { 2 } else { dice.between(3, 4) as u8 };
+        let hosts: Vec<_> = (1..=count).map(|number| dice.host(number, ipv6, faulty, kinds, start)).collect();
         let mtu = hosts.iter().map(|host| host.mtu).min().unwrap_or(1280);
         let mut loads = Vec::new();
-        for index in 0..dice.between(1, 3) {
+        for index in 0..dice.between(1, 2) + u64::from(count) - 2 {
             let port = FIRST_PORT + 10 * index as u16;
-            let client = dice.between(0, 1) as usize;
+            // One end is the first host, which is always ours where one is.
+            let other = dice.between(1, u64::from(count) - 1) as usize;
+            let (client, server) = if dice.chance(50) { (0, other) } else { (other, 0) };
             if dice.chance(15) {
                 let (wanted, most_bytes) = (dice.spread(1, 300) as usize, mtu - 48);
-                loads.push(Load::Udp { port, client, wanted, most_bytes });
+                loads.push(Load::Udp { port, client, server, wanted, most_bytes });
             } else {
-                loads.push(Load::Tcp { workload: dice.workload(port), client });
+                loads.push(Load::Tcp { workload: dice.workload(port), client, server });
             }
         }
         let heal_after = Duration::from_millis(dice.between(1_000, 15_000));
@@ -290,9 +294,11 @@ impl Setup {
         }
         for load in &self.loads {
             match *load {
-                Load::Tcp { workload, client } => world.add_tcp(workload, client, 1 - client, self.faulty),
-                Load::Udp { port, client, wanted, most_bytes } => {
-                    world.add_udp(port, client, 1 - client, wanted, most_bytes);
+                Load::Tcp { workload, client, server } => {
+                    world.add_tcp(workload, client, server, self.faulty);
+                }
+                Load::Udp { port, client, server, wanted, most_bytes } => {
+                    world.add_udp(port, client, server, wanted, most_bytes);
                 }
             }
         }
