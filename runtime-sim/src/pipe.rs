@@ -25,9 +25,9 @@ pub struct PipeConfig {
     pub checksum: TxChecksum,
     /// Largest TCP payload of one frame, in bytes, which is received in one piece; 0 for one segment.
     pub tcp_segmentation_bytes: usize,
-    /// A frame of several segments and at most so many bytes is copied into one buffer: a list of
-    /// segments costs an allocation of its own, and a copied buffer has no other owner, so that the
-    /// answer's headers fit in front of it.
+    /// A frame of several segments and at most so many bytes is copied into one buffer, as a network
+    /// card does with every frame it receives. The receiver then has one buffer with no other owner, so
+    /// that an answer's headers fit in front of it, instead of a list with an allocation of its own.
     pub join_bytes: usize,
 }
 
@@ -39,7 +39,7 @@ impl Default for PipeConfig {
             mtu: 1500,
             checksum: TxChecksum::Unneeded,
             tcp_segmentation_bytes: 0,
-            join_bytes: 256,
+            join_bytes: 2048,
         }
     }
 }
