@@ -25,7 +25,7 @@ test: setup ## Runs all tests.
 	tests/sanitizers.sh thread
 
 sim: ## Simulator: SEEDS=n runs n seeds, SEED=s replays one.
-	SEEDS='$(SEEDS)' SEED='$(SEED)' cargo test --profile sim --test sim -- seeds --nocapture
+	SEEDS='$(SEEDS)' SEED='$(SEED)' cargo test --profile sim --test sim -- seeds:: --nocapture
 
 soak: ## Simulator for hours: many seeds.
 	$(MAKE) sim SEEDS=10000

@@ -13,6 +13,9 @@ use crate::scenario::{closes_at_once, opens_at_once};
 /// Seeds that each test runs when the environment says nothing.
 const DEFAULT_SEEDS: u64 = 100;
 
+/// Seeds that are enough to make every transition.
+const COVERING_SEEDS: usize = 20;
+
 /// The seeds to run: `SEED=s` for one, `SEEDS=n` for the first n.
 fn seeds() -> Vec<u64> {
     let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -55,7 +58,11 @@ fn two_catnips_deliver_everything_under_any_faults() {
     // What chance reaches too seldom.
     coverage.add(&opens_at_once(Kind::Catnip));
     coverage.add(&closes_at_once(Kind::Catnip));
-    coverage.assert_complete();
+    coverage.print();
+    coverage.assert_sound();
+    if seeds().len() >= COVERING_SEEDS {
+        coverage.assert_complete();
+    }
 }
 
 #[test]
