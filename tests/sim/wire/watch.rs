@@ -31,7 +31,7 @@ struct Direction {
     acknowledged_to: Option<TcpSeqNumber>,
     /// Behind the last byte that the sender allowed the peer to send.
     advertised_to: Option<TcpSeqNumber>,
-    /// True once the sender has sent a FIN or a reset, after which a SYN begins another connection, even one
+    /// True once the sender has sent a FIN, or sent or been given a reset, after which a SYN begins another connection, even one
     /// with the same number: the clock that initial sequence numbers follow need not have moved on.
     is_over: bool,
     /// True when an old duplicate of the sender's SYN made its peer begin another connection, of which the
@@ -189,6 +189,11 @@ impl Watch {
 
     /// What a segment that reaches its receiver allows it to send.
     fn delivered(&mut self, segment: &Segment) {
+        if segment.rst
+            && let Some(receiver) = self.directions.get_mut(&segment.flow.reversed())
+        {
+            receiver.is_over = true;
+        }
         let Some(acknowledgement) = segment.acknowledgement.filter(|_| !segment.rst) else { return };
         let scale = self.directions.get(&segment.flow).and_then(|direction| direction.window_scale);
         let Some(receiver) = self.directions.get_mut(&segment.flow.reversed()) else { return };
