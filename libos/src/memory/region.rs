@@ -150,12 +150,17 @@ mod mapping {
     use std::ptr::{self, NonNull};
 
     /// Maps `len` bytes, a multiple of the page size, at an aligned address.
+    ///
+    /// Nothing here uses `MAP_FIXED`: the kernel clears the range before it finds out that it has too few
+    /// hugepages, and what another thread maps into that hole meanwhile would be overwritten by a second try.
     pub(super) fn map(len: usize, hugepages: bool) -> Result<Region, String> {
-        let base = reserve_aligned(len)?;
-        if hugepages && map_over(base, len, libc::MAP_HUGETLB).is_ok() {
+        if hugepages && let Some(base) = map_hugepages(len) {
             return Ok(Region { base, len, hugepages: true, backing: Backing::Mapped });
         }
-        if let Err(error) = map_over(base, len, libc::MAP_NORESERVE) {
+        let base = reserve_aligned(len)?;
+        // SAFETY: the range is a reservation of ours that nobody uses yet.
+        if unsafe { libc::mprotect(base.as_ptr().cast(), len, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            let error = io::Error::last_os_error();
             unmap(base, len);
             return Err(format!("{error}; a smaller region needs less (memory.region_mib)"));
         }
@@ -165,6 +170,35 @@ mod mapping {
             unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }
         Ok(Region { base, len, hugepages: false, backing: Backing::Mapped })
+    }
+
+    /// Maps reserved hugepages at an aligned address. None when there are too few of them, or when another
+    /// thread took the address between its discovery and its use. Without `MAP_NORESERVE`: the kernel then refuses
+    /// here what it would otherwise end with a signal at the first touch.
+    fn map_hugepages(len: usize) -> Option<NonNull<u8>> {
+        let base = reserve_aligned(len).ok()?;
+        unmap(base, len);
+        // SAFETY: `MAP_FIXED_NOREPLACE` maps over nothing that exists.
+        let mapped = unsafe {
+            libc::mmap(
+                base.as_ptr().cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_HUGETLB,
+                -1,
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return None;
+        }
+        let mapped = NonNull::new(mapped.cast::<u8>())?;
+        // Kernels before 4.17 take the address for a wish.
+        if mapped != base {
+            unmap(mapped, len);
+            return None;
+        }
+        Some(base)
     }
 
     /// Reserves `len` bytes of address space, without memory behind them.
@@ -197,23 +231,6 @@ mod mapping {
         NonNull::new(base).ok_or_else(|| "no address space".into())
     }
 
-    /// Puts memory behind a reservation. Hugepages are mapped without `MAP_NORESERVE`: the kernel then
-    /// refuses here what it would otherwise end with a signal at the first touch.
-    fn map_over(base: NonNull<u8>, len: usize, kind: libc::c_int) -> Result<(), io::Error> {
-        // SAFETY: `MAP_FIXED` replaces the reservation, which is ours and not in use.
-        let mapped = unsafe {
-            libc::mmap(
-                base.as_ptr().cast(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | kind,
-                -1,
-                0,
-            )
-        };
-        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
     pub(super) fn unmap(base: NonNull<u8>, len: usize) {
         // SAFETY: the range is a mapping of ours that nothing points into any more.
         unsafe { libc::munmap(base.as_ptr().cast(), len) };
@@ -241,6 +258,34 @@ mod tests {
                 assert_eq!(region.base().add(last).read(), 7);
             }
         }
+    }
+
+    /// Asking for hugepages that are not there must not open a hole for other threads' mappings to fall into.
+    #[test]
+    fn mapping_a_region_leaves_other_threads_mappings_alone() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let regions = {
+            let done = done.clone();
+            std::thread::spawn(move || {
+                for _ in 0..2_000 {
+                    drop(Region::map(64 << 20, true).unwrap());
+                }
+                done.store(1, Ordering::Release);
+            })
+        };
+        let mut bystanders = std::collections::VecDeque::new();
+        while done.load(Ordering::Acquire) == 0 {
+            let bystander = Region::map(4096, false).unwrap();
+            // SAFETY: the region is this thread's alone.
+            unsafe { bystander.base().write(0x5a) };
+            bystanders.push_back(bystander);
+            if bystanders.len() > 64 {
+                let oldest = bystanders.pop_front().unwrap();
+                // SAFETY: as above.
+                assert_eq!(unsafe { oldest.base().read_volatile() }, 0x5a);
+            }
+        }
+        regions.join().unwrap();
     }
 
     #[test]
