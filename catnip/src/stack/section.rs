@@ -163,6 +163,18 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         keepalive_probes: section.integer("keepalive_probes", 1..=255, default.keepalive_probes)?,
         timestamps: section.bool("timestamps", default.timestamps)?,
         window_scaling: section.bool("window_scaling", default.window_scaling)?,
+        syn_cookies: section.bool("syn_cookies", default.syn_cookies)?,
+        challenge_acks_per_second: section.integer(
+            "challenge_acks_per_second",
+            0..=1_000_000,
+            default.challenge_acks_per_second,
+        )?,
+        resets_per_second: section.integer("resets_per_second", 0..=1_000_000, default.resets_per_second)?,
+        max_out_of_order_bytes: section.usize(
+            "max_out_of_order_bytes",
+            0..=usize::MAX >> 1,
+            default.max_out_of_order_bytes,
+        )?,
         // A property of the clock, not a wish.
         clock_granularity: default.clock_granularity,
     };

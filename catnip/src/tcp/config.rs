@@ -37,6 +37,14 @@ pub struct TcpConfig {
     pub timestamps: bool,
     /// Offer and use window scaling (RFC 7323).
     pub window_scaling: bool,
+    /// Answer SYNs beyond the backlog with cookies (RFC 4987, section 3.6) instead of dropping them.
+    pub syn_cookies: bool,
+    /// About how many challenge acknowledgments all connections together send a second (RFC 5961, section 7).
+    pub challenge_acks_per_second: u32,
+    /// About how many resets a second answer segments that belong to no connection.
+    pub resets_per_second: u32,
+    /// Bytes of memory that data ahead of gaps may hold in all connections together.
+    pub max_out_of_order_bytes: usize,
     /// Granularity of the clock that `now` comes from.
     pub clock_granularity: Duration,
 }
@@ -60,6 +68,10 @@ impl Default for TcpConfig {
             keepalive_probes: 9,
             timestamps: true,
             window_scaling: true,
+            syn_cookies: true,
+            challenge_acks_per_second: 1000,
+            resets_per_second: 10_000,
+            max_out_of_order_bytes: 64 << 20,
             clock_granularity: Duration::from_micros(1),
         }
     }

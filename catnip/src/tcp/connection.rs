@@ -15,6 +15,7 @@ use super::rtt::RttEstimator;
 use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
+use super::throttle::Throttle;
 use super::window;
 use crate::events::{ConnectionId, EventMark, EventQueue, Readiness, SocketId};
 use crate::network::{Network, Path, PieceList};
@@ -28,6 +29,9 @@ pub(super) struct Context<'a> {
     pub counters: &'a mut TcpCounters,
     pub transitions: &'a mut Transitions,
     pub events: &'a mut EventQueue,
+    pub throttle: &'a mut Throttle,
+    /// Bytes of memory that data ahead of gaps holds, of all connections together.
+    pub out_of_order_bytes: &'a mut usize,
     /// True when little memory for buffers is left: see [`Connection::on_in_order_data`].
     pub memory_short: bool,
     /// Scratch for the payload of the segment being sent.
@@ -190,10 +194,15 @@ const TIMESTAMP_LIFETIME_NS: u64 = 24 * 24 * 3600 * 1_000_000_000;
 impl Timestamps {
     /// Our clock's value: milliseconds.
     pub(super) fn value(&self, now: Instant) -> u32 {
+        Self::clock(now, self.offset)
+    }
+
+    /// The clock of a connection with this offset.
+    pub(super) fn clock(now: Instant, offset: u32) -> u32 {
         // The clock wraps after 49 days, which RFC 7323 provides for.
         #[allow(clippy::cast_possible_truncation)]
         let millis = (now.as_nanos() / 1_000_000) as u32;
-        millis.wrapping_add(self.offset)
+        millis.wrapping_add(offset)
     }
 
     /// The option a segment sent now carries, if timestamps were agreed on.
@@ -349,15 +358,15 @@ impl Connection {
             self.transition(Trigger::Abort, cx.transitions);
         }
         self.error = self.error.or(error);
-        self.release_transfer_state();
+        self.release_transfer_state(cx);
         self.raise(Readiness::READABLE | Readiness::WRITABLE | Readiness::CLOSED, cx.events);
         Disposition::Closed
     }
 
     /// Lets go of everything that only an ongoing transfer needs.
-    pub(super) fn release_transfer_state(&mut self) {
+    pub(super) fn release_transfer_state(&mut self, cx: &mut Context<'_>) {
         self.snd.queue = SendQueue::new();
-        self.rcv.reassembly = None;
+        self.drop_out_of_order(cx);
         self.rcv.ack_now = false;
         self.timing = None;
         let armed = self.deadlines.armed;

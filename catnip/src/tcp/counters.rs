@@ -52,6 +52,16 @@ counters! {
     timeouts => "timeouts",
     /// Segments answered with a challenge acknowledgment (RFC 5961).
     challenge_acks => "challenge_acks",
+    /// Challenges and answers to unacceptable segments that a limit held back.
+    skipped_challenges => "skipped_challenges",
+    /// Resets that the limit on resets held back.
+    skipped_resets => "skipped_resets",
+    /// SYNs answered with a cookie (RFC 4987).
+    syn_cookies_sent => "syn_cookies_sent",
+    /// Connections that a cookie opened.
+    syn_cookies_received => "syn_cookies_received",
+    /// Acknowledgments to a listener that carried no valid cookie while it was handing cookies out.
+    syn_cookies_failed => "syn_cookies_failed",
     /// Segments dropped for an old timestamp (RFC 7323, section 5).
     paws_rejected => "paws_rejected",
     /// Segments outside the window.
@@ -64,6 +74,8 @@ counters! {
     table_overflows => "table_overflows",
     /// Payload dropped because memory was short.
     memory_drops => "memory_drops",
+    /// Segments ahead of a gap dropped because out-of-order data had reached a limit on memory.
+    out_of_order_drops => "out_of_order_drops",
     /// Acknowledgments sent without data.
     pure_acks => "pure_acks",
     /// Acknowledgments that waited for their timer.

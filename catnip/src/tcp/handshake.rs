@@ -36,15 +36,27 @@ pub(super) struct Opening<'a> {
 }
 
 /// The MSS that a peer without the option is taken to have (RFC 9293, section 3.7.1).
-const fn default_mss(ipv4: bool) -> u16 {
+pub(super) const fn default_mss(ipv4: bool) -> u16 {
     if ipv4 { 536 } else { 1220 }
+}
+
+/// The MSS option we send: what the path carries, or less if the program wishes.
+pub(super) fn own_mss(path: &Path, wish: Option<u16>) -> u16 {
+    let headers_bytes = if path.remote.is_ipv4() { 40 } else { 60 };
+    let path_mss = u16::try_from(path.mtu.saturating_sub(headers_bytes)).unwrap_or(u16::MAX);
+    path_mss.min(wish.unwrap_or(u16::MAX))
+}
+
+/// The largest window that a socket with these options offers.
+pub(super) fn receive_limit(options: &TcpOptions) -> u32 {
+    u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX).clamp(1, 1 << 30)
 }
 
 impl Connection {
     fn new(state: State, opening: Opening<'_>, settings: &Settings) -> Self {
         let Opening { key, path, local_port, remote_port, iss, timestamp_offset, options, now } = opening;
         let config = &settings.config;
-        let limit_bytes = u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX).clamp(1, 1 << 30);
+        let limit_bytes = receive_limit(options);
         let zero = SequenceNumber::new(0);
         let peer_mss = default_mss(path.remote.is_ipv4());
         let rtt = RttEstimator::new(&RtoConfig {
@@ -180,6 +192,13 @@ impl Connection {
         self.snd.mss = self.effective_mss();
     }
 
+    /// The SYN-ACK was sent when there was no connection yet, with a cookie for its number. It cannot be timed.
+    pub(super) fn was_opened_by_cookie(&mut self) {
+        self.snd.nxt = self.snd.iss + 1;
+        self.snd.max = self.snd.nxt;
+        self.rcv.edge = self.rcv.nxt + self.rcv.free_space().min(u32::from(u16::MAX));
+    }
+
     /// Sends the SYN (SYN-SENT) or the SYN-ACK (SYN-RECEIVED), first or again.
     pub(super) fn send_syn(&mut self, cx: &mut Context<'_>) {
         let answers = self.state == State::SynReceived;
@@ -193,10 +212,8 @@ impl Connection {
             value: stamps.value(cx.now),
             echo: if answers { stamps.recent } else { 0 },
         });
-        let headers_bytes = if self.path.remote.is_ipv4() { 40 } else { 60 };
-        let own_mss = u16::try_from(self.path.mtu.saturating_sub(headers_bytes)).unwrap_or(u16::MAX);
         let options = OptionFields {
-            mss: Some(own_mss.min(self.max_segment_bytes.unwrap_or(u16::MAX))),
+            mss: Some(own_mss(&self.path, self.max_segment_bytes)),
             window_scale: offers_scaling.then_some(self.rcv.scale),
             timestamp,
             ..OptionFields::default()

@@ -70,7 +70,7 @@ impl Connection {
         let has_text = data.len > 0 || segment.flags.contains(Flags::FIN);
         if self.is_rejected_by_paws(segment, cx.now) {
             cx.counters.paws_rejected += 1;
-            self.answer_unacceptable(has_text, cx.now);
+            self.answer_unacceptable(has_text, cx);
             return Disposition::Keep;
         }
         if self.state == State::SynReceived {
@@ -179,24 +179,26 @@ impl Connection {
                 return Disposition::Closed;
             }
         }
-        self.answer_unacceptable(has_text, cx.now);
+        self.answer_unacceptable(has_text, cx);
         Disposition::Keep
     }
 
     /// RFC 9293, section 3.10.7.4: an unacceptable segment is acknowledged. Two ends that disagree would
     /// answer each other's empty answers for ever, so that those are not answered each time.
-    fn answer_unacceptable(&mut self, has_text: bool, now: Instant) {
+    fn answer_unacceptable(&mut self, has_text: bool, cx: &mut Context<'_>) {
         if has_text {
             self.rcv.ack_now = true;
         } else {
-            self.acknowledge_rarely(now);
+            self.acknowledge_rarely(cx);
         }
     }
 
-    fn acknowledge_rarely(&mut self, now: Instant) {
-        if now >= self.next_challenge {
-            self.next_challenge = now.plus_nanos(CHALLENGE_INTERVAL_NS);
+    fn acknowledge_rarely(&mut self, cx: &mut Context<'_>) {
+        if cx.now >= self.next_challenge && cx.throttle.allows_challenge(cx.now) {
+            self.next_challenge = cx.now.plus_nanos(CHALLENGE_INTERVAL_NS);
             self.rcv.ack_now = true;
+        } else {
+            cx.counters.skipped_challenges += 1;
         }
     }
 
@@ -257,11 +259,11 @@ impl Connection {
     }
 
     /// Sends a challenge acknowledgment (RFC 5961): a peer that really lost its state answers with a RST
-    /// that matches. The limit of RFC 5961, section 7 is each connection's own: what one peer uses up tells
-    /// another nothing.
+    /// that matches. The limit of RFC 5961, section 7 is each connection's own, so that what one peer uses up
+    /// tells another nothing; the one of all connections is drawn at random (see [`super::throttle`]).
     pub(super) fn challenge(&mut self, cx: &mut Context<'_>) {
         cx.counters.challenge_acks += 1;
-        self.acknowledge_rarely(cx.now);
+        self.acknowledge_rarely(cx);
     }
 
     fn is_peers_syn_again(&self, segment: &Segment) -> bool {
@@ -473,7 +475,7 @@ impl Connection {
             }
             State::LastAck => {
                 self.transition(Trigger::FinAcknowledged, cx.transitions);
-                self.release_transfer_state();
+                self.release_transfer_state(cx);
                 self.raise(Readiness::CLOSED, cx.events);
                 Disposition::Closed
             }

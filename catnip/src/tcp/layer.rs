@@ -7,11 +7,12 @@ use libos::{Error, Instant};
 
 use super::config::TcpConfig;
 use super::connection::{Connection, Context, Disposition, Settings};
+use super::cookies::CookieJar;
 use super::counters::TcpCounters;
 use super::demux::{ConnectionTable, FourTuple};
 use super::handshake::Opening;
 use super::isn::IsnGenerator;
-use super::listener::Listener;
+use super::listener::{Cookie, Listener};
 use super::ports::Ports;
 use super::receiver::Data;
 use super::reset;
@@ -19,6 +20,7 @@ use super::segment::{Flags, Segment};
 use super::sender::{MAX_QUEUED_FRAMES, Output};
 use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
+use super::throttle::Throttle;
 use crate::events::EventQueue;
 use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, Network, Packet, PieceList};
 use crate::random::Random;
@@ -32,6 +34,9 @@ pub(super) struct Shared {
     pub counters: TcpCounters,
     pub transitions: Transitions,
     pub memory_short: bool,
+    pub throttle: Throttle,
+    /// Bytes of memory that data ahead of gaps holds, of all connections together.
+    out_of_order_bytes: usize,
     pieces: PieceList,
 }
 
@@ -49,6 +54,8 @@ impl Shared {
             counters: &mut self.counters,
             transitions: &mut self.transitions,
             events,
+            throttle: &mut self.throttle,
+            out_of_order_bytes: &mut self.out_of_order_bytes,
             memory_short: self.memory_short,
             pieces: &mut self.pieces,
         }
@@ -84,6 +91,7 @@ pub(crate) struct TcpLayer {
     pub(super) shared: Shared,
     pub(super) random: Random,
     pub(super) isn: IsnGenerator,
+    pub(super) cookies: CookieJar,
     pub(super) table: ConnectionTable,
     timers: TimerWheel,
     /// Connections with something to send, each once.
@@ -96,12 +104,17 @@ impl TcpLayer {
     pub(crate) fn new(config: TcpConfig, random: &mut Random, now: Instant) -> Self {
         let mut secret = [0; 16];
         random.fill(&mut secret);
+        let mut cookie_secret = [0; 16];
+        random.fill(&mut cookie_secret);
         let mut random = random.fork();
+        let throttle =
+            Throttle::new(config.challenge_acks_per_second, config.resets_per_second, random.fork());
         Self {
             connections: Slab::with_capacity_limit(config.max_connections),
             listeners: Slab::with_capacity_limit(config.max_listeners),
             ports: Ports::default(),
             isn: IsnGenerator::new(secret),
+            cookies: CookieJar::new(cookie_secret),
             table: ConnectionTable::new(std::array::from_fn(|_| random.next_u64())),
             timers: TimerWheel::new(now),
             outgoing: Vec::new(),
@@ -112,6 +125,8 @@ impl TcpLayer {
                 counters: TcpCounters::default(),
                 transitions: Transitions::default(),
                 memory_short: false,
+                throttle,
+                out_of_order_bytes: 0,
                 pieces: PieceList::new(),
             },
         }
@@ -156,21 +171,12 @@ impl TcpLayer {
                 .is_some_and(|connection| connection.is_between(local, local_port, remote, remote_port))
         });
         let Some(index) = found else {
-            self.on_unclaimed(now, &segment, &packet, network, events);
+            self.on_unclaimed(now, &segment, packet, network, events);
             return;
         };
         let Some(connection) = self.connections.get_index_mut(index) else { return };
-        let mut head = packet.head;
-        head.advance(segment.header_bytes);
-        // A frame is at most 64 KiB and a bit.
-        #[allow(clippy::cast_possible_truncation)]
-        let mut len = head.len() as u32;
-        for buffer in &packet.rest {
-            len = len.saturating_add(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
-        }
-        let segment_bytes = packet.segment_bytes;
+        let data = Data::behind_header(packet, segment.header_bytes);
         let mut cx = self.shared.context(now, network, events);
-        let data = Data { head, rest: packet.rest, len, segment_bytes };
         let disposition = connection.on_segment(&segment, data, &mut cx);
         match disposition {
             Disposition::Keep => schedule(connection, index, &mut self.outgoing, &mut self.timers),
@@ -185,7 +191,7 @@ impl TcpLayer {
         &mut self,
         now: Instant,
         segment: &Segment,
-        packet: &Packet,
+        packet: Packet,
         network: &mut Network,
         events: &mut EventQueue,
     ) {
@@ -197,20 +203,42 @@ impl TcpLayer {
         let remote = SocketAddr::new(packet.source, segment.source_port);
         let data_len = u32::try_from(packet.len().saturating_sub(segment.header_bytes)).unwrap_or(u32::MAX);
         let Some(listener) = self.ports.listener(local) else {
-            reset::refuse(segment, data_len, packet, now, network, &mut self.shared.counters);
+            self.refuse(now, segment, data_len, &packet, network);
             return;
         };
         if segment.flags.contains(Flags::RST) {
             return;
         }
         if segment.flags.contains(Flags::ACK) {
-            reset::refuse(segment, data_len, packet, now, network, &mut self.shared.counters);
+            match self.open_from_cookie(now, listener, local, remote, segment, network) {
+                Cookie::None => self.refuse(now, segment, data_len, &packet, network),
+                Cookie::NoRoom => {}
+                Cookie::Opened(index) => {
+                    let data = Data::behind_header(packet, segment.header_bytes);
+                    let Some(connection) = self.connections.get_index_mut(index) else { return };
+                    let mut cx = self.shared.context(now, network, events);
+                    let disposition = connection.on_segment(segment, data, &mut cx);
+                    self.settle(index, disposition, events);
+                }
+            }
             return;
         }
         // A SYN from ourselves to ourselves would be answered for ever (the "land" attack).
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::FIN) && local != remote {
             self.on_syn(now, listener, local, remote, segment, None, network, events);
         }
+    }
+
+    fn refuse(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        data_len: u32,
+        packet: &Packet,
+        network: &mut Network,
+    ) {
+        let Shared { throttle, counters, .. } = &mut self.shared;
+        reset::refuse(segment, data_len, packet, now, network, throttle, counters);
     }
 
     /// A SYN came to a listener. `used_up_to` is where an earlier connection between the same ends stopped
@@ -229,7 +257,7 @@ impl TcpLayer {
     ) {
         let Some(listener) = self.listeners.get_mut(listener_key) else { return };
         if listener.is_full() || self.shared.memory_short {
-            self.shared.counters.listen_overflows += 1;
+            self.on_syn_beyond_backlog(now, listener_key, local, remote, segment, network);
             return;
         }
         let Ok(path) = network.path(now, Some(local.ip()), remote.ip()) else { return };

@@ -1,10 +1,22 @@
-//! Listeners: their backlog of connections that are being opened or wait to be accepted.
+//! Listeners: their backlog of connections that are being opened or wait to be accepted, and what is done with
+//! SYNs beyond it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use libos::Instant;
+
 use super::config::TcpOptions;
+use super::connection::{Connection, Timestamps};
+use super::cookies;
+use super::handshake::{self, Opening};
+use super::layer::TcpLayer;
+use super::options::{OptionFields, Timestamp};
+use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields, Segment};
+use super::state::Trigger;
+use super::window;
 use crate::events::{EventMark, EventQueue, ListenerId, Readiness, SocketId};
+use crate::network::{HeaderBuffer, Network, Outgoing, Payload, Protocol};
 use crate::slab::Key;
 
 /// Largest backlog, whatever a program asks for (Linux's `somaxconn`).
@@ -25,6 +37,19 @@ pub(super) struct Listener {
     pub ready: VecDeque<Key>,
     pub mark: EventMark,
     pub user_data: u64,
+    /// Until when acknowledgments may carry a cookie.
+    pub cookies_until: Instant,
+}
+
+/// What an acknowledgment to a listener turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cookie {
+    /// It carries no cookie of ours.
+    None,
+    /// It completes a handshake, and there is no room for the connection: the peer will send it again.
+    NoRoom,
+    /// It completes the handshake of this new connection, to which it now has to be given.
+    Opened(u32),
 }
 
 impl Listener {
@@ -38,12 +63,18 @@ impl Listener {
             ready: VecDeque::new(),
             mark: EventMark::default(),
             user_data: 0,
+            cookies_until: Instant::ZERO,
         }
     }
 
-    /// True when a further SYN has to be dropped: the peer will send it again.
+    /// True when nothing can be kept about a further SYN.
     pub(super) fn is_full(&self) -> bool {
         self.opening + self.ready.len() >= self.backlog
+    }
+
+    /// True when not even a connection that stands can be taken.
+    pub(super) fn accept_queue_is_full(&self) -> bool {
+        self.ready.len() >= self.backlog
     }
 
     /// A connection of this listener is established.
@@ -56,5 +87,134 @@ impl Listener {
             self.user_data,
             Readiness::ACCEPTABLE,
         );
+    }
+}
+
+impl TcpLayer {
+    /// A SYN came that nothing can be kept about. With cookies it is answered all the same, unless the program
+    /// accepts so slowly that the connection could not be taken anyway; else the peer will send it again.
+    #[cold]
+    pub(super) fn on_syn_beyond_backlog(
+        &mut self,
+        now: Instant,
+        listener: Key,
+        local: SocketAddr,
+        remote: SocketAddr,
+        syn: &Segment,
+        network: &mut Network,
+    ) {
+        let config = &self.shared.settings.config;
+        let Some(listener) = self.listeners.get_mut(listener) else { return };
+        if !config.syn_cookies || self.shared.memory_short || listener.accept_queue_is_full() {
+            self.shared.counters.listen_overflows += 1;
+            return;
+        }
+        let Ok(mut path) = network.path(now, Some(local.ip()), remote.ip()) else { return };
+        let mss = syn.options.mss.unwrap_or(handshake::default_mss(remote.is_ipv4()));
+        let cookie = self.cookies.bake(now, local, remote, syn.sequence, mss);
+        let own_mss = handshake::own_mss(&path, listener.options.max_segment_bytes);
+        let limit_bytes = handshake::receive_limit(&listener.options);
+        let mut options = OptionFields { mss: Some(own_mss), ..OptionFields::default() };
+        if let Some(theirs) = syn.options.timestamp
+            && config.timestamps
+        {
+            let clock = Timestamps::clock(now, self.isn.timestamp_offset(local, remote));
+            let value = cookies::timestamp_with(clock, &syn.options);
+            options.timestamp = Some(Timestamp { value, echo: theirs.value });
+            options.sack_permitted = syn.options.sack_permitted;
+            options.window_scale = syn
+                .options
+                .window_scale
+                .filter(|_| config.window_scaling)
+                .map(|_| window::scale_for(limit_bytes));
+        }
+        let fields = HeaderFields {
+            source_port: local.port(),
+            destination_port: remote.port(),
+            sequence: cookie,
+            acknowledgment: syn.sequence + 1,
+            flags: Flags::SYN | Flags::ACK,
+            window: u16::try_from(limit_bytes).unwrap_or(u16::MAX),
+            urgent: 0,
+            options,
+        };
+        let mut headers = HeaderBuffer::new();
+        fields.emit(headers.transport(fields.header_bytes()));
+        let outgoing = Outgoing {
+            protocol: Protocol::Tcp,
+            headers: &mut headers,
+            checksum_offset: CHECKSUM_OFFSET,
+            payload: Payload::Empty,
+            segment_bytes: None,
+            hop_limit: listener.options.hop_limit,
+            traffic_class: 0,
+        };
+        if network.send(now, &mut path, outgoing).is_ok() {
+            listener.cookies_until = now.plus_nanos(cookies::LIFETIME_NS);
+            self.shared.counters.syn_cookies_sent += 1;
+            self.shared.counters.out_segments += 1;
+        }
+    }
+
+    /// Looks for a cookie in an acknowledgment to a listener; with one, makes the connection in SYN-RECEIVED.
+    pub(super) fn open_from_cookie(
+        &mut self,
+        now: Instant,
+        listener_key: Key,
+        local: SocketAddr,
+        remote: SocketAddr,
+        segment: &Segment,
+        network: &mut Network,
+    ) -> Cookie {
+        let Some(listener) = self.listeners.get_mut(listener_key) else { return Cookie::None };
+        if now >= listener.cookies_until || segment.flags.contains(Flags::SYN) {
+            return Cookie::None;
+        }
+        // The segment that completes the handshake begins right behind the SYN and acknowledges the cookie.
+        let peer_isn = segment.sequence + u32::MAX;
+        let cookie = segment.acknowledgment + u32::MAX;
+        let Some(mss) = self.cookies.check(now, local, remote, peer_isn, cookie) else {
+            self.shared.counters.syn_cookies_failed += 1;
+            return Cookie::None;
+        };
+        if listener.accept_queue_is_full() || self.shared.memory_short {
+            self.shared.counters.listen_overflows += 1;
+            return Cookie::NoRoom;
+        }
+        let Ok(path) = network.path(now, Some(local.ip()), remote.ip()) else { return Cookie::NoRoom };
+        let syn = Segment {
+            sequence: peer_isn,
+            flags: Flags::SYN,
+            options: cookies::options_of(mss, &segment.options),
+            ..*segment
+        };
+        let timestamp_offset = self.isn.timestamp_offset(local, remote);
+        let (settings, options) = (&self.shared.settings, &listener.options);
+        let key = self.connections.insert_with(|key| {
+            let opening = Opening {
+                key,
+                path,
+                local_port: local.port(),
+                remote_port: remote.port(),
+                iss: cookie,
+                timestamp_offset,
+                options,
+                now,
+            };
+            Connection::accept(opening, listener_key, &syn, settings)
+        });
+        let Some(key) = key else {
+            self.shared.counters.table_overflows += 1;
+            return Cookie::NoRoom;
+        };
+        listener.opening += 1;
+        self.shared.counters.passive_opens += 1;
+        self.shared.counters.syn_cookies_received += 1;
+        self.enter(key.index, local, remote);
+        if let Some(connection) = self.connections.get_index_mut(key.index) {
+            connection.transition(Trigger::SynForListener, &mut self.shared.transitions);
+            connection.was_opened_by_cookie();
+        }
+        Cookie::Opened(key.index)
     }
 }

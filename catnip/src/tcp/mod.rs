@@ -8,6 +8,7 @@ mod calls;
 mod config;
 pub mod congestion;
 mod connection;
+mod cookies;
 mod counters;
 pub mod demux;
 mod handshake;
@@ -32,6 +33,7 @@ mod socket_options;
 mod state;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod timers;
 pub mod window;
 

@@ -8,6 +8,7 @@ use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
 use super::window;
 use crate::events::Readiness;
+use crate::network::Packet;
 
 /// The payload of a received frame.
 #[derive(Debug)]
@@ -18,6 +19,22 @@ pub(super) struct Data {
     pub len: u32,
     /// Bytes of one segment when the device joined several; else 0.
     pub segment_bytes: u16,
+}
+
+impl Data {
+    /// What follows the header of a packet.
+    #[inline]
+    pub(super) fn behind_header(packet: Packet, header_bytes: usize) -> Self {
+        let mut head = packet.head;
+        head.advance(header_bytes);
+        // A frame is at most 64 KiB and a bit.
+        #[allow(clippy::cast_possible_truncation)]
+        let mut len = head.len() as u32;
+        for buffer in &packet.rest {
+            len = len.saturating_add(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
+        }
+        Self { head, rest: packet.rest, len, segment_bytes: packet.segment_bytes }
+    }
 }
 
 impl Connection {
@@ -97,6 +114,7 @@ impl Connection {
     }
 
     fn place(&mut self, sequence: SequenceNumber, data: Data, cx: &mut Context<'_>) {
+        let held_before = self.out_of_order_held_bytes();
         let before = self.rcv.nxt;
         let had_gap = self.rcv.reassembly.is_some();
         if sequence == before && !had_gap {
@@ -119,6 +137,8 @@ impl Connection {
             at += len;
         }
         self.drain_reassembly(cx);
+        *cx.out_of_order_bytes =
+            (*cx.out_of_order_bytes + self.out_of_order_held_bytes()).saturating_sub(held_before);
         if self.rcv.nxt != before {
             // The gap was reordering within one burst, or there is another one now.
             self.rcv.ahead_of_gap = 0;
@@ -150,13 +170,27 @@ impl Connection {
             self.deliver(buffer, cx);
         } else if cx.memory_short && at != self.rcv.nxt {
             cx.counters.memory_drops += 1;
+        } else if *cx.out_of_order_bytes >= cx.settings.config.max_out_of_order_bytes && at != self.rcv.nxt {
+            // What fills the gap is never refused: it makes room.
+            cx.counters.out_of_order_drops += 1;
         } else {
             let limit_bytes = self.rcv.limit_bytes as usize;
             let reassembly =
                 self.rcv.reassembly.get_or_insert_with(|| Box::new(Reassembly::new(limit_bytes)));
             if reassembly.insert(at, buffer, self.rcv.nxt) == Insertion::Refused {
-                cx.counters.memory_drops += 1;
+                cx.counters.out_of_order_drops += 1;
             }
+        }
+    }
+
+    fn out_of_order_held_bytes(&self) -> usize {
+        self.rcv.reassembly.as_ref().map_or(0, |reassembly| reassembly.held_bytes())
+    }
+
+    /// Throws away what waits behind a gap.
+    pub(super) fn drop_out_of_order(&mut self, cx: &mut Context<'_>) {
+        if let Some(reassembly) = self.rcv.reassembly.take() {
+            *cx.out_of_order_bytes = cx.out_of_order_bytes.saturating_sub(reassembly.held_bytes());
         }
     }
 
@@ -179,7 +213,7 @@ impl Connection {
         }
         self.rcv.fin = true;
         self.rcv.fin_at = None;
-        self.rcv.reassembly = None;
+        self.drop_out_of_order(cx);
         self.rcv.ack_now = true;
         self.transition(Trigger::Fin, cx.transitions);
         if self.state == State::TimeWait {

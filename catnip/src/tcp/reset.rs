@@ -8,6 +8,7 @@ use super::counters::TcpCounters;
 use super::options::OptionFields;
 use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields, Segment};
 use super::sequence::SequenceNumber;
+use super::throttle::Throttle;
 use crate::network::{HeaderBuffer, Network, Outgoing, Packet, Path, Payload, Protocol};
 
 /// Answers a segment that came to a closed port. A reset is never answered with a reset.
@@ -17,9 +18,14 @@ pub(super) fn refuse(
     packet: &Packet,
     now: Instant,
     network: &mut Network,
+    throttle: &mut Throttle,
     counters: &mut TcpCounters,
 ) {
     if segment.flags.contains(Flags::RST) {
+        return;
+    }
+    if !throttle.allows_reset(now) {
+        counters.skipped_resets += 1;
         return;
     }
     let Ok(mut path) = network.path(now, Some(packet.destination), packet.source) else { return };
@@ -29,6 +35,10 @@ pub(super) fn refuse(
 /// Answers a segment for `connection` whose acknowledgment is of nothing it sent.
 pub(super) fn answer(connection: &mut Connection, segment: &Segment, cx: &mut Context<'_>) {
     if segment.flags.contains(Flags::RST) {
+        return;
+    }
+    if !cx.throttle.allows_reset(cx.now) {
+        cx.counters.skipped_resets += 1;
         return;
     }
     send(segment, 0, &mut connection.path, cx.now, cx.network, cx.counters);

@@ -95,7 +95,7 @@ impl Connection {
         match self.state {
             State::TimeWait => {
                 self.transition(Trigger::TimeWaitOver, cx.transitions);
-                self.release_transfer_state();
+                self.release_transfer_state(cx);
                 self.raise(Readiness::CLOSED, cx.events);
                 Disposition::Closed
             }
@@ -115,7 +115,7 @@ impl Connection {
     /// Starts TIME-WAIT, or starts it over.
     pub(super) fn start_time_wait(&mut self, cx: &mut Context<'_>) {
         let acknowledge = self.rcv.ack_now;
-        self.release_transfer_state();
+        self.release_transfer_state(cx);
         self.rcv.ack_now = acknowledge;
         self.deadlines.idle = cx.now + cx.settings.config.time_wait;
     }
