@@ -2,6 +2,7 @@
 //! the protocol that random runs reach seldom.
 
 mod closing;
+mod flood;
 mod flow;
 mod limits;
 mod link;
