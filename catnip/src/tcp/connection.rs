@@ -16,6 +16,7 @@ use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
 use super::throttle::Throttle;
+use super::transmissions::Transmissions;
 use super::window;
 use crate::events::{ConnectionId, EventMark, EventQueue, Readiness, SocketId};
 use crate::network::{Network, Path, PieceList};
@@ -218,13 +219,6 @@ impl Timestamps {
     }
 }
 
-/// A segment being timed (RFC 6298, section 3): when `end` is acknowledged, `sent_at` gives a sample.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    pub end: SequenceNumber,
-    pub sent_at: Instant,
-}
-
 /// Deadlines; [`Instant::FAR_FUTURE`] is not armed.
 #[derive(Debug)]
 pub(super) struct Deadlines {
@@ -310,7 +304,7 @@ pub struct Connection {
     pub(super) snd: Sender,
     pub(super) rcv: Receiver,
     pub(super) timestamps: Option<Timestamps>,
-    pub(super) timing: Option<Timing>,
+    pub(super) sent: Transmissions,
     pub(super) rtt: RttEstimator,
     pub(super) recovery: Recovery,
     pub(super) congestion: Congestion,
@@ -368,7 +362,7 @@ impl Connection {
         self.snd.queue = SendQueue::new();
         self.drop_out_of_order(cx);
         self.rcv.ack_now = false;
-        self.timing = None;
+        self.sent.clear();
         let armed = self.deadlines.armed;
         self.deadlines = Deadlines { armed, ..Deadlines::none() };
     }

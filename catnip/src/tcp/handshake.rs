@@ -8,7 +8,6 @@ use super::config::TcpOptions;
 use super::congestion::{Congestion, CongestionControl};
 use super::connection::{
     Connection, Context, Deadlines, Disposition, MIN_SEGMENT_BYTES, Receiver, Sender, Settings, Timestamps,
-    Timing,
 };
 use super::options::{MAX_WINDOW_SCALE, OptionFields, Timestamp};
 use super::receive_queue::ReceiveQueue;
@@ -18,6 +17,7 @@ use super::segment::{Flags, HeaderFields, Segment};
 use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
+use super::transmissions::Transmissions;
 use super::window;
 use crate::events::{EventMark, Readiness};
 use crate::network::{HeaderBuffer, Path};
@@ -127,7 +127,7 @@ impl Connection {
                 recent: 0,
                 recent_at: now,
             }),
-            timing: None,
+            sent: Transmissions::new(now),
             rtt,
             recovery: Recovery::new(iss),
             congestion: Congestion::default(),
@@ -157,7 +157,6 @@ impl Connection {
         self.transition(trigger, cx.transitions);
         self.snd.nxt = self.snd.iss + 1;
         self.snd.max = self.snd.nxt;
-        self.timing = Some(Timing { end: self.snd.nxt, sent_at: cx.now });
         self.send_syn(cx);
         self.arm_retransmission(cx.now);
     }
@@ -237,6 +236,7 @@ impl Connection {
         let len = fields.header_bytes();
         fields.emit(headers.transport(len));
         self.send_empty(&mut headers, cx);
+        self.sent.on_sent(self.snd.iss, self.snd.iss + 1, self.snd.mss, cx.now);
     }
 
     /// A segment for SYN-SENT (RFC 9293, section 3.10.7.3).
@@ -282,9 +282,9 @@ impl Connection {
 
     /// Our SYN is acknowledged, and the peer's was received.
     pub(super) fn on_established(&mut self, cx: &mut Context<'_>) {
-        match self.timing.take() {
-            Some(timing) => {
-                self.rtt.sample(cx.now.nanos_since(timing.sent_at), cx.settings.clock_granularity_ns);
+        match self.sent.on_acknowledged(self.snd.iss + 1, cx.now).timed_from() {
+            Some(sent_at) => {
+                self.rtt.sample(cx.now.nanos_since(sent_at), cx.settings.clock_granularity_ns);
             }
             None if self.retransmissions > 0 => self.rtt.on_lost_syn(),
             // Sent again because the peer asked for it, so that its acknowledgment times nothing.

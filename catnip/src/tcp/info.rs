@@ -96,6 +96,10 @@ impl Connection {
                 rcv.reassembly.as_ref().is_none_or(|queue| queue.len_bytes() <= rcv.limit_bytes as usize),
                 "out-of-order data keeps its limit",
             ),
+            (
+                self.sent.span().is_none_or(|(start, end)| start == snd.una && end.at_or_before(snd.max)),
+                "the records of what was sent are of what is unacknowledged",
+            ),
             (self.deadlines.armed <= self.deadlines.earliest(), "the wheel fires no later than a deadline"),
             (!self.rcv.fin || !self.state.receives_data(), "no data is received after the peer's FIN"),
         ];

@@ -82,7 +82,6 @@ impl Connection {
             if self.is_peers_syn_again(segment) {
                 // Our SYN-ACK was lost, or the network made a copy. Which of the answers is acknowledged
                 // will not be known (Karn's algorithm: RFC 6298, section 3).
-                self.timing = None;
                 self.send_syn(cx);
                 return Disposition::Keep;
             }
@@ -379,7 +378,8 @@ impl Connection {
             self.snd.queue.acknowledge(bytes as usize);
             self.snd.front += bytes;
         }
-        let rtt_ns = self.measure_rtt(acknowledgment, segment, cx);
+        let delivered = self.sent.on_acknowledged(acknowledgment, cx.now);
+        let rtt_ns = self.measure_rtt(delivered.timed_from(), segment, cx);
         // The backoff stays until something was measured (RFC 6298, section 3: Karn's algorithm).
         self.retransmissions = 0;
         self.soft_error = None;
@@ -415,16 +415,12 @@ impl Connection {
     #[inline]
     fn measure_rtt(
         &mut self,
-        acknowledgment: SequenceNumber,
+        timed_from: Option<Instant>,
         segment: &Segment,
         cx: &Context<'_>,
     ) -> Option<u64> {
-        let sample = match self.timing {
-            Some(timing) if acknowledgment.at_or_after(timing.end) => {
-                self.timing = None;
-                Some(cx.now.nanos_since(timing.sent_at))
-            }
-            Some(_) => None,
+        let sample = match timed_from {
+            Some(sent_at) => Some(cx.now.nanos_since(sent_at)),
             // Something was sent twice: the echoed timestamp tells which copy arrived (RFC 7323, section 4.1).
             None => match (self.timestamps, segment.options.timestamp) {
                 (Some(ours), Some(theirs)) if theirs.echo != 0 => {

@@ -514,7 +514,6 @@ impl Connection {
         if mtu < self.path.mtu {
             self.path.mtu = mtu;
             self.change_mss();
-            self.timing = None;
             if self.state.is_synchronised() {
                 self.snd.nxt = self.snd.una;
             }

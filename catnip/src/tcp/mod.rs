@@ -35,6 +35,7 @@ mod state;
 mod tests;
 mod throttle;
 mod timers;
+pub mod transmissions;
 pub mod window;
 
 pub use calls::TcpBinding;

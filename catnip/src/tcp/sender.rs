@@ -3,7 +3,7 @@
 use libos::{Error, Instant};
 
 use super::congestion::CongestionControl;
-use super::connection::{Connection, Context, Timestamps, Timing};
+use super::connection::{Connection, Context, Timestamps};
 use super::options::OptionFields;
 use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields};
 use super::sequence::SequenceNumber;
@@ -153,12 +153,9 @@ impl Connection {
         // Fewer bytes than asked for went when they lay in too many buffers; the FIN then waits too.
         let fin = next.fin && sent == next.len;
         self.snd.nxt = sequence + sent + u32::from(fin);
+        self.sent.on_sent(sequence, self.snd.nxt, self.snd.mss, cx.now);
         if self.snd.nxt.after(self.snd.max) {
             self.snd.max = self.snd.nxt;
-            // One segment of a flight is timed; none that was sent before (Karn: RFC 6298, section 3).
-            if self.timing.is_none() {
-                self.timing = Some(Timing { end: self.snd.nxt, sent_at: cx.now });
-            }
         } else {
             cx.counters.retransmitted_segments += 1;
         }
@@ -195,11 +192,12 @@ impl Connection {
         if len == 0 && !fin {
             return;
         }
-        // Karn's rule: an acknowledgment may be for either copy, so nothing in flight is timed.
-        self.timing = None;
         cx.counters.retransmitted_segments += 1;
         // Failure is a loss like any other: the timer tries again.
-        let _ = self.send_data(self.snd.una, len, fin, cx);
+        if let Ok(sent) = self.send_data(self.snd.una, len, fin, cx) {
+            let end = self.snd.una + sent + u32::from(fin && sent == len);
+            self.sent.on_sent(self.snd.una, end, self.snd.mss, cx.now);
+        }
     }
 
     /// Sends one byte beyond a closed window (RFC 9293, section 3.8.6.1), or asks again for the

@@ -61,7 +61,6 @@ impl Connection {
             return self.fail(Some(error), cx);
         }
         self.retransmissions += 1;
-        self.timing = None;
         self.rtt.back_off();
         if opening {
             cx.counters.retransmission_timeouts += 1;

@@ -1,0 +1,373 @@
+//! Records of what was sent and is not acknowledged: when, how often, and how much had been delivered by then.
+//!
+//! Round-trip times, loss detection by time (RFC 8985) and delivery rates (draft-ietf-ccwg-bbr, section 4.1)
+//! are all made from them. Full segments that leave at the same instant share one record, so that a burst costs
+//! one, however long it is; a record is divided when its parts meet different fates.
+
+use std::collections::VecDeque;
+
+use libos::Instant;
+
+use super::sequence::SequenceNumber;
+
+/// One range of sequence numbers, as it was last sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmission {
+    /// The first sequence number.
+    pub start: SequenceNumber,
+    /// The sequence number after the last.
+    pub end: SequenceNumber,
+    /// Counts transmissions, so that those of one instant have an order too: clocks may be coarse.
+    pub order: u32,
+    /// Payload bytes of the segments it went in; the last one may have fewer, and a FIN.
+    pub segment_bytes: u16,
+    /// True when it was sent more than once.
+    pub retransmitted: bool,
+    /// P.is_app_limited: the program gave too little to fill the path when it was sent.
+    pub app_limited: bool,
+    /// When it was last sent.
+    pub sent_at: Instant,
+    /// P.delivered: bytes that had been delivered when it was sent.
+    pub delivered_bytes: u64,
+    /// P.delivered_time: when the last of those were known to be delivered.
+    pub delivered_at: Instant,
+    /// P.first_sent_time: when the first segment of the flight it belongs to was sent.
+    pub first_sent_at: Instant,
+}
+
+impl Transmission {
+    /// Its sequence numbers.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.end.distance_from(self.start)
+    }
+
+    /// True when it has no sequence number.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True when it left after `other` did.
+    #[must_use]
+    pub const fn sent_after(&self, other: &Self) -> bool {
+        let order = self.order.wrapping_sub(other.order).cast_signed();
+        order > 0 || (order == 0 && self.end.after(other.end))
+    }
+}
+
+/// What one acknowledgment told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// Bytes that were not known to be delivered before.
+    pub bytes: u32,
+    /// Of what was delivered, the transmission that left last.
+    pub newest: Option<Transmission>,
+    /// Some of it was sent more than once.
+    pub retransmitted: bool,
+}
+
+impl Delivered {
+    /// When what times a round trip was sent; `None` when something was sent more than once, for which of the
+    /// copies arrived is not known, and the rest may have waited for it (Karn: RFC 6298, section 3).
+    #[inline]
+    #[must_use]
+    pub fn timed_from(&self) -> Option<Instant> {
+        if self.retransmitted { None } else { self.newest.map(|newest| newest.sent_at) }
+    }
+
+    #[inline]
+    fn note(&mut self, record: &Transmission, bytes: u32) {
+        self.bytes += bytes;
+        self.retransmitted |= record.retransmitted;
+        if self.newest.is_none_or(|newest| record.sent_after(&newest)) {
+            self.newest = Some(*record);
+        }
+    }
+}
+
+/// The records of one connection, in the order of their sequence numbers and without gaps.
+#[derive(Debug)]
+pub struct Transmissions {
+    records: VecDeque<Transmission>,
+    /// The order of the last transmission.
+    order: u32,
+    /// C.delivered: bytes delivered in all.
+    delivered_bytes: u64,
+    /// C.delivered_time: when the last delivery was noticed.
+    delivered_at: Instant,
+    /// C.first_sent_time: when the transmission delivered last was sent, or the first of a new flight.
+    first_sent_at: Instant,
+    /// C.app_limited: until so many bytes are delivered, samples tell what the program gave, not what the
+    /// path carries. 0 when the path is the limit.
+    app_limited_until_bytes: u64,
+}
+
+impl Transmissions {
+    /// Nothing sent, which holds no memory.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
+        Self {
+            records: VecDeque::new(),
+            order: 0,
+            delivered_bytes: 0,
+            delivered_at: now,
+            first_sent_at: now,
+            app_limited_until_bytes: 0,
+        }
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// True when nothing sent is unacknowledged.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// C.delivered: bytes delivered in all.
+    #[must_use]
+    pub const fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
+    }
+
+    /// The sequence numbers from the first record's to behind the last one's.
+    #[must_use]
+    pub fn span(&self) -> Option<(SequenceNumber, SequenceNumber)> {
+        Some((self.records.front()?.start, self.records.back()?.end))
+    }
+
+    /// Forgets all records, and gives their memory back.
+    pub fn clear(&mut self) {
+        self.records = VecDeque::new();
+    }
+
+    /// The program has given less than the path would carry: what is sent until all of it is delivered,
+    /// `bytes_in_flight` from here, measures no bandwidth (draft-ietf-ccwg-bbr, section 4.1.2.4).
+    pub fn mark_app_limited(&mut self, bytes_in_flight: u32) {
+        self.app_limited_until_bytes = (self.delivered_bytes + u64::from(bytes_in_flight)).max(1);
+    }
+
+    /// `start..end` was sent in segments of `segment_bytes`: something new, something again, or both.
+    #[inline]
+    pub fn on_sent(
+        &mut self,
+        mut start: SequenceNumber,
+        end: SequenceNumber,
+        segment_bytes: u16,
+        now: Instant,
+    ) {
+        if let Some(last) = self.records.back_mut() {
+            if start.before(last.end) {
+                let known_end = end.min(last.end);
+                self.on_resent(start, known_end, now);
+                if known_end == end {
+                    return;
+                }
+                start = known_end;
+            } else if last.sent_at == now
+                && last.delivered_bytes == self.delivered_bytes
+                && last.segment_bytes == segment_bytes
+                && !last.retransmitted
+                && last.end.distance_from(last.start).is_multiple_of(u32::from(segment_bytes).max(1))
+            {
+                last.end = end;
+                return;
+            }
+        } else {
+            // Nothing is in flight: a new flight begins.
+            self.first_sent_at = now;
+            self.delivered_at = now;
+        }
+        let record = self.stamped(start, end, segment_bytes, now);
+        self.records.push_back(record);
+    }
+
+    /// A record of what is sent now.
+    #[inline]
+    fn stamped(
+        &mut self,
+        start: SequenceNumber,
+        end: SequenceNumber,
+        segment_bytes: u16,
+        now: Instant,
+    ) -> Transmission {
+        self.order = self.order.wrapping_add(1);
+        Transmission {
+            start,
+            end,
+            order: self.order,
+            segment_bytes,
+            retransmitted: false,
+            app_limited: self.app_limited_until_bytes != 0,
+            sent_at: now,
+            delivered_bytes: self.delivered_bytes,
+            delivered_at: self.delivered_at,
+            first_sent_at: self.first_sent_at,
+        }
+    }
+
+    /// `start..end` was sent again, all of it known.
+    #[inline(never)]
+    fn on_resent(&mut self, start: SequenceNumber, end: SequenceNumber, now: Instant) {
+        self.divide(start);
+        self.divide(end);
+        let first = self.records.partition_point(|record| record.start.before(start));
+        let mut at = first;
+        while let Some(&Transmission { start, end: record_end, segment_bytes, .. }) = self.records.get(at) {
+            if record_end.after(end) {
+                break;
+            }
+            let record =
+                Transmission { retransmitted: true, ..self.stamped(start, record_end, segment_bytes, now) };
+            if let Some(place) = self.records.get_mut(at) {
+                *place = record;
+            }
+            at += 1;
+        }
+    }
+
+    /// Makes sure that a record begins at `at`, if any covers it.
+    fn divide(&mut self, at: SequenceNumber) {
+        let index = self.records.partition_point(|record| record.end.at_or_before(at));
+        if let Some(record) = self.records.get_mut(index)
+            && record.start.before(at)
+        {
+            let behind = Transmission { start: at, ..*record };
+            record.end = at;
+            self.records.insert(index + 1, behind);
+        }
+    }
+
+    /// Everything before `una` is acknowledged.
+    #[inline]
+    pub fn on_acknowledged(&mut self, una: SequenceNumber, now: Instant) -> Delivered {
+        let mut delivered = Delivered::default();
+        while let Some(record) = self.records.front_mut() {
+            if record.end.after(una) {
+                if record.start.before(una) {
+                    delivered.note(record, una.distance_from(record.start));
+                    record.start = una;
+                }
+                break;
+            }
+            delivered.note(record, record.len());
+            self.records.pop_front();
+        }
+        self.on_delivered(&delivered, now);
+        delivered
+    }
+
+    #[inline]
+    fn on_delivered(&mut self, delivered: &Delivered, now: Instant) {
+        if let Some(newest) = &delivered.newest {
+            self.delivered_bytes += u64::from(delivered.bytes);
+            self.delivered_at = now;
+            self.first_sent_at = newest.sent_at;
+            if self.delivered_bytes > self.app_limited_until_bytes {
+                self.app_limited_until_bytes = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u16 = 1_000;
+
+    fn at(raw: u32) -> SequenceNumber {
+        SequenceNumber::new(raw)
+    }
+
+    fn ms(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    /// Records as start, end, and how often they were sent: once or more.
+    fn ranges(sent: &Transmissions) -> Vec<(u32, u32, bool)> {
+        sent.records
+            .iter()
+            .map(|record| (record.start.raw(), record.end.raw(), record.retransmitted))
+            .collect()
+    }
+
+    #[test]
+    fn full_segments_of_one_instant_share_a_record_and_others_do_not() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.on_sent(at(0), at(1_000), MSS, ms(1));
+        sent.on_sent(at(1_000), at(3_000), MSS, ms(1));
+        sent.on_sent(at(3_000), at(3_500), MSS, ms(1));
+        // Behind a short segment another one begins.
+        sent.on_sent(at(3_500), at(4_500), MSS, ms(1));
+        sent.on_sent(at(4_500), at(5_500), MSS, ms(2));
+        assert_eq!(ranges(&sent), [(0, 3_500, false), (3_500, 4_500, false), (4_500, 5_500, false)]);
+    }
+
+    #[test]
+    fn what_was_sent_after_a_delivery_has_a_record_of_its_own() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.on_sent(at(0), at(2_000), MSS, ms(1));
+        let _ = sent.on_acknowledged(at(1_000), ms(1));
+        sent.on_sent(at(2_000), at(3_000), MSS, ms(1));
+        assert_eq!(ranges(&sent), [(1_000, 2_000, false), (2_000, 3_000, false)]);
+        let delivered = sent.on_acknowledged(at(3_000), ms(2));
+        assert_eq!((delivered.bytes, sent.delivered_bytes()), (2_000, 3_000));
+        assert_eq!(delivered.newest.map(|record| record.delivered_bytes), Some(1_000));
+    }
+
+    #[test]
+    fn sending_again_divides_a_record_and_times_nothing() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.on_sent(at(0), at(4_000), MSS, ms(1));
+        sent.on_sent(at(1_000), at(2_000), MSS, ms(5));
+        assert_eq!(ranges(&sent), [(0, 1_000, false), (1_000, 2_000, true), (2_000, 4_000, false)]);
+        assert_eq!(sent.on_acknowledged(at(1_000), ms(6)).timed_from(), Some(ms(1)));
+        let delivered = sent.on_acknowledged(at(2_000), ms(6));
+        assert_eq!(
+            (delivered.timed_from(), delivered.newest.map(|record| record.sent_at)),
+            (None, Some(ms(5)))
+        );
+        assert_eq!(sent.on_acknowledged(at(3_000), ms(6)).timed_from(), Some(ms(1)));
+    }
+
+    #[test]
+    fn going_back_and_on_beyond_what_was_known_records_both() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.on_sent(at(u32::MAX - 999), at(1_000), MSS, ms(1));
+        sent.on_sent(at(0), at(2_000), MSS, ms(5));
+        assert_eq!(ranges(&sent), [(u32::MAX - 999, 0, false), (0, 1_000, true), (1_000, 2_000, false)]);
+        assert_eq!(sent.span(), Some((at(u32::MAX - 999), at(2_000))));
+    }
+
+    #[test]
+    fn the_newest_delivered_is_the_one_sent_last_also_within_one_instant() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.on_sent(at(0), at(1_000), MSS, ms(1));
+        sent.on_sent(at(1_000), at(1_500), MSS, ms(1));
+        sent.on_sent(at(1_500), at(2_000), MSS, ms(1));
+        sent.on_sent(at(0), at(1_000), MSS, ms(1));
+        let delivered = sent.on_acknowledged(at(2_000), ms(1));
+        assert_eq!(delivered.newest.map(|record| (record.start, record.retransmitted)), Some((at(0), true)));
+        assert!(sent.is_empty());
+    }
+
+    #[test]
+    fn the_mark_of_a_program_that_gave_too_little_lasts_until_all_of_it_is_delivered() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.mark_app_limited(0);
+        sent.on_sent(at(0), at(1_000), MSS, ms(1));
+        let delivered = sent.on_acknowledged(at(1_000), ms(2));
+        assert_eq!(delivered.newest.map(|record| record.app_limited), Some(true));
+        sent.on_sent(at(1_000), at(2_000), MSS, ms(3));
+        let delivered = sent.on_acknowledged(at(2_000), ms(4));
+        let newest =
+            delivered.newest.map(|record| (record.app_limited, record.delivered_at, record.first_sent_at));
+        assert_eq!(newest, Some((false, ms(3), ms(3))));
+    }
+}
