@@ -67,6 +67,12 @@ pub struct NetworkCounters {
     pub icmp_out_destination_errors: u64,
     /// ICMP errors not sent because too many were.
     pub icmp_out_rate_limited: u64,
+    /// IGMP messages received.
+    pub igmp_in_messages: u64,
+    /// IGMP messages received that were malformed, or had a wrong checksum.
+    pub igmp_in_errors: u64,
+    /// IGMP messages sent.
+    pub igmp_out_messages: u64,
 }
 
 impl NetworkCounters {
@@ -105,6 +111,9 @@ impl NetworkCounters {
             icmp_out_messages,
             icmp_out_destination_errors,
             icmp_out_rate_limited,
+            igmp_in_messages,
+            igmp_in_errors,
+            igmp_out_messages,
         } = *self;
         for (name, value) in [
             ("link_in_frames", link_in_frames),
@@ -138,6 +147,9 @@ impl NetworkCounters {
             ("icmp_out_messages", icmp_out_messages),
             ("icmp_out_destination_errors", icmp_out_destination_errors),
             ("icmp_out_rate_limited", icmp_out_rate_limited),
+            ("igmp_in_messages", igmp_in_messages),
+            ("igmp_in_errors", igmp_in_errors),
+            ("igmp_out_messages", igmp_out_messages),
         ] {
             sink.counter(name, value);
         }

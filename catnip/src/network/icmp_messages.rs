@@ -12,6 +12,7 @@ use super::{
 };
 use crate::stack::MIN_MTU_IPV6;
 use crate::wire::icmp::{self, IcmpHeader, v4, v6};
+use crate::wire::mld;
 
 /// Smallest MTU that an IPv4 path has (RFC 791 section 3.2).
 const MIN_MTU_IPV4: usize = 68;
@@ -59,6 +60,10 @@ impl Network {
                 self.receive_ndp(now, ip, &frame.head);
                 Ingress::Consumed
             }
+            mld::QUERY | mld::V1_REPORT | mld::V1_DONE | mld::V2_REPORT => {
+                self.receive_mld(now, ip, &frame.head);
+                Ingress::Consumed
+            }
             _ if ip.source.is_unspecified() => {
                 self.counters.icmp_in_errors += 1;
                 Ingress::Consumed
@@ -71,13 +76,13 @@ impl Network {
             v6::DESTINATION_UNREACHABLE | v6::PACKET_TOO_BIG | v6::TIME_EXCEEDED | v6::PARAMETER_PROBLEM => {
                 self.report(Quoted::parse_v6(body), error_kind_v6(header))
             }
-            // Router messages, group membership, replies to echo requests that we never send.
+            // Router messages, replies to echo requests that we never send.
             _ => Ingress::Consumed,
         }
     }
 
     /// The message in one buffer: what it quotes or tells may be in the frame's further ones.
-    fn joined(&mut self, frame: RxFrame) -> Option<RxFrame> {
+    pub(super) fn joined(&mut self, frame: RxFrame) -> Option<RxFrame> {
         if frame.rest.is_empty() {
             return Some(frame);
         }

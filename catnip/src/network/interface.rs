@@ -52,7 +52,7 @@ pub(super) struct Interface {
 /// All nodes on the link (RFC 4291 section 2.7.1).
 pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// All systems on the link (RFC 1112 section 4).
-const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+pub(super) const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const LINK_LOCAL: Prefix =
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), length: 64 };
 
@@ -92,6 +92,24 @@ impl Interface {
     #[inline]
     pub(super) fn is_first_v4(&self, address: Ipv4Addr) -> bool {
         self.v4.first().is_some_and(|own| own.address == address)
+    }
+
+    /// The address that is used when any will do.
+    pub(super) fn first_v4(&self) -> Option<Ipv4Addr> {
+        self.v4.first().map(|own| own.address)
+    }
+
+    /// The address that means something on the link alone.
+    pub(super) fn link_local(&self) -> Option<Ipv6Addr> {
+        self.v6.iter().map(|own| own.address).find(Ipv6Addr::is_unicast_link_local)
+    }
+
+    /// True for the groups that every host is in.
+    pub(super) fn is_group_of_all(&self, group: IpAddr) -> bool {
+        match group {
+            IpAddr::V4(group) => group == ALL_SYSTEMS,
+            IpAddr::V6(group) => group == ALL_NODES,
+        }
     }
 
     #[inline]

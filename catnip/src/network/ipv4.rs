@@ -30,6 +30,7 @@ impl Network {
                 .destination_kind_v4(destination)
                 .filter(|kind| *kind != DestinationKind::Unicast),
         };
+        let kind = kind.or_else(|| self.group_kind(destination.into()));
         let Some(kind) = kind else {
             self.counters.ip_in_address_errors += 1;
             return Ingress::Consumed;

@@ -120,7 +120,7 @@ impl Network {
             // A solicitation to one's own address may come in a frame for a group, so no rule as in IPv4.
             Origin::Host | Origin::Group => self.interface.destination_kind_v6(destination),
         };
-        let Some(kind) = kind else {
+        let Some(kind) = kind.or_else(|| self.group_kind(destination.into())) else {
             self.counters.ip_in_address_errors += 1;
             return Ingress::Consumed;
         };

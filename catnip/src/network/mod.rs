@@ -6,6 +6,7 @@
 
 mod arp;
 mod counters;
+mod groups;
 mod icmp_errors;
 mod icmp_messages;
 mod incoming;
@@ -36,6 +37,7 @@ use libos::runtime::{Capabilities, FrameBatch, Medium, RxFrame};
 use libos::{Arena, Error, Instant, SetupError};
 
 pub use counters::NetworkCounters;
+use groups::Groups;
 pub use incoming::{DestinationKind, IcmpError, IcmpErrorKind, Ingress, Packet};
 use interface::{Interface, NextHop};
 use neighbor::{Expiry, NeighborCache};
@@ -77,6 +79,7 @@ pub struct Network {
     /// Packets to our own addresses, without link header, oldest first.
     looped: VecDeque<RxFrame>,
     identifications: Identifications,
+    groups: Groups,
     icmp_errors: TokenBucket,
     /// Errors that neighbours' silence gave rise to, oldest first.
     unreported: VecDeque<IcmpError>,
@@ -108,12 +111,14 @@ impl Network {
             frames: FrameBatch::new(),
             looped: VecDeque::new(),
             identifications: Identifications::new(random),
+            groups: Groups::new(random.fork()),
             icmp_errors: TokenBucket::new(config.icmp_errors_per_second, config.icmp_errors_burst, now),
             unreported: VecDeque::new(),
             last_header: LastHeader::default(),
             counters: NetworkCounters::default(),
         };
         if network.device.medium == Medium::Ethernet {
+            network.join_own_groups(now);
             network.announce_addresses();
         }
         Ok(network)
@@ -177,6 +182,9 @@ impl Network {
                 None => break,
             }
         }
+        if now >= self.groups.deadline() {
+            self.serve_groups(now);
+        }
     }
 
     /// Takes the oldest packet that was sent to one of this stack's own addresses, as if it had just
@@ -209,7 +217,11 @@ impl Network {
     /// When [`Self::poll`] next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.neighbors.next_deadline()
+        let groups = Some(self.groups.deadline()).filter(|deadline| *deadline < Instant::FAR_FUTURE);
+        match (self.neighbors.next_deadline(), groups) {
+            (Some(neighbors), Some(groups)) => Some(neighbors.min(groups)),
+            (deadline, None) | (None, deadline) => deadline,
+        }
     }
 
     /// Frames to be sent, oldest first.
@@ -282,6 +294,7 @@ impl Network {
         self.counters.write(sink);
         sink.gauge("looped_packets", self.looped.len() as u64);
         sink.gauge("queued_frames", self.frames.len() as u64);
+        sink.gauge("groups", self.groups.len() as u64);
         sink.enter("neighbors");
         self.neighbors.counters().write(sink);
         sink.gauge("entries", self.neighbors.len() as u64);

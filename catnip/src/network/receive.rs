@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use libos::Instant;
 use libos::runtime::{Medium, RxChecksum, RxFrame};
 
+use super::groups::IGMP;
 use super::{DestinationKind, Ingress, Network, Packet, Protocol};
 use crate::wire::checksum::Checksum;
 use crate::wire::ethernet::{self, EthernetHeader};
@@ -237,6 +238,11 @@ impl Network {
             (ICMPV4, true) => {
                 self.counters.ip_in_delivers += 1;
                 self.receive_icmpv4(now, ip, frame)
+            }
+            (IGMP, true) => {
+                self.counters.ip_in_delivers += 1;
+                self.receive_igmp(now, ip, frame);
+                Ingress::Consumed
             }
             (ICMPV6, false) => {
                 self.counters.ip_in_delivers += 1;

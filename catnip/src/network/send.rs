@@ -4,6 +4,7 @@
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr};
 
+use arrayvec::ArrayVec;
 use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation, TxChecksum, TxOffload};
 use libos::{Buffer, Error, Instant};
 use siphasher::sip::SipHasher13;
@@ -20,6 +21,9 @@ use crate::wire::ipv6::{self, Ipv6Fields};
 
 /// Largest packet that IP can express, which only segmentation offload composes on smaller links.
 const MAX_PACKET_BYTES: usize = 65535;
+
+/// Longest frame of those that this layer composes in one go.
+const MAX_OWN_FRAME_BYTES: usize = 1024;
 
 /// Number of IPv4 identification counters; destinations share them by hash.
 const IDENTIFICATIONS: usize = 256;
@@ -465,6 +469,19 @@ impl Network {
             payload.into_iter().for_each(|piece| self.frames.push(piece));
             self.frames.finish(offload);
             self.counters.link_out_frames += 1;
+        }
+    }
+
+    /// Queues an IP packet of this layer's own for a station on the link; drops it when there is no room
+    /// or no memory.
+    pub(super) fn send_packet_to(&mut self, hardware: Address, ether_type: u16, packet: &[u8]) -> bool {
+        match self.device.medium {
+            Medium::Ip => self.send_frame(packet),
+            Medium::Ethernet => {
+                let mut frame = ArrayVec::<u8, MAX_OWN_FRAME_BYTES>::new();
+                frame.extend(ethernet::compose(hardware, self.device.hardware_address, ether_type));
+                frame.try_extend_from_slice(packet).is_ok() && self.send_frame(&frame)
+            }
         }
     }
 

@@ -7,6 +7,9 @@ use super::checksum::{self, Checksum};
 /// Bytes of a header without options.
 pub const HEADER_BYTES: usize = 20;
 
+/// The option that makes routers look at packets that are not for them (RFC 2113).
+pub const ROUTER_ALERT: [u8; 4] = [0x94, 4, 0, 0];
+
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -203,6 +206,20 @@ impl Ipv4Fields {
         header[..12].copy_from_slice(&self.compose_changing());
         header[12..16].copy_from_slice(&self.source.octets());
         header[16..].copy_from_slice(&self.destination.octets());
+        header
+    }
+
+    /// Composes the header with the router alert option, checksum included. The total length is that
+    /// with the option.
+    #[must_use]
+    pub fn compose_with_router_alert(&self) -> [u8; HEADER_BYTES + ROUTER_ALERT.len()] {
+        let mut header = [0; HEADER_BYTES + ROUTER_ALERT.len()];
+        header[..HEADER_BYTES].copy_from_slice(&self.compose());
+        header[HEADER_BYTES..].copy_from_slice(&ROUTER_ALERT);
+        header[0] = 0x46;
+        header[10..12].fill(0);
+        let sum = checksum::of(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
         header
     }
 

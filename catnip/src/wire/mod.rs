@@ -6,8 +6,11 @@ pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
+pub mod igmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod membership;
+pub mod mld;
 pub mod ndp;
 pub mod udp;
 
