@@ -5,7 +5,7 @@ use std::mem::size_of;
 use std::ptr;
 use std::time::Duration;
 
-use catnip_os::libos::{SocketOption, SocketOptionName};
+use catnip_os::libos::{CongestionName, SocketOption, SocketOptionName};
 use libc::socklen_t;
 
 use crate::errno;
@@ -24,6 +24,7 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::SOL_SOCKET, libc::SO_REUSEADDR) => Ok(Name::ReuseAddress),
         (libc::SOL_SOCKET, libc::SO_ERROR) => Ok(Name::PendingError),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Ok(Name::NoDelay),
+        (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => Ok(Name::Congestion),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(Name::MaxSegmentSize),
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
             Ok(Name::HopLimit)
@@ -52,6 +53,10 @@ pub unsafe fn read(
         let wait = (linger.l_onoff != 0).then(|| Duration::from_secs(seconds));
         return Ok(SocketOption::Linger(wait));
     }
+    if matches!(name, Name::Congestion) {
+        // SAFETY: the caller vouches for `len` bytes.
+        return unsafe { read_name(value, len) }.map(SocketOption::Congestion);
+    }
     // SAFETY: the caller vouches for `len` bytes.
     let number = unsafe { read_value::<c_int>(value, len) }?;
     let size = || usize::try_from(number).map_err(|_| libc::EINVAL);
@@ -77,6 +82,8 @@ pub unsafe fn read(
 pub unsafe fn check_room(name: SocketOptionName, len: *const socklen_t) -> Result<(), c_int> {
     let needed = match name {
         SocketOptionName::Linger => size_of::<libc::linger>(),
+        // As much of a name as there is room for, as on Linux.
+        SocketOptionName::Congestion => 0,
         _ => size_of::<c_int>(),
     };
     // SAFETY: the caller vouches for `len`.
@@ -89,6 +96,32 @@ pub unsafe fn check_room(name: SocketOptionName, len: *const socklen_t) -> Resul
 /// # Errors
 /// `EINVAL` when the room is too small, `ENOPROTOOPT` for an option that this edge does not know.
 ///
+/// A name of at most `len` bytes that a NUL may end before.
+///
+/// # Safety
+/// `len` bytes can be read at `place`.
+unsafe fn read_name(place: *const c_void, len: socklen_t) -> Result<CongestionName, c_int> {
+    let len = (len as usize).min(CongestionName::MAX_BYTES + 1);
+    // SAFETY: no more than the bytes that the caller vouches for.
+    let bytes = unsafe { std::slice::from_raw_parts(place.cast::<u8>(), len) };
+    let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    let name = std::str::from_utf8(name).map_err(|_| libc::EINVAL)?;
+    CongestionName::new(name).ok_or(libc::EINVAL)
+}
+
+/// # Safety
+/// `len` can be read and written, and `*len` bytes can be written at `place`.
+unsafe fn write_name(name: &CongestionName, place: *mut c_void, len: *mut socklen_t) {
+    let bytes = name.as_c_bytes();
+    // SAFETY: the caller vouches for `len`.
+    let room = unsafe { ptr::read_unaligned(len) } as usize;
+    let count = room.min(bytes.len());
+    // SAFETY: no more than the room that the caller vouches for and than there is to copy.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), place.cast::<u8>(), count) };
+    // SAFETY: the caller vouches for `len`.
+    unsafe { ptr::write_unaligned(len, count as socklen_t) };
+}
+
 /// # Safety
 /// `len` can be read and written, and `*len` bytes can be written at `place`.
 pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_t) -> Result<(), c_int> {
@@ -98,6 +131,11 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
             let linger = libc::linger { l_onoff: c_int::from(wait.is_some()), l_linger: saturate(seconds) };
             // SAFETY: the caller vouches for both.
             return unsafe { write_value(&linger, place, len) };
+        }
+        SocketOption::Congestion(name) => {
+            // SAFETY: the caller vouches for both.
+            unsafe { write_name(&name, place, len) };
+            return Ok(());
         }
         SocketOption::NoDelay(on) | SocketOption::KeepAlive(on) | SocketOption::ReuseAddress(on) => {
             c_int::from(on)
@@ -181,6 +219,31 @@ mod tests {
             // SAFETY: the pointer and the size belong to `value`.
             let option = unsafe { read(SocketOptionName::Linger, ptr::from_ref(&value).cast(), 8) };
             assert_eq!(option, Ok(SocketOption::Linger(expected)));
+        }
+    }
+
+    #[test]
+    fn a_congestion_name_is_text_with_or_without_its_nul() {
+        let option = name(libc::IPPROTO_TCP, libc::TCP_CONGESTION).unwrap();
+        for (text, expected) in [
+            (&b"reno"[..], CongestionName::new("reno").ok_or(0)),
+            (b"cubic\0rubbish", CongestionName::new("cubic").ok_or(0)),
+            (b"sixteen-letters-and-more", Err(libc::EINVAL)),
+            (b"\xff", Err(libc::EINVAL)),
+        ] {
+            // SAFETY: the pointer and the size belong to `text`.
+            let read = unsafe { read(option, text.as_ptr().cast(), text.len() as socklen_t) };
+            assert_eq!(read, expected.map(SocketOption::Congestion), "{text:?}");
+        }
+        for (room, expected) in [(20_usize, &b"reno\0\0\0\0\0\0\0\0\0\0\0\0"[..]), (2, b"re"), (0, b"")] {
+            let (mut place, mut len) = ([0x55_u8; 20], room as socklen_t);
+            let value = SocketOption::Congestion(CongestionName::truncated("reno"));
+            // SAFETY: the pointer and the size belong to `place`.
+            unsafe { write(value, place.as_mut_ptr().cast(), &raw mut len) }.unwrap();
+            assert_eq!(
+                (&place[..len as usize], place[len as usize..].iter().all(|&b| b == 0x55)),
+                (expected, true)
+            );
         }
     }
 

@@ -32,5 +32,5 @@ pub use module::{Handle, Module};
 pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
 pub use runtime::{Capabilities, FrameBatch, Runtime, RxFrame};
 pub use scatter_gather::ScatterGather;
-pub use socket::{Domain, Shutdown, SocketKind, SocketOption, SocketOptionName};
+pub use socket::{CongestionName, Domain, Shutdown, SocketKind, SocketOption, SocketOptionName};
 pub use time::{Clock, Instant};

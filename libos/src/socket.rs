@@ -1,5 +1,6 @@
 //! What a socket is made from and what can be set on it. The values mean what POSIX says they mean.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Address family of a socket.
@@ -31,6 +32,52 @@ pub enum Shutdown {
     Both,
 }
 
+/// The name of a congestion-control algorithm, such as `cubic`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CongestionName([u8; CongestionName::MAX_BYTES + 1]);
+
+impl CongestionName {
+    /// Longest name, in bytes: with the NUL behind it, Linux's `TCP_CA_NAME_MAX`.
+    pub const MAX_BYTES: usize = 15;
+
+    /// The name, `None` when it is too long or has a NUL in it.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        (name.len() <= Self::MAX_BYTES && !name.contains('\0')).then(|| Self::truncated(name))
+    }
+
+    /// As much of the name as fits.
+    #[must_use]
+    pub fn truncated(name: &str) -> Self {
+        let fits = name.char_indices().map(|(at, char)| at + char.len_utf8());
+        let end = fits.take_while(|&end| end <= Self::MAX_BYTES).last().unwrap_or(0);
+        let mut bytes = [0; Self::MAX_BYTES + 1];
+        for (place, byte) in bytes.iter_mut().zip(name.bytes().take(end)) {
+            *place = byte;
+        }
+        Self(bytes)
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|&byte| byte == 0).unwrap_or(self.0.len());
+        self.0.get(..end).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
+    /// The name with zeros behind it, as C has it.
+    #[must_use]
+    pub const fn as_c_bytes(&self) -> &[u8; Self::MAX_BYTES + 1] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CongestionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
 /// A socket option with its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,6 +94,8 @@ pub enum SocketOption {
     ReceiveBuffer(usize),
     /// Largest segment, in bytes of payload (`TCP_MAXSEG`).
     MaxSegmentSize(usize),
+    /// The congestion-control algorithm, by its name (`TCP_CONGESTION`).
+    Congestion(CongestionName),
     /// Allow binding an address in TIME-WAIT (`SO_REUSEADDR`).
     ReuseAddress(bool),
     /// Hop limit of what is sent (`IP_TTL`, `IPV6_UNICAST_HOPS`).
@@ -71,10 +120,29 @@ pub enum SocketOptionName {
     ReceiveBuffer,
     /// [`SocketOption::MaxSegmentSize`].
     MaxSegmentSize,
+    /// [`SocketOption::Congestion`].
+    Congestion,
     /// [`SocketOption::ReuseAddress`].
     ReuseAddress,
     /// [`SocketOption::HopLimit`].
     HopLimit,
     /// [`SocketOption::PendingError`].
     PendingError,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_congestion_name_is_kept_whole_or_refused() {
+        for name in ["", "cubic", "fifteen-letters"] {
+            assert_eq!(CongestionName::new(name).map(|name| name.as_str().to_owned()), Some(name.to_owned()));
+        }
+        for name in ["sixteen-letters-", "nul\0inside"] {
+            assert_eq!(CongestionName::new(name), None, "{name:?}");
+        }
+        assert_eq!(CongestionName::truncated("fourteen bytesäöü").as_str(), "fourteen bytes");
+        assert_eq!(CongestionName::truncated("reno").as_c_bytes(), b"reno\0\0\0\0\0\0\0\0\0\0\0\0");
+    }
 }

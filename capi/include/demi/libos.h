@@ -130,10 +130,11 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
 
 /**
  * Sets a socket option. Options with an int: SOL_SOCKET SO_KEEPALIVE, SO_SNDBUF, SO_RCVBUF, SO_REUSEADDR;
- * IPPROTO_TCP TCP_NODELAY, TCP_MAXSEG; IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a struct linger:
+ * IPPROTO_TCP TCP_NODELAY, TCP_MAXSEG; IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a name:
+ * IPPROTO_TCP TCP_CONGESTION ("cubic", "reno"). With a struct linger:
  * SOL_SOCKET SO_LINGER. They mean what POSIX and Linux say.
  *
- * Errors: EINVAL optlen is too small for the value, or the value is out of range; ENOPROTOOPT no such option on
+ * Errors: EINVAL optlen is too small for the value, or the value is out of range or names nothing; ENOPROTOOPT no such option on
  * this queue.
  */
 extern int demi_setsockopt(_In_ int qd, _In_ int level, _In_ int optname,

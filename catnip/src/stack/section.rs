@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use libos::config::Section;
 use libos::runtime::Capabilities;
 use libos::{Config, SetupError};
 
 use super::StackConfig;
 use crate::network::NeighborConfig;
+use crate::tcp::congestion::Algorithm;
 use crate::tcp::{TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
 
@@ -131,6 +133,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
                 options.receive_buffer_bytes,
             )?,
             hop_limit: section.integer("hop_limit", 1..=255, options.hop_limit)?,
+            congestion: congestion(&mut section)?,
             // Of single sockets alone.
             linger: options.linger,
             max_segment_bytes: options.max_segment_bytes,
@@ -185,6 +188,12 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
     Ok(read)
 }
 
+fn congestion(section: &mut Section<'_>) -> Result<Algorithm, SetupError> {
+    let default = Algorithm::default();
+    let name = section.choice("congestion", &Algorithm::NAMES, default.name())?;
+    Ok(Algorithm::from_name(name).unwrap_or(default))
+}
+
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -236,6 +245,7 @@ mod tests {
             [tcp]
             no_delay = true
             rto_min_ms = 5
+            congestion = "reno"
         "#;
         let read = read(text).unwrap();
         assert_eq!(read.addresses, ["192.0.2.1/24", "2001:db8::1/64"].map(|text| text.parse().unwrap()));
@@ -246,6 +256,7 @@ mod tests {
         assert_eq!(read.neighbor.retry, Duration::from_millis(250));
         assert_eq!(read.udp.ephemeral_low, 1024);
         assert!(read.tcp.options.no_delay);
+        assert_eq!(read.tcp.options.congestion, Algorithm::NewReno);
         assert_eq!(read.tcp.rto_min, Duration::from_millis(5));
         assert_eq!(read.check(), Ok(()));
     }
@@ -265,6 +276,10 @@ mod tests {
             ("[udp]\nephemeral_high = 7", "t.toml: udp.ephemeral_high = 7: allowed is 49152 or more"),
             ("[tcp]\nrto_max_ms = 7", "t.toml: tcp.rto_max_ms = 7: allowed is 200 or more"),
             ("[tcp]\nrto_mim_ms = 7", "t.toml: tcp.rto_mim_ms = 7: allowed is the keys "),
+            (
+                "[tcp]\ncongestion = \"vegas\"",
+                "t.toml: tcp.congestion = \"vegas\": allowed is one of cubic, reno",
+            ),
             ("[neighbor]\nretry_ms = 0", "t.toml: neighbor.retry_ms = 0: allowed is an integer from 1 to"),
         ] {
             let said = read(text).unwrap_err().to_string();

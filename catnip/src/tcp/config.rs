@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::congestion::Algorithm;
+
 /// Settings of the TCP layer. Every one has a default that works on the Internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpConfig {
@@ -95,6 +97,8 @@ pub struct TcpOptions {
     pub max_segment_bytes: Option<u16>,
     /// Hop limit of what is sent.
     pub hop_limit: u8,
+    /// The congestion-control algorithm (`TCP_CONGESTION`).
+    pub congestion: Algorithm,
 }
 
 impl Default for TcpOptions {
@@ -107,6 +111,7 @@ impl Default for TcpOptions {
             receive_buffer_bytes: 1 << 20,
             max_segment_bytes: None,
             hop_limit: 64,
+            congestion: Algorithm::default(),
         }
     }
 }

@@ -410,6 +410,7 @@ impl Connection {
             receive_buffer_bytes: self.rcv.limit_bytes as usize,
             max_segment_bytes: self.max_segment_bytes,
             hop_limit: self.hop_limit,
+            congestion: self.algorithm(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use libos::{Error, Instant};
 
 use super::config::TcpOptions;
-use super::congestion::{Congestion, CongestionControl};
+use super::congestion::CongestionControl;
 use super::connection::{
     Connection, Context, Deadlines, Disposition, MIN_SEGMENT_BYTES, Receiver, Sender, Settings, Timestamps,
 };
@@ -130,7 +130,7 @@ impl Connection {
             sent: Transmissions::new(now),
             rtt,
             recovery: Recovery::new(iss),
-            congestion: Congestion::default(),
+            congestion: options.congestion.start(),
             deadlines: Deadlines::none(),
             next_challenge: Instant::ZERO,
             last_received: now,

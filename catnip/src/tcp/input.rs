@@ -393,6 +393,7 @@ impl Connection {
             rtt_ns,
             app_limited: in_flight_before + u32::from(mss) <= usable_before,
             in_recovery: self.recovery.is_active() || action == Action::ExitRecovery,
+            ecn_echo: false,
         });
         match action {
             Action::Continue | Action::EnterRecovery => {}

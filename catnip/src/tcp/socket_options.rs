@@ -3,6 +3,7 @@
 use libos::{Error, SocketOption, SocketOptionName};
 
 use super::config::TcpOptions;
+use super::congestion::{Algorithm, CongestionControl};
 use super::connection::{Connection, Settings};
 use super::options::MAX_WINDOW_SCALE;
 use super::state::State;
@@ -34,6 +35,10 @@ impl TcpOptions {
             SocketOption::ReuseAddress(_) => {}
             SocketOption::HopLimit(0) => return Err(Error::InvalidArgument),
             SocketOption::HopLimit(limit) => self.hop_limit = limit,
+            SocketOption::Congestion(name) if name == self.congestion.option_name() => {}
+            SocketOption::Congestion(name) => {
+                self.congestion = Algorithm::from_name(name.as_str()).ok_or(Error::InvalidArgument)?;
+            }
             _ => return Err(Error::NotSupported),
         }
         Ok(())
@@ -55,6 +60,7 @@ impl TcpOptions {
             }
             SocketOptionName::ReuseAddress => SocketOption::ReuseAddress(true),
             SocketOptionName::HopLimit => SocketOption::HopLimit(self.hop_limit),
+            SocketOptionName::Congestion => SocketOption::Congestion(self.congestion.option_name()),
             SocketOptionName::PendingError => SocketOption::PendingError(None),
             _ => return Err(Error::NotSupported),
         })
@@ -81,6 +87,9 @@ impl Connection {
                 self.start_keepalive(self.last_received, settings);
             }
         }
+        if options.congestion != self.algorithm() {
+            self.change_algorithm(options.congestion);
+        }
         if self.max_segment_bytes != options.max_segment_bytes {
             self.max_segment_bytes = options.max_segment_bytes;
             self.change_mss();
@@ -88,6 +97,19 @@ impl Connection {
         self.limit_receive_buffer(u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX));
         self.consider_window_update();
         Ok(())
+    }
+
+    /// The algorithm at work.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.congestion.algorithm()
+    }
+
+    /// Another algorithm takes over. It knows nothing of the path, so that it starts as a new connection's does.
+    fn change_algorithm(&mut self, algorithm: Algorithm) {
+        self.congestion = algorithm.start();
+        if self.state.is_synchronised() {
+            self.congestion.on_established(u32::from(self.snd.mss), self.last_sent.max(self.last_received));
+        }
     }
 
     /// The receive buffer is as large as the program wants, and as the scale agreed on at the handshake

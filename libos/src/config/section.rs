@@ -19,9 +19,9 @@ use crate::SetupError;
 /// let config = libos::Config::from_toml_str("example.toml", "[tcp]\nrto_min_ms = 5")?;
 /// let mut tcp = config.section("tcp");
 /// let rto_min = tcp.duration_ms("rto_min_ms", 1..=60_000, 200)?;
-/// let congestion = tcp.choice("congestion", &["newreno", "cubic"], "newreno")?;
+/// let congestion = tcp.choice("congestion", &["reno", "cubic"], "reno")?;
 /// tcp.finish()?;
-/// assert_eq!((rto_min.as_millis(), congestion), (5, "newreno"));
+/// assert_eq!((rto_min.as_millis(), congestion), (5, "reno"));
 /// # Ok(())
 /// # }
 /// ```

@@ -1,16 +1,36 @@
-//! Congestion control: how much may be in flight.
+//! Congestion control: how much may be in flight, and how fast it is sent.
 //!
-//! An algorithm is told what happened and asked for a window; noticing losses and sending again is not
-//! its business. The built-in ones are an enum, so that calls are direct and an idle connection carries
-//! no allocation; any other implements [`CongestionControl`] and is boxed.
+//! An algorithm is told what happened and asked for a window, and for a rate if it paces; noticing losses
+//! and sending again is not its business. The built-in ones are an enum, so that calls are direct and an
+//! idle connection carries no allocation; any other implements [`CongestionControl`] and is boxed.
 
+mod cubic;
+mod cubic_curve;
+mod hystart;
 mod newreno;
+mod select;
 
 use std::fmt;
 
 use libos::Instant;
 
+pub use cubic::Cubic;
 pub use newreno::NewReno;
+pub use select::{Algorithm, Congestion, CustomAlgorithm};
+
+/// Largest window: as large as a peer's can be (RFC 7323 §2.3).
+const MAX_CWND_BYTES: u32 = 1 << 30;
+
+/// Segment size before the handshake tells (RFC 9293 §3.7.1).
+const DEFAULT_MSS_BYTES: u32 = 536;
+
+/// RFC 6928 §2: min(10 * MSS, max(2 * MSS, 14600)).
+const fn initial_window(mss_bytes: u32) -> u32 {
+    let two = mss_bytes.saturating_mul(2);
+    let ten = mss_bytes.saturating_mul(10);
+    let floor = if two > 14_600 { two } else { 14_600 };
+    if ten < floor { ten } else { floor }
+}
 
 /// New data was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +47,20 @@ pub struct AckEvent {
     pub app_limited: bool,
     /// It arrived during loss recovery, the one that ends recovery included.
     pub in_recovery: bool,
+    /// It carried ECE: the peer reports congestion marks (RFC 3168 §6.1.3, RFC 8257 §3.2).
+    pub ecn_echo: bool,
 }
 
-/// How a loss was noticed.
+/// How congestion was noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossKind {
-    /// By acknowledgments for what was sent later (RFC 5681 §3.2).
+    /// By acknowledgments for what was sent later (RFC 5681 §3.2, RFC 8985).
     FastRetransmit,
+    /// By the peer's report of a congestion mark; nothing is lost (RFC 3168 §6.1.2).
+    CongestionMark,
 }
 
-/// A loss was noticed and recovery begins: once for all segments lost from one window.
+/// Congestion was noticed: reported once for all that was lost or marked in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LossEvent {
     /// The time now.
@@ -45,6 +69,17 @@ pub struct LossEvent {
     pub bytes_in_flight: u32,
     /// How it was noticed.
     pub kind: LossKind,
+}
+
+/// What an algorithm makes of explicit congestion notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EcnUse {
+    /// Nothing: its segments do not ask for marks.
+    Ignored,
+    /// One reduction a window, however many segments were marked (RFC 3168).
+    Classic,
+    /// The share of marked bytes counts, so that receivers report each change (RFC 8257 §3.2).
+    Precise,
 }
 
 /// A congestion-control algorithm, for one connection.
@@ -63,7 +98,7 @@ pub trait CongestionControl: fmt::Debug {
     /// New data was acknowledged.
     fn on_ack(&mut self, event: &AckEvent);
 
-    /// A loss was noticed and recovery begins.
+    /// Congestion was noticed. A loss begins recovery; a mark does not.
     fn on_loss(&mut self, event: &LossEvent);
 
     /// All that was in flight when recovery began was acknowledged; `bytes_in_flight` were sent since.
@@ -72,6 +107,10 @@ pub trait CongestionControl: fmt::Debug {
     /// The retransmission timer went off with `bytes_in_flight` unacknowledged. `first` is false when
     /// the same segment had timed out before. Called before [`Self::on_established`] for a lost SYN.
     fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, now: Instant);
+
+    /// The last loss or timeout turned out to be none: nothing had been lost (RFC 5682, RFC 3522). What was
+    /// reduced for it may be restored.
+    fn on_spurious(&mut self, _now: Instant) {}
 
     /// Something is about to be sent after nothing was for longer than the retransmission timeout.
     fn on_idle(&mut self, now: Instant);
@@ -86,158 +125,35 @@ pub trait CongestionControl: fmt::Debug {
     fn pacing_rate(&self) -> Option<u64> {
         None
     }
-}
 
-/// One connection's congestion control.
-#[derive(Debug)]
-pub enum Congestion {
-    /// NewReno.
-    NewReno(NewReno),
-    /// Any other algorithm.
-    Custom(Box<dyn CongestionControl>),
-}
-
-impl Default for Congestion {
-    fn default() -> Self {
-        Self::NewReno(NewReno::new())
-    }
-}
-
-/// Calls the same method of whichever algorithm there is.
-macro_rules! dispatch {
-    ($congestion:expr, $algorithm:ident => $call:expr) => {
-        match $congestion {
-            Congestion::NewReno($algorithm) => $call,
-            Congestion::Custom($algorithm) => $call,
-        }
-    };
-}
-
-impl CongestionControl for Congestion {
-    fn name(&self) -> &'static str {
-        dispatch!(self, algorithm => algorithm.name())
-    }
-
-    fn on_established(&mut self, mss_bytes: u32, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_established(mss_bytes, now));
-    }
-
-    fn on_mss_change(&mut self, mss_bytes: u32) {
-        dispatch!(self, algorithm => algorithm.on_mss_change(mss_bytes));
-    }
-
-    #[inline]
-    fn on_ack(&mut self, event: &AckEvent) {
-        dispatch!(self, algorithm => algorithm.on_ack(event));
-    }
-
-    fn on_loss(&mut self, event: &LossEvent) {
-        dispatch!(self, algorithm => algorithm.on_loss(event));
-    }
-
-    fn on_recovery_exit(&mut self, bytes_in_flight: u32, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_recovery_exit(bytes_in_flight, now));
-    }
-
-    fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_timeout(bytes_in_flight, first, now));
-    }
-
-    fn on_idle(&mut self, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_idle(now));
-    }
-
-    #[inline]
-    fn cwnd_bytes(&self) -> u32 {
-        dispatch!(self, algorithm => algorithm.cwnd_bytes())
-    }
-
-    fn ssthresh_bytes(&self) -> u32 {
-        dispatch!(self, algorithm => algorithm.ssthresh_bytes())
-    }
-
-    #[inline]
-    fn pacing_rate(&self) -> Option<u64> {
-        dispatch!(self, algorithm => algorithm.pacing_rate())
-    }
-}
-
-/// Makes the congestion control of new connections.
-#[derive(Debug, Clone, Copy, Default)]
-pub enum Algorithm {
-    /// NewReno (RFC 5681, RFC 6582).
-    #[default]
-    NewReno,
-    /// Whatever the function makes.
-    Custom(fn() -> Box<dyn CongestionControl>),
-}
-
-impl Algorithm {
-    /// The state of a new connection.
-    #[must_use]
-    pub fn start(self) -> Congestion {
-        match self {
-            Self::NewReno => Congestion::default(),
-            Self::Custom(make) => Congestion::Custom(make()),
-        }
+    /// What it makes of explicit congestion notification.
+    fn ecn_use(&self) -> EcnUse {
+        EcnUse::Classic
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod testing {
+    //! Events for the tests of the algorithms.
 
-    /// Allows one segment at a time.
-    #[derive(Debug)]
-    struct StopAndWait {
-        mss_bytes: u32,
-    }
+    use super::{AckEvent, LossEvent, LossKind};
+    use libos::Instant;
 
-    impl CongestionControl for StopAndWait {
-        fn name(&self) -> &'static str {
-            "stop-and-wait"
-        }
-        fn on_established(&mut self, mss_bytes: u32, _now: Instant) {
-            self.mss_bytes = mss_bytes;
-        }
-        fn on_mss_change(&mut self, mss_bytes: u32) {
-            self.mss_bytes = mss_bytes;
-        }
-        fn on_ack(&mut self, _event: &AckEvent) {}
-        fn on_loss(&mut self, _event: &LossEvent) {}
-        fn on_recovery_exit(&mut self, _bytes_in_flight: u32, _now: Instant) {}
-        fn on_timeout(&mut self, _bytes_in_flight: u32, _first: bool, _now: Instant) {}
-        fn on_idle(&mut self, _now: Instant) {}
-        fn cwnd_bytes(&self) -> u32 {
-            self.mss_bytes
-        }
-        fn ssthresh_bytes(&self) -> u32 {
-            u32::MAX
-        }
-        fn pacing_rate(&self) -> Option<u64> {
-            Some(1)
-        }
-    }
-
-    #[test]
-    fn an_algorithm_of_ones_own_takes_the_place_of_the_built_in_one() {
-        let mut congestion = Algorithm::Custom(|| Box::new(StopAndWait { mss_bytes: 0 })).start();
-        congestion.on_established(1_000, Instant::ZERO);
-        congestion.on_ack(&AckEvent {
-            now: Instant::ZERO,
-            bytes_acked: 1_000,
-            bytes_in_flight: 1_000,
+    /// The acknowledgment of `bytes_acked` of a full window of `bytes_in_flight` at `now`.
+    pub(crate) fn acked(bytes_acked: u32, bytes_in_flight: u32, now: Instant) -> AckEvent {
+        AckEvent {
+            now,
+            bytes_acked,
+            bytes_in_flight,
             rtt_ns: None,
             app_limited: false,
             in_recovery: false,
-        });
-        assert_eq!((congestion.name(), congestion.cwnd_bytes()), ("stop-and-wait", 1_000));
-        assert_eq!((congestion.ssthresh_bytes(), congestion.pacing_rate()), (u32::MAX, Some(1)));
+            ecn_echo: false,
+        }
     }
 
-    #[test]
-    fn newreno_is_the_default() {
-        let congestion = Algorithm::default().start();
-        assert_eq!((congestion.name(), congestion.pacing_rate()), ("newreno", None));
+    /// A loss noticed with `bytes_in_flight` at `now`.
+    pub(crate) fn lost(bytes_in_flight: u32, now: Instant) -> LossEvent {
+        LossEvent { now, bytes_in_flight, kind: LossKind::FastRetransmit }
     }
 }

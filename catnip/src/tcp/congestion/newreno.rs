@@ -5,16 +5,12 @@
 
 use libos::Instant;
 
-use super::{AckEvent, CongestionControl, LossEvent};
+use super::{
+    AckEvent, CongestionControl, DEFAULT_MSS_BYTES, LossEvent, LossKind, MAX_CWND_BYTES, initial_window,
+};
 
 /// Most segments that one acknowledgment adds in slow start (RFC 3465 §2.2: L = 2).
 const SLOW_START_LIMIT_SEGMENTS: u32 = 2;
-
-/// Largest window: as large as a peer's can be (RFC 7323 §2.3).
-const MAX_CWND_BYTES: u32 = 1 << 30;
-
-/// Segment size before the handshake tells (RFC 9293 §3.7.1).
-const DEFAULT_MSS_BYTES: u32 = 536;
 
 /// NewReno's variables.
 #[derive(Debug, Clone)]
@@ -26,6 +22,8 @@ pub struct NewReno {
     acked_bytes: u32,
     /// Slow start follows a timeout: then L = 1 (RFC 3465 §2.3).
     after_timeout: bool,
+    /// Window and threshold before the last reduction, should it turn out to have been for nothing.
+    undo: Option<(u32, u32)>,
 }
 
 impl NewReno {
@@ -38,6 +36,7 @@ impl NewReno {
             mss_bytes: DEFAULT_MSS_BYTES,
             acked_bytes: 0,
             after_timeout: false,
+            undo: None,
         }
     }
 
@@ -57,17 +56,9 @@ impl Default for NewReno {
     }
 }
 
-/// RFC 6928 §2: min(10 * MSS, max(2 * MSS, 14600)).
-const fn initial_window(mss_bytes: u32) -> u32 {
-    let two = mss_bytes.saturating_mul(2);
-    let ten = mss_bytes.saturating_mul(10);
-    let floor = if two > 14_600 { two } else { 14_600 };
-    if ten < floor { ten } else { floor }
-}
-
 impl CongestionControl for NewReno {
     fn name(&self) -> &'static str {
-        "newreno"
+        "reno"
     }
 
     fn on_established(&mut self, mss_bytes: u32, _now: Instant) {
@@ -105,6 +96,11 @@ impl CongestionControl for NewReno {
     }
 
     fn on_loss(&mut self, event: &LossEvent) {
+        // Marks report congestion that was there, so that a reduction for them is never taken back.
+        self.undo = match event.kind {
+            LossKind::FastRetransmit => Some((self.cwnd_bytes, self.ssthresh_bytes)),
+            LossKind::CongestionMark => None,
+        };
         // RFC 6582 §3.2, step 2, less the three segments of inflation.
         self.ssthresh_bytes = self.halved(event.bytes_in_flight);
         self.cwnd_bytes = self.ssthresh_bytes;
@@ -122,11 +118,20 @@ impl CongestionControl for NewReno {
         // RFC 5681 §3.1: the threshold stays when the same segment times out again, and the window is
         // the loss window of one segment.
         if first {
+            self.undo = Some((self.cwnd_bytes, self.ssthresh_bytes));
             self.ssthresh_bytes = self.halved(bytes_in_flight);
         }
         self.cwnd_bytes = self.mss_bytes;
         self.acked_bytes = 0;
         self.after_timeout = true;
+    }
+
+    fn on_spurious(&mut self, _now: Instant) {
+        if let Some((cwnd_bytes, ssthresh_bytes)) = self.undo.take() {
+            self.cwnd_bytes = self.cwnd_bytes.max(cwnd_bytes);
+            self.ssthresh_bytes = ssthresh_bytes;
+            self.after_timeout = false;
+        }
     }
 
     fn on_idle(&mut self, _now: Instant) {
@@ -147,7 +152,7 @@ impl CongestionControl for NewReno {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LossKind;
+    use super::super::testing::{acked, lost};
     use super::*;
     use proptest::prelude::*;
 
@@ -161,18 +166,12 @@ mod tests {
     }
 
     fn ack(reno: &mut NewReno, bytes_acked: u32) {
-        reno.on_ack(&AckEvent {
-            now: NOW,
-            bytes_acked,
-            bytes_in_flight: reno.cwnd_bytes(),
-            rtt_ns: None,
-            app_limited: false,
-            in_recovery: false,
-        });
+        let event = acked(bytes_acked, reno.cwnd_bytes(), NOW);
+        reno.on_ack(&event);
     }
 
     fn loss(bytes_in_flight: u32) -> LossEvent {
-        LossEvent { now: NOW, bytes_in_flight, kind: LossKind::FastRetransmit }
+        lost(bytes_in_flight, NOW)
     }
 
     #[test]
@@ -245,17 +244,25 @@ mod tests {
     }
 
     #[test]
+    fn a_reduction_for_nothing_is_taken_back_once() {
+        let reductions: [fn(&mut NewReno); 2] =
+            [|reno| reno.on_loss(&loss(10 * MSS)), |reno| reno.on_timeout(10 * MSS, true, NOW)];
+        for reduce in reductions {
+            let mut reno = established(MSS);
+            reduce(&mut reno);
+            reno.on_spurious(NOW);
+            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (10 * MSS, u32::MAX));
+            reno.on_loss(&LossEvent { kind: LossKind::CongestionMark, ..loss(10 * MSS) });
+            reno.on_spurious(NOW);
+            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (5 * MSS, 5 * MSS));
+        }
+    }
+
+    #[test]
     fn a_window_that_is_not_used_or_in_recovery_does_not_grow() {
         for (app_limited, in_recovery) in [(true, false), (false, true)] {
             let mut reno = established(MSS);
-            reno.on_ack(&AckEvent {
-                now: NOW,
-                bytes_acked: MSS,
-                bytes_in_flight: MSS,
-                rtt_ns: None,
-                app_limited,
-                in_recovery,
-            });
+            reno.on_ack(&AckEvent { app_limited, in_recovery, ..acked(MSS, MSS, NOW) });
             assert_eq!(reno.cwnd_bytes(), 10 * MSS);
         }
     }

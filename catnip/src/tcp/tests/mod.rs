@@ -4,6 +4,7 @@ mod acceptability;
 mod acknowledgment;
 mod backlog;
 mod closing;
+mod congestion;
 mod cookies;
 mod data;
 mod handshake;

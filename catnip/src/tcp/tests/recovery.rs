@@ -3,10 +3,11 @@
 use super::script::Script;
 use super::seg::{Seg, seg};
 use crate::events::ConnectionId;
+use crate::tcp::congestion::Algorithm;
 
 /// A connection with the initial window of ten segments in flight and as many waiting.
 fn in_flight() -> (Script, ConnectionId) {
-    let mut t = Script::new();
+    let mut t = Script::configured(|config| config.tcp.options.congestion = Algorithm::NewReno);
     let id = t.open();
     t.write(id, 100_000);
     assert_eq!(t.take_sent().len(), 10);

@@ -8,6 +8,7 @@ use super::script::{MSS, Script, Sent};
 use super::seg::seg;
 use crate::events::ConnectionId;
 use crate::tcp::State;
+use crate::tcp::congestion::Algorithm;
 
 /// Milliseconds since `start` at which segments were sent.
 fn times(start: libos::Instant, sent: &[Sent]) -> Vec<u64> {
@@ -193,7 +194,7 @@ fn the_initial_window_is_ten_segments_and_grows_by_what_is_acknowledged() {
 
 #[test]
 fn after_a_timeout_sending_starts_again_with_one_segment_at_the_oldest() {
-    let mut t = Script::new();
+    let mut t = Script::configured(|config| config.tcp.options.congestion = Algorithm::NewReno);
     let id = t.open();
     t.write(id, 20_000);
     assert_eq!(t.take_sent().len(), 10);
@@ -213,7 +214,7 @@ fn after_a_timeout_sending_starts_again_with_one_segment_at_the_oldest() {
 
 #[test]
 fn the_threshold_is_halved_once_for_one_loss() {
-    let mut t = Script::new();
+    let mut t = Script::configured(|config| config.tcp.options.congestion = Algorithm::NewReno);
     let id = t.open();
     t.write(id, 20_000);
     t.pass(200 + 400 + 800);

@@ -1,0 +1,240 @@
+//! Which algorithm a connection has: by name, by value, and as the object that does the work.
+
+use libos::{CongestionName, Instant};
+
+use super::{AckEvent, CongestionControl, Cubic, EcnUse, LossEvent, NewReno};
+
+/// One connection's congestion control.
+#[derive(Debug)]
+pub enum Congestion {
+    /// CUBIC.
+    Cubic(Cubic),
+    /// NewReno.
+    NewReno(NewReno),
+    /// Any other algorithm, and what made it.
+    Custom(Box<dyn CongestionControl>, CustomAlgorithm),
+}
+
+impl Congestion {
+    /// What made it.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Cubic(_) => Algorithm::Cubic,
+            Self::NewReno(_) => Algorithm::NewReno,
+            Self::Custom(_, custom) => Algorithm::Custom(*custom),
+        }
+    }
+}
+
+impl Default for Congestion {
+    fn default() -> Self {
+        Algorithm::default().start()
+    }
+}
+
+/// Calls the same method of whichever algorithm there is.
+macro_rules! dispatch {
+    ($congestion:expr, $algorithm:ident => $call:expr) => {
+        match $congestion {
+            Congestion::Cubic($algorithm) => $call,
+            Congestion::NewReno($algorithm) => $call,
+            Congestion::Custom($algorithm, _) => $call,
+        }
+    };
+}
+
+impl CongestionControl for Congestion {
+    fn name(&self) -> &'static str {
+        dispatch!(self, algorithm => algorithm.name())
+    }
+
+    fn on_established(&mut self, mss_bytes: u32, now: Instant) {
+        dispatch!(self, algorithm => algorithm.on_established(mss_bytes, now));
+    }
+
+    fn on_mss_change(&mut self, mss_bytes: u32) {
+        dispatch!(self, algorithm => algorithm.on_mss_change(mss_bytes));
+    }
+
+    #[inline]
+    fn on_ack(&mut self, event: &AckEvent) {
+        dispatch!(self, algorithm => algorithm.on_ack(event));
+    }
+
+    fn on_loss(&mut self, event: &LossEvent) {
+        dispatch!(self, algorithm => algorithm.on_loss(event));
+    }
+
+    fn on_recovery_exit(&mut self, bytes_in_flight: u32, now: Instant) {
+        dispatch!(self, algorithm => algorithm.on_recovery_exit(bytes_in_flight, now));
+    }
+
+    fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, now: Instant) {
+        dispatch!(self, algorithm => algorithm.on_timeout(bytes_in_flight, first, now));
+    }
+
+    fn on_spurious(&mut self, now: Instant) {
+        dispatch!(self, algorithm => algorithm.on_spurious(now));
+    }
+
+    fn on_idle(&mut self, now: Instant) {
+        dispatch!(self, algorithm => algorithm.on_idle(now));
+    }
+
+    #[inline]
+    fn cwnd_bytes(&self) -> u32 {
+        dispatch!(self, algorithm => algorithm.cwnd_bytes())
+    }
+
+    fn ssthresh_bytes(&self) -> u32 {
+        dispatch!(self, algorithm => algorithm.ssthresh_bytes())
+    }
+
+    #[inline]
+    fn pacing_rate(&self) -> Option<u64> {
+        dispatch!(self, algorithm => algorithm.pacing_rate())
+    }
+
+    fn ecn_use(&self) -> EcnUse {
+        dispatch!(self, algorithm => algorithm.ecn_use())
+    }
+}
+
+/// An algorithm that is none of the built-in ones.
+#[derive(Debug, Clone, Copy)]
+pub struct CustomAlgorithm {
+    /// The name under which `TCP_CONGESTION` shows it. Two algorithms of one name count as the same.
+    pub name: &'static str,
+    /// Makes the state of a new connection.
+    pub start: fn() -> Box<dyn CongestionControl>,
+}
+
+impl PartialEq for CustomAlgorithm {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for CustomAlgorithm {}
+
+/// Makes the congestion control of new connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// CUBIC with HyStart++ (RFC 9438, RFC 9406).
+    #[default]
+    Cubic,
+    /// NewReno (RFC 5681, RFC 6582).
+    NewReno,
+    /// Whatever somebody else made.
+    Custom(CustomAlgorithm),
+}
+
+impl Algorithm {
+    /// Names of the built-in algorithms, as `TCP_CONGESTION` and the configuration know them.
+    pub const NAMES: [&'static str; 2] = ["cubic", "reno"];
+
+    /// The built-in algorithm of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "cubic" => Some(Self::Cubic),
+            "reno" => Some(Self::NewReno),
+            _ => None,
+        }
+    }
+
+    /// The algorithm's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::NewReno => "reno",
+            Self::Custom(custom) => custom.name,
+        }
+    }
+
+    /// The name as a socket option's value, cut to what that holds.
+    #[must_use]
+    pub fn option_name(&self) -> CongestionName {
+        CongestionName::truncated(self.name())
+    }
+
+    /// The state of a new connection.
+    #[must_use]
+    pub fn start(self) -> Congestion {
+        match self {
+            Self::Cubic => Congestion::Cubic(Cubic::new()),
+            Self::NewReno => Congestion::NewReno(NewReno::new()),
+            Self::Custom(custom) => Congestion::Custom((custom.start)(), custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::acked;
+    use super::*;
+
+    /// Allows one segment at a time.
+    #[derive(Debug)]
+    struct StopAndWait {
+        mss_bytes: u32,
+    }
+
+    impl CongestionControl for StopAndWait {
+        fn name(&self) -> &'static str {
+            "stop-and-wait"
+        }
+        fn on_established(&mut self, mss_bytes: u32, _now: Instant) {
+            self.mss_bytes = mss_bytes;
+        }
+        fn on_mss_change(&mut self, mss_bytes: u32) {
+            self.mss_bytes = mss_bytes;
+        }
+        fn on_ack(&mut self, _event: &AckEvent) {}
+        fn on_loss(&mut self, _event: &LossEvent) {}
+        fn on_recovery_exit(&mut self, _bytes_in_flight: u32, _now: Instant) {}
+        fn on_timeout(&mut self, _bytes_in_flight: u32, _first: bool, _now: Instant) {}
+        fn on_idle(&mut self, _now: Instant) {}
+        fn cwnd_bytes(&self) -> u32 {
+            self.mss_bytes
+        }
+        fn ssthresh_bytes(&self) -> u32 {
+            u32::MAX
+        }
+        fn pacing_rate(&self) -> Option<u64> {
+            Some(1)
+        }
+    }
+
+    const STOP_AND_WAIT: Algorithm = Algorithm::Custom(CustomAlgorithm {
+        name: "stop-and-wait",
+        start: || Box::new(StopAndWait { mss_bytes: 0 }),
+    });
+
+    #[test]
+    fn an_algorithm_of_ones_own_takes_the_place_of_the_built_in_one() {
+        let mut congestion = STOP_AND_WAIT.start();
+        congestion.on_established(1_000, Instant::ZERO);
+        congestion.on_ack(&acked(1_000, 1_000, Instant::ZERO));
+        assert_eq!((congestion.name(), congestion.cwnd_bytes()), ("stop-and-wait", 1_000));
+        assert_eq!((congestion.ssthresh_bytes(), congestion.pacing_rate()), (u32::MAX, Some(1)));
+    }
+
+    #[test]
+    fn each_name_makes_the_algorithm_that_bears_it() {
+        for name in Algorithm::NAMES {
+            let algorithm = Algorithm::from_name(name).unwrap();
+            assert_eq!((algorithm.name(), algorithm.start().name()), (name, name));
+            assert_eq!(algorithm.option_name().as_str(), name);
+        }
+        assert_eq!(Algorithm::from_name("vegas"), None);
+        assert_eq!(STOP_AND_WAIT.name(), STOP_AND_WAIT.start().name());
+    }
+
+    #[test]
+    fn cubic_is_the_default() {
+        assert_eq!((Congestion::default().name(), Algorithm::default().name()), ("cubic", "cubic"));
+    }
+}
