@@ -1,9 +1,11 @@
 //! In-memory queues: what is pushed into one is popped out of it, in order.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::task::Poll;
 
 use crate::metrics::MetricsSink;
-use crate::module::Completions;
+use crate::module::{Completions, Popped};
 use crate::{
     Config, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, ScatterGather, SetupError, Token,
 };
@@ -60,42 +62,6 @@ impl MemoryQueues {
     fn queue_mut(&mut self, handle: Handle) -> Option<&mut MemoryQueue> {
         self.queues.get_mut(usize::try_from(handle.0).ok()?)?.as_mut()
     }
-
-    fn push(&mut self, handle: Handle, token: Token, data: ScatterGather, completions: &mut dyn Completions) {
-        let limit = self.limit;
-        let Some(queue) = self.queue_mut(handle) else {
-            return completions.complete(token, Outcome::Failed(Error::BadDescriptor));
-        };
-        if let Some(pop) = queue.pops.pop_front() {
-            completions.complete(token, Outcome::Pushed);
-            completions.complete(pop, Outcome::Popped { data, from: None });
-            self.popped += 1;
-        } else if queue.elements.len() < limit {
-            queue.elements.push_back(data);
-            completions.complete(token, Outcome::Pushed);
-        } else {
-            queue.pushes.push_back((token, data));
-            return;
-        }
-        self.pushed += 1;
-    }
-
-    fn pop(&mut self, handle: Handle, token: Token, completions: &mut dyn Completions) {
-        let Some(queue) = self.queue_mut(handle) else {
-            return completions.complete(token, Outcome::Failed(Error::BadDescriptor));
-        };
-        let Some(data) = queue.elements.pop_front() else { return queue.pops.push_back(token) };
-        completions.complete(token, Outcome::Popped { data, from: None });
-        let waiting = queue.pushes.pop_front();
-        self.popped += 1;
-        if let Some((push, data)) = waiting
-            && let Some(queue) = self.queue_mut(handle)
-        {
-            queue.elements.push_back(data);
-            completions.complete(push, Outcome::Pushed);
-            self.pushed += 1;
-        }
-    }
 }
 
 impl Default for MemoryQueues {
@@ -119,21 +85,66 @@ impl Module for MemoryQueues {
         Ok(Handle(index as u64))
     }
 
+    /// For what these queues do not do.
     fn submit(
+        &mut self,
+        _now: Instant,
+        _handle: Handle,
+        token: Token,
+        _operation: Operation,
+        completions: &mut dyn Completions,
+    ) {
+        completions.complete(token, Outcome::Failed(Error::NotSupported));
+    }
+
+    fn push(
         &mut self,
         _now: Instant,
         handle: Handle,
         token: Token,
-        operation: Operation,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
         completions: &mut dyn Completions,
-    ) {
-        match operation {
-            Operation::Push(data) => self.push(handle, token, data, completions),
-            Operation::Pop(PopLimit { segments: _, bytes: _ }) => self.pop(handle, token, completions),
-            Operation::Accept | Operation::Connect(_) | Operation::PushTo(..) => {
-                completions.complete(token, Outcome::Failed(Error::NotSupported));
-            }
+    ) -> Poll<Result<(), Error>> {
+        let limit = self.limit;
+        let Some(queue) = self.queue_mut(handle) else { return Poll::Ready(Err(Error::BadDescriptor)) };
+        if to.is_some() {
+            return Poll::Ready(Err(Error::NotSupported));
         }
+        let data = std::mem::take(data);
+        if let Some(pop) = queue.pops.pop_front() {
+            completions.complete(pop, Outcome::Popped { data, from: None });
+            self.popped += 1;
+        } else if queue.elements.len() < limit {
+            queue.elements.push_back(data);
+        } else {
+            queue.pushes.push_back((token, data));
+            return Poll::Pending;
+        }
+        self.pushed += 1;
+        Poll::Ready(Ok(()))
+    }
+
+    fn pop(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        _limit: PopLimit,
+        completions: &mut dyn Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        let Some(queue) = self.queue_mut(handle) else { return Poll::Ready(Err(Error::BadDescriptor)) };
+        let Some(data) = queue.elements.pop_front() else {
+            queue.pops.push_back(token);
+            return Poll::Pending;
+        };
+        if let Some((push, waiting)) = queue.pushes.pop_front() {
+            queue.elements.push_back(waiting);
+            completions.complete(push, Outcome::Pushed);
+            self.pushed += 1;
+        }
+        self.popped += 1;
+        Poll::Ready(Ok(Popped { data, from: None }))
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {

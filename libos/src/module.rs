@@ -2,15 +2,26 @@
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::task::Poll;
 
 use crate::metrics::MetricsSink;
 use crate::{
-    Domain, Error, Instant, Operation, Outcome, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, Instant, Operation, Outcome, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
+    SocketOptionName, Token,
 };
 
 /// A module's own name for one of its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(pub u64);
+
+/// What a pop brought.
+#[derive(Debug)]
+pub struct Popped {
+    /// The data. Empty data on a stream is the end of the stream.
+    pub data: ScatterGather,
+    /// Who sent the datagram; `None` on streams.
+    pub from: Option<SocketAddr>,
+}
 
 /// Where a module posts what became of its operations.
 pub trait Completions {
@@ -29,8 +40,8 @@ pub trait Completions {
 /// A part of the library OS that serves queues: a protocol stack, in-memory queues, storage.
 ///
 /// The library OS owns descriptors and tokens; the module owns what is behind its handles. An
-/// operation is handed over with [`Module::submit`] and ended once through [`Completions`], in
-/// `submit` itself or in a later [`Module::poll`]. Operations of one direction on one handle
+/// operation is handed over with [`Module::submit`], [`Module::push`] or [`Module::pop`] and ended once: by the
+/// answer, or through [`Completions`], in the call itself or in a later [`Module::poll`]. Operations of one direction on one handle
 /// complete in the order in which they were submitted.
 pub trait Module {
     /// The module's name, for messages and metrics.
@@ -117,7 +128,8 @@ pub trait Module {
         Err(Error::NotSupported)
     }
 
-    /// Starts an operation. `now` is the time of the last poll or later.
+    /// Starts an operation. `now` is the time of the last poll or later. Pushes and pops come through
+    /// [`Self::push`] and [`Self::pop`], unless a module leaves these as they are.
     fn submit(
         &mut self,
         now: Instant,
@@ -126,6 +138,41 @@ pub trait Module {
         operation: Operation,
         completions: &mut dyn Completions,
     );
+
+    /// Starts an [`Operation::PushTo`], or without `to` an [`Operation::Push`]. Most pushes end at once: then
+    /// the answer is the end, and nothing is posted. On [`Poll::Pending`] the end is posted, in this call
+    /// or later, and what is left to do with `data` was taken out of it.
+    fn push(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        completions: &mut dyn Completions,
+    ) -> Poll<Result<(), Error>> {
+        let data = std::mem::take(data);
+        let operation = match to {
+            Some(to) => Operation::PushTo(data, *to),
+            None => Operation::Push(data),
+        };
+        self.submit(now, handle, token, operation, completions);
+        Poll::Pending
+    }
+
+    /// Starts an [`Operation::Pop`]. When there is something already, it is the answer, and nothing is posted. On
+    /// [`Poll::Pending`] the end is posted, in this call or later.
+    fn pop(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        limit: PopLimit,
+        completions: &mut dyn Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        self.submit(now, handle, token, Operation::Pop(limit), completions);
+        Poll::Pending
+    }
 
     /// Gives an outstanding operation up: nothing is to be posted for `token` any more.
     fn cancel(&mut self, handle: Handle, token: Token);

@@ -1,83 +1,77 @@
 //! Operations of datagram sockets.
 
 use std::net::SocketAddr;
+use std::task::Poll;
 
-use libos::module::Completions;
-use libos::{Error, Instant, Operation, Outcome, Runtime, ScatterGather, Token};
+use libos::module::{Completions, Popped};
+use libos::{Error, Instant, Outcome, Runtime, ScatterGather, Token};
 
 use super::StackModule;
+use super::operations::outcome;
 use super::sockets::{Datagram, Socket, any_address, check_family};
 use crate::events::UdpId;
 use crate::slab::{Key, Slab};
 use crate::stack::Stack;
 use crate::udp;
 
-/// An operation on a datagram socket, and what it needs besides the socket.
-pub(super) struct Call<'a> {
-    pub(super) stack: &'a mut Stack,
-    /// Sockets with a push that waits for room in the device's queue.
-    pub(super) blocked: &'a mut Vec<Key>,
-    pub(super) now: Instant,
-    /// The socket's own.
-    pub(super) key: Key,
-    pub(super) token: Token,
-    pub(super) completions: &'a mut dyn Completions,
+/// Sends a datagram, or leaves it to wait for room in the device's queue: then the socket is among the
+/// `blocked`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "expanded where it is called, where all of them are at hand")]
+pub(super) fn push(
+    stack: &mut Stack,
+    blocked: &mut Vec<Key>,
+    now: Instant,
+    key: Key,
+    token: Token,
+    datagram: &mut Datagram,
+    data: &mut ScatterGather,
+    to: Option<&SocketAddr>,
+) -> Poll<Result<(), Error>> {
+    if let Some(to) = to {
+        check_family(datagram.domain, *to)?;
+    }
+    // One that waits keeps all later ones behind it.
+    let is_blocked = !datagram.pushes.is_empty();
+    if is_blocked || stack.transmit_queue_is_full() {
+        datagram.pushes.push(token, (std::mem::take(data), to.copied()));
+        if !is_blocked {
+            blocked.push(key);
+        }
+        return Poll::Pending;
+    }
+    Poll::Ready(send(stack, now, key, datagram, to, data))
 }
 
-impl Call<'_> {
-    #[inline(always)]
-    pub(super) fn start(self, datagram: &mut Datagram, operation: Operation) {
-        match operation {
-            Operation::Push(data) => self.push(datagram, data, None),
-            Operation::PushTo(data, to) => match check_family(datagram.domain, to) {
-                Ok(()) => self.push(datagram, data, Some(to)),
-                Err(error) => self.completions.complete(self.token, Outcome::Failed(error)),
-            },
-            Operation::Pop(_) => self.pop(datagram),
-            Operation::Connect(remote) => self.connect(datagram, remote),
-            Operation::Accept => {
-                self.completions.complete(self.token, Outcome::Failed(Error::NotSupported));
-            }
-        }
+#[inline(always)]
+pub(super) fn pop(
+    stack: &mut Stack,
+    key: Key,
+    token: Token,
+    datagram: &mut Datagram,
+) -> Poll<Result<Popped, Error>> {
+    let id = stack_socket(stack, key, datagram)?;
+    // Whoever waits already has taken all there is.
+    if datagram.pops.is_empty()
+        && stack.udp_is_readable(id)
+        && let Some(popped) = popped(stack, id)
+    {
+        return Poll::Ready(popped);
     }
+    datagram.pops.push(token, ());
+    Poll::Pending
+}
 
-    #[inline(always)]
-    fn push(self, datagram: &mut Datagram, mut data: ScatterGather, to: Option<SocketAddr>) {
-        // One that waits keeps all later ones behind it.
-        let is_blocked = !datagram.pushes.is_empty();
-        if is_blocked || self.stack.transmit_queue_is_full() {
-            datagram.pushes.push(self.token, (data, to));
-            if !is_blocked {
-                self.blocked.push(self.key);
-            }
-            return;
-        }
-        let outcome = send(self.stack, self.now, self.key, datagram, to, &mut data);
-        self.completions.complete(self.token, outcome);
-    }
-
-    #[inline(always)]
-    fn pop(self, datagram: &mut Datagram) {
-        let outcome = match stack_socket(self.stack, self.key, datagram) {
-            // Whoever waits already has taken all there is.
-            Ok(id) if datagram.pops.is_empty() && self.stack.udp_is_readable(id) => popped(self.stack, id),
-            Ok(_) => None,
-            Err(error) => Some(Outcome::Failed(error)),
-        };
-        match outcome {
-            Some(outcome) => self.completions.complete(self.token, outcome),
-            None => datagram.pops.push(self.token, ()),
-        }
-    }
-
-    #[cold]
-    fn connect(self, datagram: &mut Datagram, remote: SocketAddr) {
-        let connected = check_family(datagram.domain, remote)
-            .and_then(|()| stack_socket(self.stack, self.key, datagram))
-            .and_then(|id| self.stack.udp_connect(self.now, id, remote));
-        let outcome = connected.map_or_else(Outcome::Failed, |()| Outcome::Connected);
-        self.completions.complete(self.token, outcome);
-    }
+pub(super) fn connect(
+    stack: &mut Stack,
+    now: Instant,
+    key: Key,
+    datagram: &mut Datagram,
+    remote: SocketAddr,
+) -> Result<(), Error> {
+    check_family(datagram.domain, remote)?;
+    let id = stack_socket(stack, key, datagram)?;
+    stack.udp_connect(now, id, remote)
 }
 
 /// The stack's socket of a datagram socket, made now if it has none.
@@ -103,19 +97,19 @@ fn send(
     now: Instant,
     key: Key,
     datagram: &mut Datagram,
-    to: Option<SocketAddr>,
+    to: Option<&SocketAddr>,
     data: &mut ScatterGather,
-) -> Outcome {
-    let sent = stack_socket(stack, key, datagram).and_then(|id| stack.udp_send(now, id, to, data));
-    sent.map_or_else(Outcome::Failed, |()| Outcome::Pushed)
+) -> Result<(), Error> {
+    let id = stack_socket(stack, key, datagram)?;
+    stack.udp_send(now, id, to, data)
 }
 
 /// What a pop ends with now; `None` when nothing has arrived.
-fn popped(stack: &mut Stack, id: UdpId) -> Option<Outcome> {
+fn popped(stack: &mut Stack, id: UdpId) -> Option<Result<Popped, Error>> {
     match stack.udp_receive(id) {
-        Ok(Some(udp::Datagram { data, from })) => Some(Outcome::Popped { data, from: Some(from) }),
+        Ok(Some(udp::Datagram { data, from })) => Some(Ok(Popped { data, from: Some(from) })),
         Ok(None) => None,
-        Err(error) => Some(Outcome::Failed(error)),
+        Err(error) => Some(Err(error)),
     }
 }
 
@@ -123,9 +117,9 @@ fn popped(stack: &mut Stack, id: UdpId) -> Option<Outcome> {
 pub(super) fn serve_pops(stack: &mut Stack, datagram: &mut Datagram, completions: &mut dyn Completions) {
     let Some(id) = datagram.id else { return };
     while let Some(&mut (token, ())) = datagram.pops.front_mut() {
-        let Some(outcome) = popped(stack, id) else { return };
+        let Some(popped) = popped(stack, id) else { return };
         datagram.pops.pop();
-        completions.complete(token, outcome);
+        completions.complete(token, outcome(popped));
     }
 }
 
@@ -160,8 +154,8 @@ impl<R: Runtime> StackModule<R> {
             let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else { continue };
             while !self.stack.transmit_queue_is_full() {
                 let Some((token, (mut data, to))) = datagram.pushes.pop() else { break };
-                let outcome = send(&mut self.stack, now, key, datagram, to, &mut data);
-                completions.complete(token, outcome);
+                let sent = send(&mut self.stack, now, key, datagram, to.as_ref(), &mut data);
+                completions.complete(token, sent.map_or_else(Outcome::Failed, |()| Outcome::Pushed));
             }
             if !datagram.pushes.is_empty() {
                 self.blocked.push(key);

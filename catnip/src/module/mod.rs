@@ -8,13 +8,14 @@ mod sockets;
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::task::Poll;
 
 use libos::metrics::MetricsSink;
-use libos::module::Completions;
+use libos::module::{Completions, Popped};
 use libos::runtime::RxBatch;
 use libos::{
-    Domain, Error, Handle, Instant, Module, Operation, Runtime, Shutdown, SocketKind, SocketOption,
-    SocketOptionName, Token,
+    Domain, Error, Handle, Instant, Module, Operation, PopLimit, Runtime, ScatterGather, Shutdown,
+    SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use crate::slab::{Key, Slab};
@@ -156,6 +157,29 @@ impl<R: Runtime> Module for StackModule<R> {
         completions: &mut dyn Completions,
     ) {
         self.start(now, handle, token, operation, completions);
+    }
+
+    fn push(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        _completions: &mut dyn Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.start_push(now, handle, token, data, to)
+    }
+
+    fn pop(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        limit: PopLimit,
+        _completions: &mut dyn Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        self.start_pop(handle, token, limit)
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {

@@ -1,18 +1,20 @@
 //! Operations: started at once where the stack can, kept until an event where it can't.
 
 use std::net::SocketAddr;
+use std::task::Poll;
 
-use libos::module::Completions;
+use libos::module::{Completions, Popped};
 use libos::{Error, Handle, Instant, Operation, Outcome, PopLimit, Runtime, ScatterGather, Token};
 
 use super::StackModule;
-use super::datagrams::{self, Call};
+use super::datagrams;
 use super::sockets::{Socket, Stream, check_family};
 use crate::events::{ConnectionId, Event, ListenerId, Readiness};
 use crate::slab::Key;
 use crate::stack::Stack;
 
 impl<R: Runtime> StackModule<R> {
+    /// Starts an operation and posts what became of it.
     pub(super) fn start(
         &mut self,
         now: Instant,
@@ -21,72 +23,127 @@ impl<R: Runtime> StackModule<R> {
         operation: Operation,
         completions: &mut dyn Completions,
     ) {
-        let key = Key::from_bits(handle.0);
-        let failure = match self.sockets.get_mut(key) {
-            Some(Socket::Fresh(_) | Socket::Listener { .. } | Socket::Datagram(_)) if self.device_failed => {
-                Error::DeviceFailed
+        let ended = match operation {
+            Operation::Push(mut data) => {
+                self.start_push(now, handle, token, &mut data, None).map_ok(|()| Outcome::Pushed)
             }
-            Some(Socket::Datagram(datagram)) => {
-                let (stack, blocked) = (&mut self.stack, &mut self.blocked);
-                return Call { stack, blocked, now, key, token, completions }.start(datagram, operation);
+            Operation::PushTo(mut data, to) => {
+                self.start_push(now, handle, token, &mut data, Some(&to)).map_ok(|()| Outcome::Pushed)
             }
-            Some(Socket::Stream(stream)) => match operation {
-                // A connected stream ignores the address, as POSIX has it.
-                Operation::Push(data) | Operation::PushTo(data, _) => {
-                    return push_stream(&mut self.stack, stream, token, data, completions);
-                }
-                Operation::Pop(limit) => {
-                    // Whoever waits already has taken all there is.
-                    let popped =
-                        stream.pops.is_empty().then(|| pop_stream(&mut self.stack, stream.id, limit));
-                    match popped.flatten() {
-                        Some(outcome) => completions.complete(token, outcome),
-                        None => stream.pops.push(token, limit),
-                    }
-                    return;
-                }
-                Operation::Connect(_) => Error::AlreadyConnected,
-                Operation::Accept => Error::InvalidArgument,
-            },
-            Some(Socket::Listener { id, accepts }) => match operation {
-                Operation::Accept => {
-                    accepts.push(token, ());
-                    let id = *id;
-                    return self.serve_accepts(key, id, completions);
-                }
-                Operation::Connect(_) => Error::InvalidArgument,
-                Operation::Push(_) | Operation::PushTo(..) | Operation::Pop(_) => Error::NotConnected,
-            },
-            Some(Socket::Fresh(_)) => match operation {
-                Operation::Connect(remote) => {
-                    return self.connect_stream(now, key, token, remote, completions);
-                }
-                Operation::Accept => Error::InvalidArgument,
-                Operation::Push(_) | Operation::PushTo(..) | Operation::Pop(_) => Error::NotConnected,
-            },
-            None => Error::BadDescriptor,
+            Operation::Pop(limit) => self
+                .start_pop(handle, token, limit)
+                .map_ok(|Popped { data, from }| Outcome::Popped { data, from }),
+            Operation::Connect(remote) => {
+                self.connect(now, handle, token, remote).map_ok(|()| Outcome::Connected)
+            }
+            Operation::Accept => self.accept(handle, token, completions),
         };
-        completions.complete(token, Outcome::Failed(failure));
+        if let Poll::Ready(ended) = ended {
+            completions.complete(token, ended.unwrap_or_else(Outcome::Failed));
+        }
     }
 
-    fn connect_stream(
+    #[inline(always)]
+    pub(super) fn start_push(
         &mut self,
         now: Instant,
-        key: Key,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+    ) -> Poll<Result<(), Error>> {
+        let key = Key::from_bits(handle.0);
+        match self.sockets.get_mut(key) {
+            Some(Socket::Stream(stream)) => {
+                // A connected stream ignores the address, as POSIX has it.
+                push_stream(&mut self.stack, stream, token, data)
+            }
+            Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
+            Some(Socket::Datagram(datagram)) => {
+                let (stack, blocked) = (&mut self.stack, &mut self.blocked);
+                datagrams::push(stack, blocked, now, key, token, datagram, data, to)
+            }
+            Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
+            None => Poll::Ready(Err(Error::BadDescriptor)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn start_pop(
+        &mut self,
+        handle: Handle,
+        token: Token,
+        limit: PopLimit,
+    ) -> Poll<Result<Popped, Error>> {
+        let key = Key::from_bits(handle.0);
+        match self.sockets.get_mut(key) {
+            Some(Socket::Stream(stream)) => {
+                // Whoever waits already has taken all there is.
+                if stream.pops.is_empty()
+                    && let Some(popped) = pop_stream(&mut self.stack, stream.id, limit)
+                {
+                    return Poll::Ready(popped);
+                }
+                stream.pops.push(token, limit);
+                Poll::Pending
+            }
+            Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
+            Some(Socket::Datagram(datagram)) => datagrams::pop(&mut self.stack, key, token, datagram),
+            Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
+            None => Poll::Ready(Err(Error::BadDescriptor)),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        handle: Handle,
+        token: Token,
+        completions: &mut dyn Completions,
+    ) -> Poll<Result<Outcome, Error>> {
+        let key = Key::from_bits(handle.0);
+        Poll::Ready(Err(match self.sockets.get_mut(key) {
+            Some(Socket::Stream(_)) => Error::InvalidArgument,
+            Some(_) if self.device_failed => Error::DeviceFailed,
+            Some(Socket::Datagram(_)) => Error::NotSupported,
+            Some(Socket::Listener { id, accepts }) => {
+                accepts.push(token, ());
+                let id = *id;
+                self.serve_accepts(key, id, completions);
+                return Poll::Pending;
+            }
+            Some(Socket::Fresh(_)) => Error::InvalidArgument,
+            None => Error::BadDescriptor,
+        }))
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        handle: Handle,
         token: Token,
         remote: SocketAddr,
-        completions: &mut dyn Completions,
-    ) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        let Socket::Fresh(fresh) = socket else { return };
-        let result = check_family(fresh.domain, remote)
+    ) -> Poll<Result<(), Error>> {
+        let key = Key::from_bits(handle.0);
+        let socket = match self.sockets.get_mut(key) {
+            Some(Socket::Stream(_)) => return Poll::Ready(Err(Error::AlreadyConnected)),
+            Some(_) if self.device_failed => return Poll::Ready(Err(Error::DeviceFailed)),
+            Some(Socket::Datagram(datagram)) => {
+                return Poll::Ready(datagrams::connect(&mut self.stack, now, key, datagram, remote));
+            }
+            Some(Socket::Listener { .. }) => return Poll::Ready(Err(Error::InvalidArgument)),
+            Some(socket @ Socket::Fresh(_)) => socket,
+            None => return Poll::Ready(Err(Error::BadDescriptor)),
+        };
+        let Socket::Fresh(fresh) = socket else { return Poll::Ready(Err(Error::InvalidArgument)) };
+        let connected = check_family(fresh.domain, remote)
             .and_then(|()| self.stack.tcp_connect(now, fresh.binding.take(), remote, &fresh.options));
-        match result {
+        match connected {
             Ok(id) => {
                 self.stack.tcp_set_user_data(id, key.to_bits());
                 *socket = Socket::Stream(Stream { connect: Some(token), ..Stream::new(id) });
+                Poll::Pending
             }
-            Err(error) => completions.complete(token, Outcome::Failed(error)),
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 
@@ -126,28 +183,23 @@ impl<R: Runtime> StackModule<R> {
     }
 }
 
+#[inline]
 fn push_stream(
     stack: &mut Stack,
     stream: &mut Stream,
     token: Token,
-    mut data: ScatterGather,
-    completions: &mut dyn Completions,
-) {
+    data: &mut ScatterGather,
+) -> Poll<Result<(), Error>> {
     // One that waits keeps all later ones behind it.
     if stream.pushes.is_empty() {
-        match stack.tcp_send(stream.id, &mut data) {
-            Ok(_) if data.is_empty() => {
-                completions.complete(token, Outcome::Pushed);
-                return;
-            }
+        match stack.tcp_send(stream.id, data) {
+            Ok(_) if data.is_empty() => return Poll::Ready(Ok(())),
             Ok(_) => {}
-            Err(error) => {
-                completions.complete(token, Outcome::Failed(error));
-                return;
-            }
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
-    stream.pushes.push(token, data);
+    stream.pushes.push(token, std::mem::take(data));
+    Poll::Pending
 }
 
 /// Moves waiting pushes into the send queue, as far as it has room.
@@ -166,11 +218,11 @@ fn serve_pushes(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Co
 
 /// What a pop ends with now; `None` when nothing has arrived.
 #[inline]
-fn pop_stream(stack: &mut Stack, id: ConnectionId, limit: PopLimit) -> Option<Outcome> {
+fn pop_stream(stack: &mut Stack, id: ConnectionId, limit: PopLimit) -> Option<Result<Popped, Error>> {
     match stack.tcp_receive(id, limit) {
-        Ok(Some(data)) => Some(Outcome::Popped { data, from: None }),
+        Ok(Some(data)) => Some(Ok(Popped { data, from: None })),
         Ok(None) => None,
-        Err(error) => Some(Outcome::Failed(error)),
+        Err(error) => Some(Err(error)),
     }
 }
 
@@ -178,9 +230,18 @@ fn pop_stream(stack: &mut Stack, id: ConnectionId, limit: PopLimit) -> Option<Ou
 #[inline]
 fn serve_pops(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Completions) {
     while let Some(&mut (token, limit)) = stream.pops.front_mut() {
-        let Some(outcome) = pop_stream(stack, stream.id, limit) else { return };
+        let Some(popped) = pop_stream(stack, stream.id, limit) else { return };
         stream.pops.pop();
-        completions.complete(token, outcome);
+        completions.complete(token, outcome(popped));
+    }
+}
+
+/// The outcome of a pop.
+#[inline]
+pub(super) fn outcome(popped: Result<Popped, Error>) -> Outcome {
+    match popped {
+        Ok(Popped { data, from }) => Outcome::Popped { data, from },
+        Err(error) => Outcome::Failed(error),
     }
 }
 

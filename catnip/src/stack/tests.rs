@@ -285,12 +285,12 @@ fn datagrams_go_both_ways_and_closed_ports_answer() {
     let server = pair.b.udp_bind("0.0.0.0:53".parse().unwrap()).unwrap();
     let client = pair.a.udp_bind("0.0.0.0:0".parse().unwrap()).unwrap();
     let mut query = pair.data(b"query");
-    pair.a.udp_send(pair.now, client, Some("10.0.0.2:53".parse().unwrap()), &mut query).unwrap();
+    pair.a.udp_send(pair.now, client, Some(&"10.0.0.2:53".parse().unwrap()), &mut query).unwrap();
     pair.settle();
     let datagram = pair.b.udp_receive(server).unwrap().unwrap();
     assert_eq!(datagram.data.to_vec(), b"query");
     let mut answer = pair.data(b"answer");
-    pair.b.udp_send(pair.now, server, Some(datagram.from), &mut answer).unwrap();
+    pair.b.udp_send(pair.now, server, Some(&datagram.from), &mut answer).unwrap();
     pair.settle();
     assert_eq!(pair.a.udp_receive(client).unwrap().unwrap().data.to_vec(), b"answer");
     pair.a.udp_connect(pair.now, client, "10.0.0.2:54".parse().unwrap()).unwrap();

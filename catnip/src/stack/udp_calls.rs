@@ -37,7 +37,7 @@ impl Stack {
         &mut self,
         now: Instant,
         id: UdpId,
-        to: Option<SocketAddr>,
+        to: Option<&SocketAddr>,
         data: &mut ScatterGather,
     ) -> Result<(), Error> {
         self.udp.send(now, &mut self.network, id, to, data)

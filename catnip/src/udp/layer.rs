@@ -196,11 +196,11 @@ impl UdpLayer {
         now: Instant,
         network: &mut Network,
         id: UdpId,
-        to: Option<SocketAddr>,
+        to: Option<&SocketAddr>,
         data: &mut ScatterGather,
     ) -> Result<(), Error> {
         let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
-        let sent = send_from(now, network, socket, &mut self.headers, to.as_ref(), data);
+        let sent = send_from(now, network, socket, &mut self.headers, to, data);
         match sent {
             Ok(()) => self.counters.out_datagrams += 1,
             Err(_) => self.counters.out_errors += 1,

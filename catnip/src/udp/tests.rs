@@ -39,7 +39,7 @@ impl Host {
 
     fn send(&mut self, id: UdpId, to: Option<SocketAddr>, bytes: &[u8]) -> Result<(), Error> {
         let mut data = ScatterGather::from(buffer(&self.network, bytes));
-        self.udp.send(NOW, &mut self.network, id, to, &mut data)
+        self.udp.send(NOW, &mut self.network, id, to.as_ref(), &mut data)
     }
 
     fn take(&mut self, ingress: Ingress) {
@@ -172,7 +172,7 @@ fn a_datagram_of_many_segments_arrives_whole() {
     let client = one.bind((v4(1), 0));
     for count in [2, 3, 4, 40] {
         let mut data: ScatterGather = (0..count).map(|mark| buffer(&one.network, &[mark; 5])).collect();
-        one.udp.send(NOW, &mut one.network, client, Some((v4(2), 7).into()), &mut data).unwrap();
+        one.udp.send(NOW, &mut one.network, client, Some(&(v4(2), 7).into()), &mut data).unwrap();
         assert!(data.is_empty());
         settle(&mut one, &mut two);
         let expected: Vec<u8> = (0..count).flat_map(|mark| [mark; 5]).collect();
@@ -189,7 +189,7 @@ fn what_cannot_be_sent_stays_with_the_caller() {
     one.send(client, to, b"fills the queue").unwrap();
     for segments in [1, 2] {
         let mut data: ScatterGather = (0..segments).map(|_| buffer(&one.network, b"abc")).collect();
-        let sent = one.udp.send(NOW, &mut one.network, client, to, &mut data);
+        let sent = one.udp.send(NOW, &mut one.network, client, to.as_ref(), &mut data);
         assert_eq!(sent, Err(Error::WouldBlock));
         assert_eq!((data.segments(), data.len()), (segments, segments * 3));
     }

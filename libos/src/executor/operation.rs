@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::WakeTarget;
-use crate::library_os::Abandoned;
+use crate::library_os::{Abandoned, Claim};
 use crate::{Completion, Error, LibOs, Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather, Token};
 
 /// Awaits an operation's completion.
@@ -41,7 +41,7 @@ impl LibOs {
     /// # Errors
     /// As [`LibOs::submit`].
     pub fn start(&self, queue: QueueDescriptor, operation: Operation) -> Result<OperationFuture, Error> {
-        let token = self.submit_for(queue, operation, true)?;
+        let token = self.submit_for(queue, operation, Claim::Future)?;
         Ok(OperationFuture { libos: self.clone(), token: Some(token) })
     }
 

@@ -1,12 +1,14 @@
 //! Calls on queues: those that answer at once, and those that give out a token.
 
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use super::LibOs;
+use crate::module::Popped;
 use crate::queues::Submission;
 use crate::{
-    Completion, Domain, Error, Operation, OperationKind, PopLimit, QueueDescriptor, ScatterGather, Shutdown,
-    SocketKind, SocketOption, SocketOptionName, Token,
+    Completion, Domain, Error, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, ScatterGather,
+    Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// Calls that answer at once. All of them fail with [`Error::BadDescriptor`] when the descriptor is not
@@ -103,6 +105,22 @@ impl LibOs {
     }
 }
 
+/// Whom an operation's completion is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Whoever waits for the token.
+    Program,
+    /// A future, which alone may take it.
+    Future,
+}
+
+impl Claim {
+    #[inline(always)]
+    fn is_future(self) -> bool {
+        self == Self::Future
+    }
+}
+
 /// Operations. Each call returns a token at once; what became of the operation is in the token's one
 /// completion. All of them fail with [`Error::BadDescriptor`] when the descriptor is not open, with
 /// [`Error::TooManyOperations`] when too many completions are outstanding or not taken, and
@@ -113,40 +131,95 @@ impl LibOs {
     /// # Errors
     /// As above, and [`Error::InvalidArgument`] for a pop of no segments or no bytes.
     pub fn submit(&self, queue: QueueDescriptor, operation: Operation) -> Result<Token, Error> {
-        self.submit_for(queue, operation, false)
+        self.submit_for(queue, operation, Claim::Program)
     }
 
-    /// [`Self::submit`]; with `awaited`, the completion is a future's from the start.
-    #[inline]
+    /// [`Self::submit`], for a program or for a future.
     pub(crate) fn submit_for(
         &self,
         queue: QueueDescriptor,
         operation: Operation,
-        awaited: bool,
+        claim: Claim,
     ) -> Result<Token, Error> {
-        if matches!(operation, Operation::Pop(PopLimit { segments: 0, .. } | PopLimit { bytes: 0, .. })) {
-            return Err(Error::InvalidArgument);
+        match operation {
+            Operation::Push(mut data) => self.push_for(queue, &mut data, None, claim),
+            Operation::PushTo(mut data, to) => self.push_for(queue, &mut data, Some(&to), claim),
+            Operation::Pop(limit) => self.pop_for(queue, limit, claim),
+            Operation::Accept | Operation::Connect(_) => self.submit_rare(queue, operation, claim),
         }
+    }
+
+    fn submit_rare(
+        &self,
+        queue: QueueDescriptor,
+        operation: Operation,
+        claim: Claim,
+    ) -> Result<Token, Error> {
         let kind = operation.kind();
         let mut state = self.state()?;
-        let super::State { core, modules, pushed, .. } = &mut *state;
-        let Submission { slot, token, module, handle } = core.submit(queue, kind, awaited)?;
-        let module = &mut modules[module.0];
-        if kind == OperationKind::Push && !*pushed {
-            // What leaves now must not carry the last poll's time, which may be long ago.
-            let now = self.inner.clock.now();
-            self.inner.now.set(now);
-            *pushed = true;
-            module.submit(now, handle, token, operation, core);
-            module.flush(now, core);
-        } else {
-            if kind == OperationKind::Connect {
-                // The handshake is timed from here.
-                self.inner.now.set(self.inner.clock.now());
-            }
-            module.submit(self.now(), handle, token, operation, core);
+        let super::State { core, modules, .. } = &mut *state;
+        let Submission { slot, token, module, handle } = core.submit(queue, kind, claim.is_future())?;
+        if kind == OperationKind::Connect {
+            // The handshake is timed from here.
+            self.inner.now.set(self.inner.clock.now());
         }
+        modules[module.0].submit(self.now(), handle, token, operation, core);
         core.settle(queue, slot);
+        state.unflushed = true;
+        self.release(state);
+        Ok(token)
+    }
+
+    #[inline(never)]
+    fn push_for(
+        &self,
+        queue: QueueDescriptor,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        claim: Claim,
+    ) -> Result<Token, Error> {
+        let mut state = self.state()?;
+        let super::State { core, modules, pushed, unflushed, .. } = &mut *state;
+        let Submission { slot, token, module, handle } =
+            core.submit(queue, OperationKind::Push, claim.is_future())?;
+        let module = &mut *modules[module.0];
+        let is_first = !std::mem::replace(pushed, true);
+        if is_first {
+            // What leaves now must not carry the last poll's time, which may be long ago.
+            self.inner.now.set(self.inner.clock.now());
+        }
+        let now = self.now();
+        match module.push(now, handle, token, data, to, core) {
+            Poll::Ready(Ok(())) => core.finish(slot, Outcome::Pushed),
+            Poll::Ready(Err(error)) => core.finish(slot, Outcome::Failed(error)),
+            Poll::Pending => core.settle(queue, slot),
+        }
+        if is_first {
+            module.flush(now, core);
+        }
+        *unflushed = !is_first;
+        self.release(state);
+        Ok(token)
+    }
+
+    #[inline(never)]
+    fn pop_for(&self, queue: QueueDescriptor, limit: PopLimit, claim: Claim) -> Result<Token, Error> {
+        if limit.segments == 0 || limit.bytes == 0 {
+            return Err(Error::InvalidArgument);
+        }
+        let mut state = self.state()?;
+        let super::State { core, modules, unflushed, .. } = &mut *state;
+        let Submission { slot, token, module, handle } =
+            core.submit(queue, OperationKind::Pop, claim.is_future())?;
+        match modules[module.0].pop(self.now(), handle, token, limit, core) {
+            Poll::Pending => core.settle(queue, slot),
+            Poll::Ready(Ok(Popped { data, from })) => {
+                core.finish(slot, Outcome::Popped { data, from });
+                // A stream's window may have to be told.
+                *unflushed = true;
+            }
+            Poll::Ready(Err(error)) => core.finish(slot, Outcome::Failed(error)),
+        }
         self.release(state);
         Ok(token)
     }
@@ -156,7 +229,7 @@ impl LibOs {
     /// # Errors
     /// See [`Self::submit`].
     pub fn accept(&self, queue: QueueDescriptor) -> Result<Token, Error> {
-        self.submit(queue, Operation::Accept)
+        self.submit_rare(queue, Operation::Accept, Claim::Program)
     }
 
     /// Connects to a peer. Completes as [`Outcome::Connected`](crate::Outcome::Connected).
@@ -164,7 +237,7 @@ impl LibOs {
     /// # Errors
     /// See [`Self::submit`].
     pub fn connect(&self, queue: QueueDescriptor, peer: SocketAddr) -> Result<Token, Error> {
-        self.submit(queue, Operation::Connect(peer))
+        self.submit_rare(queue, Operation::Connect(peer), Claim::Program)
     }
 
     /// Sends to the connected peer, or appends to the in-memory queue. Nothing is copied. Completes as
@@ -175,7 +248,7 @@ impl LibOs {
     /// See [`Self::submit`].
     #[inline]
     pub fn push(&self, queue: QueueDescriptor, data: impl Into<ScatterGather>) -> Result<Token, Error> {
-        self.submit(queue, Operation::Push(data.into()))
+        self.push_for(queue, &mut data.into(), None, Claim::Program)
     }
 
     /// Sends a datagram to `peer`. Completes as [`Self::push`].
@@ -188,7 +261,7 @@ impl LibOs {
         data: impl Into<ScatterGather>,
         peer: SocketAddr,
     ) -> Result<Token, Error> {
-        self.submit(queue, Operation::PushTo(data.into(), peer))
+        self.push_for(queue, &mut data.into(), Some(&peer), Claim::Program)
     }
 
     /// Receives up to the default limit. Completes as [`Outcome::Popped`](crate::Outcome::Popped); empty
@@ -198,7 +271,7 @@ impl LibOs {
     /// See [`Self::submit`].
     #[inline]
     pub fn pop(&self, queue: QueueDescriptor) -> Result<Token, Error> {
-        self.submit(queue, Operation::Pop(PopLimit::default()))
+        self.pop_for(queue, PopLimit::default(), Claim::Program)
     }
 
     /// As [`Self::pop`], up to `limit`.
@@ -206,7 +279,7 @@ impl LibOs {
     /// # Errors
     /// See [`Self::submit`].
     pub fn pop_with(&self, queue: QueueDescriptor, limit: PopLimit) -> Result<Token, Error> {
-        self.submit(queue, Operation::Pop(limit))
+        self.pop_for(queue, limit, Claim::Program)
     }
 
     /// Closes the queue and frees the descriptor at once. Outstanding operations complete as failed with
@@ -248,7 +321,7 @@ impl LibOs {
             None => {
                 let (module, handle) = state.core.server_of(token)?;
                 state.modules[module.0].cancel(handle, token);
-                state.core.end(token, crate::Outcome::Failed(Error::Cancelled))?;
+                state.core.end(token, Outcome::Failed(Error::Cancelled))?;
                 self.release(state);
                 Ok(())
             }

@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
 pub use builder::LibOsBuilder;
+pub(crate) use calls::Claim;
 pub(crate) use idle::Idling;
 use options::Options;
 pub(crate) use state::Abandoned;

@@ -9,6 +9,10 @@ use crate::metrics::MetricsSink;
 use crate::queues::{Core, ModuleIndex, QueueReference};
 use crate::{Error, Instant, Module, OperationKind, Outcome, QueueDescriptor, Token};
 
+/// A wait whose completion is already there returns without a poll, but so many times in a row at most:
+/// a program that never runs dry must not keep packets and timers waiting.
+const MAX_UNPOLLED_WAITS: u32 = 16;
+
 /// Something whose owner was dropped while the state was borrowed.
 #[derive(Debug)]
 pub(crate) enum Abandoned {
@@ -31,6 +35,8 @@ pub(super) struct State {
     pub(super) unpolled_waits: u32,
     /// True when there was a push since the last poll.
     pub(super) pushed: bool,
+    /// True when there may be frames to be sent: after a poll or an operation, until a flush.
+    pub(super) unflushed: bool,
 }
 
 impl State {
@@ -46,6 +52,7 @@ impl State {
             sleeps: 0,
             unpolled_waits: 0,
             pushed: false,
+            unflushed: false,
         }
     }
 
@@ -68,6 +75,15 @@ impl State {
         self.idle_polls += u64::from(self.core.operations.completed() == completed);
         self.unpolled_waits = 0;
         self.pushed = false;
+        // What came may have left something to be sent that did not fit into this poll.
+        self.unflushed = true;
+    }
+
+    /// True when a wait may answer without a poll: not so often in a row that packets and timers starve, and
+    /// not while what was submitted just before waits to be sent.
+    #[inline(always)]
+    pub(super) fn may_skip_poll(&self) -> bool {
+        self.unpolled_waits < MAX_UNPOLLED_WAITS && !(self.unflushed && self.needs_poll())
     }
 
     /// True when a module has something that only a poll gets out.

@@ -6,10 +6,6 @@ use super::{Idling, LibOs};
 use crate::queues::Core;
 use crate::{Completion, Error, Token};
 
-/// A wait whose completion is already there returns without a poll, but so many times in a row at most:
-/// a program that never runs dry must not keep packets and timers waiting.
-const MAX_UNPOLLED_WAITS: u32 = 16;
-
 /// Waits. Each polls until it has what it waits for or `timeout` is over; `None` waits as long as it takes, and
 /// `Some(Duration::ZERO)` polls once. After [`Error::TimedOut`] the tokens are as outstanding
 /// as before. The timeout counts from the wait's first poll and is looked at once a poll.
@@ -25,11 +21,18 @@ impl LibOs {
     /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
     /// was taken, or for which a future waits.
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
-        self.wait_until(
-            timeout,
-            |core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot)),
-            |core, slot| core.operations.take(slot),
-        )
+        let mut state = self.state()?;
+        if state.may_skip_poll()
+            && let Some(slot) = state.core.operations.find_ready(token)
+        {
+            state.unpolled_waits += 1;
+            return Ok(state.core.operations.take(slot));
+        }
+        drop(state);
+        let slot = self
+            .poll_until(timeout, |core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot)))?;
+        // Nothing has run since: what was found is still there.
+        Ok(self.state()?.core.operations.take(slot))
     }
 
     /// Waits for any of the tokens: the one that completed first, and its place among them.
@@ -129,7 +132,7 @@ impl LibOs {
     ) -> Result<T, Error> {
         let mut state = self.state()?;
         let mut found = None;
-        if state.unpolled_waits < MAX_UNPOLLED_WAITS && !state.needs_poll() {
+        if state.may_skip_poll() {
             found = ready(&state.core)?;
             state.unpolled_waits += 1;
         }

@@ -117,7 +117,7 @@ impl Core {
 
     /// Ends an operation that is on no queue's list.
     #[inline(always)]
-    fn finish(&mut self, slot: SlotIndex, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, slot: SlotIndex, outcome: Outcome) {
         let failed = matches!(outcome, Outcome::Failed(_));
         let (kind, watched) = self.operations.complete(slot, outcome);
         self.counts.completed[kind.index()] += 1;

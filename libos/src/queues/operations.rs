@@ -11,7 +11,6 @@ use crate::{Completion, Error, OperationKind, Outcome, QueueDescriptor, Token};
 /// is used ten million times a second meets the same token again after 30 hours only.
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const GENERATION_MASK: u64 = u64::MAX >> INDEX_BITS;
 const NO_SLOT: u32 = u32::MAX;
 
 /// Most operations that tokens can tell apart.
@@ -38,10 +37,13 @@ enum Stage {
     Completed,
 }
 
-/// One operation: what is looked at in every step of its life, in half a cache line.
+/// One operation: what is looked at in every step of its life in the first half cache line, what is moved in
+/// once and out once behind it.
 #[derive(Debug)]
+#[repr(C)]
 struct Slot {
-    generation: u64,
+    /// The operation's token, or the next one's when the slot is free.
+    token: Token,
     /// The how-manieth completion this is, so that the earliest of several can be picked.
     completed_at: u64,
     queue: QueueDescriptor,
@@ -53,14 +55,14 @@ struct Slot {
     awaited: bool,
     /// Somebody is to be woken.
     watched: bool,
-}
-
-/// What a slot holds beyond its links, moved in once and out once.
-#[derive(Debug)]
-struct Content {
     /// `Closed`, which owns nothing, unless the operation is completed.
     outcome: Outcome,
     wake: WakeTarget,
+}
+
+/// The token of a slot's generation, which is not 0, so that no token is.
+const fn token(generation: u64, index: u32) -> Token {
+    Token::from_raw((generation << INDEX_BITS) | index as u64)
 }
 
 /// A slot that a token was found to stand for. Good until the operation goes on to its next stage.
@@ -71,15 +73,15 @@ pub(crate) struct SlotIndex(u32);
 #[derive(Debug)]
 pub(crate) struct OperationTable {
     slots: Vec<Slot>,
-    /// Of the slots, at the same places.
-    contents: Vec<Content>,
     free: u32,
     limit: usize,
     ready: List,
     used: usize,
-    outstanding: usize,
-    /// Operations that have or will have a place on the ready list.
-    unclaimed: usize,
+    /// Of these, operations that a future waits for.
+    claimed: usize,
+    /// Operations that were ever submitted, and those of them that ended without a completion.
+    submitted: u64,
+    forgotten: u64,
     completed: u64,
 }
 
@@ -87,25 +89,26 @@ impl OperationTable {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             slots: Vec::new(),
-            contents: Vec::new(),
             free: NO_SLOT,
             limit: limit.min(MAX_OPERATIONS),
             ready: List::EMPTY,
             used: 0,
-            outstanding: 0,
-            unclaimed: 0,
+            claimed: 0,
+            submitted: 0,
+            forgotten: 0,
             completed: 0,
         }
     }
 
     /// Operations that did not complete yet.
     pub(crate) fn outstanding(&self) -> usize {
-        self.outstanding
+        (self.submitted - self.forgotten - self.completed) as usize
     }
 
-    /// Operations for which no future waits, completed or not.
+    /// Operations for which no future waits, completed or not: those that have or will have a place on the
+    /// ready list.
     pub(crate) fn unclaimed(&self) -> usize {
-        self.unclaimed
+        self.used - self.claimed
     }
 
     /// Slots in use: operations outstanding, and completions that nobody took yet.
@@ -137,8 +140,7 @@ impl OperationTable {
         kind: OperationKind,
         awaited: bool,
     ) -> Result<(SlotIndex, Token), Error> {
-        self.check_room()?;
-        let index = if self.free == NO_SLOT { self.grow() } else { self.free };
+        let index = if self.free == NO_SLOT { self.grow()? } else { self.free };
         let slot = &mut self.slots[index as usize];
         // The slot used last is the one still in the cache.
         self.free = slot.next;
@@ -147,10 +149,11 @@ impl OperationTable {
         slot.queue = queue;
         slot.awaited = awaited;
         self.used += 1;
-        self.outstanding += 1;
-        self.unclaimed += usize::from(!awaited);
-        let token = Token::from_raw((slot.generation << INDEX_BITS) | u64::from(index));
-        Ok((SlotIndex(index), token))
+        self.submitted += 1;
+        if awaited {
+            self.claimed += 1;
+        }
+        Ok((SlotIndex(index), slot.token))
     }
 
     /// True when the operation did not complete while its module had it for the first time. It then has
@@ -168,11 +171,12 @@ impl OperationTable {
 
     /// Makes one more slot.
     #[cold]
-    fn grow(&mut self) -> u32 {
-        // Fits: `check_room` keeps the slab under `MAX_OPERATIONS`.
+    fn grow(&mut self) -> Result<u32, Error> {
+        self.check_room()?;
+        // Fits: the limit is at most `MAX_OPERATIONS`.
         let index = self.slots.len() as u32;
         self.slots.push(Slot {
-            generation: 1,
+            token: token(1, index),
             completed_at: 0,
             queue: QueueDescriptor::from_raw(u32::MAX),
             previous: NO_SLOT,
@@ -181,9 +185,10 @@ impl OperationTable {
             kind: OperationKind::Close,
             awaited: false,
             watched: false,
+            outcome: Outcome::Closed,
+            wake: WakeTarget::Nobody,
         });
-        self.contents.push(Content { outcome: Outcome::Closed, wake: WakeTarget::Nobody });
-        index
+        Ok(index)
     }
 
     /// The slot of a token, with the stage it is in if the token is good.
@@ -191,13 +196,18 @@ impl OperationTable {
     fn find(&self, token: Token) -> Result<(u32, &Slot), Error> {
         let index = token.raw() & INDEX_MASK;
         match self.slots.get(index as usize) {
-            Some(slot) if slot.generation == token.raw() >> INDEX_BITS => Ok((index as u32, slot)),
+            Some(slot) if slot.token == token => Ok((index as u32, slot)),
             _ => Err(Error::BadToken),
         }
     }
 
-    fn token_of(&self, index: u32) -> Token {
-        Token::from_raw((self.slots[index as usize].generation << INDEX_BITS) | u64::from(index))
+    /// The slot of a completion that is ready to be taken.
+    #[inline(always)]
+    pub(crate) fn find_ready(&self, token: Token) -> Option<SlotIndex> {
+        match self.find(token) {
+            Ok((index, slot)) if slot.stage == Stage::Completed && !slot.awaited => Some(SlotIndex(index)),
+            _ => None,
+        }
     }
 
     /// The slot and the queue of an operation that did not complete yet.
@@ -248,10 +258,9 @@ impl OperationTable {
         outcome: Outcome,
     ) -> (OperationKind, bool) {
         self.completed += 1;
-        self.outstanding -= 1;
-        // What was there is `Closed` and owns nothing: no need to look at it to drop it.
-        std::mem::forget(std::mem::replace(&mut self.contents[index as usize].outcome, outcome));
         let slot = &mut self.slots[index as usize];
+        // What was there is `Closed` and owns nothing: no need to look at it to drop it.
+        std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
         slot.stage = Stage::Completed;
         slot.completed_at = self.completed;
         let (kind, watched) = (slot.kind, slot.watched);
@@ -264,8 +273,9 @@ impl OperationTable {
     /// Whom to wake for a slot.
     #[cold]
     pub(crate) fn take_wake(&mut self, SlotIndex(index): SlotIndex) -> WakeTarget {
-        self.slots[index as usize].watched = false;
-        std::mem::take(&mut self.contents[index as usize].wake)
+        let slot = &mut self.slots[index as usize];
+        slot.watched = false;
+        std::mem::take(&mut slot.wake)
     }
 
     /// The oldest outstanding operation of a list.
@@ -285,16 +295,16 @@ impl OperationTable {
         if !self.slots[index as usize].awaited {
             self.unready(index);
         }
-        let slot = &self.slots[index as usize];
-        let (token, queue, kind) = (self.token_of(index), slot.queue, slot.kind);
+        let slot = &mut self.slots[index as usize];
+        let outcome = std::mem::replace(&mut slot.outcome, Outcome::Closed);
+        let completion = Completion { token: slot.token, queue: slot.queue, kind: slot.kind, outcome };
         self.free_slot(index);
-        let outcome = std::mem::replace(&mut self.contents[index as usize].outcome, Outcome::Closed);
-        Completion { token, queue, kind, outcome }
+        completion
     }
 
     /// Frees the slot of an operation that is on no queue's list, without completing it.
     pub(crate) fn forget(&mut self, SlotIndex(index): SlotIndex) {
-        self.outstanding -= 1;
+        self.forgotten += 1;
         self.free_slot(index);
     }
 
@@ -302,14 +312,20 @@ impl OperationTable {
     fn free_slot(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         slot.stage = Stage::Free;
-        // Generation 0 is left out, so that no token is 0.
-        slot.generation = ((slot.generation + 1) & GENERATION_MASK).max(1);
+        // The next generation of the same slot; the last one is followed by the first.
+        slot.token = match slot.token.raw().checked_add(1 << INDEX_BITS) {
+            Some(raw) => Token::from_raw(raw),
+            None => token(1, index),
+        };
         slot.next = self.free;
         self.free = index;
         self.used -= 1;
-        self.unclaimed -= usize::from(!slot.awaited);
-        if std::mem::take(&mut slot.watched) {
-            self.contents[index as usize].wake = WakeTarget::Nobody;
+        if slot.awaited {
+            self.claimed -= 1;
+        }
+        if slot.watched {
+            slot.watched = false;
+            slot.wake = WakeTarget::Nobody;
         }
     }
 
@@ -318,7 +334,7 @@ impl OperationTable {
         let completed = self.find_completed(token)?;
         let (index, _) = self.find(token)?;
         self.slots[index as usize].awaited = true;
-        self.unclaimed -= 1;
+        self.claimed += 1;
         if completed.is_some() {
             self.unready(index);
         }
@@ -330,8 +346,9 @@ impl OperationTable {
     #[inline(always)]
     pub(crate) fn set_wake(&mut self, token: Token, wake: WakeTarget) -> Result<WakeTarget, Error> {
         let (SlotIndex(index), _) = self.find_outstanding(token)?;
-        self.slots[index as usize].watched = true;
-        Ok(std::mem::replace(&mut self.contents[index as usize].wake, wake))
+        let slot = &mut self.slots[index as usize];
+        slot.watched = true;
+        Ok(std::mem::replace(&mut slot.wake, wake))
     }
 
     #[inline(always)]

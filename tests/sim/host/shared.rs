@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::task::Poll;
 
 use libos::metrics::MetricsSink;
-use libos::module::Completions;
+use libos::module::{Completions, Popped};
 use libos::{
-    Domain, Error, Handle, Instant, Module, Operation, Shutdown, SocketKind, SocketOption, SocketOptionName,
-    Token,
+    Domain, Error, Handle, Instant, Module, Operation, PopLimit, ScatterGather, Shutdown, SocketKind,
+    SocketOption, SocketOptionName, Token,
 };
 
 /// Passes everything on.
@@ -61,6 +62,33 @@ impl<M: Module> Module for SharedModule<M> {
         completions: &mut dyn Completions,
     ) {
         self.0.borrow_mut().submit(now, handle, token, operation, completions);
+    }
+
+    fn push(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        completions: &mut dyn Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.0.borrow_mut().push(now, handle, token, data, to, completions)
+    }
+
+    fn pop(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        limit: PopLimit,
+        completions: &mut dyn Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        self.0.borrow_mut().pop(now, handle, token, limit, completions)
+    }
+
+    fn flush(&mut self, now: Instant, completions: &mut dyn Completions) {
+        self.0.borrow_mut().flush(now, completions);
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {
