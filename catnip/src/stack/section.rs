@@ -166,6 +166,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         keepalive_probes: section.integer("keepalive_probes", 1..=255, default.keepalive_probes)?,
         timestamps: section.bool("timestamps", default.timestamps)?,
         window_scaling: section.bool("window_scaling", default.window_scaling)?,
+        sack: section.bool("sack", default.sack)?,
         syn_cookies: section.bool("syn_cookies", default.syn_cookies)?,
         challenge_acks_per_second: section.integer(
             "challenge_acks_per_second",

@@ -47,6 +47,8 @@ pub struct TcpConfig {
     pub resets_per_second: u32,
     /// Bytes of memory that data ahead of gaps may hold in all connections together.
     pub max_out_of_order_bytes: usize,
+    /// Offer and use selective acknowledgments (RFC 2018).
+    pub sack: bool,
     /// Granularity of the clock that `now` comes from.
     pub clock_granularity: Duration,
 }
@@ -74,6 +76,7 @@ impl Default for TcpConfig {
             challenge_acks_per_second: 1000,
             resets_per_second: 10_000,
             max_out_of_order_bytes: 64 << 20,
+            sack: true,
             clock_granularity: Duration::from_micros(1),
         }
     }

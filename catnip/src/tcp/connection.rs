@@ -12,6 +12,7 @@ use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
+use super::selective::SelectiveReport;
 use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
@@ -146,6 +147,8 @@ pub(super) struct Receiver {
     /// Segments that arrived ahead of the present gap since the last turn of output. Each has an acknowledgment
     /// of its own, for the peer counts them (RFC 5681, section 4.2).
     pub ahead_of_gap: u16,
+    /// What the next acknowledgment reports of what came twice.
+    pub report: SelectiveReport,
     /// In-order data for the program.
     pub queue: ReceiveQueue,
     /// Data that arrived ahead of a gap.

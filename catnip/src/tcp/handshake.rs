@@ -14,6 +14,7 @@ use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
 use super::rtt::{RtoConfig, RttEstimator};
 use super::segment::{Flags, HeaderFields, Segment};
+use super::selective::SelectiveReport;
 use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
@@ -118,6 +119,7 @@ impl Connection {
                 unacknowledged_bytes: 0,
                 segment_bytes: 0,
                 ahead_of_gap: 0,
+                report: SelectiveReport::default(),
                 queue: ReceiveQueue::new(limit_bytes as usize),
                 reassembly: None,
                 limit_bytes,
@@ -171,7 +173,7 @@ impl Connection {
         if let Some(mss) = options.mss {
             self.peer_mss = mss.max(MIN_SEGMENT_BYTES);
         }
-        self.sack_permitted = options.sack_permitted;
+        self.sack_permitted = options.sack_permitted && settings.config.sack;
         match (options.window_scale, settings.config.window_scaling) {
             (Some(scale), true) => self.snd.scale = scale.min(MAX_WINDOW_SCALE),
             // Both sides scale or none does (RFC 7323, section 2.2).
@@ -215,6 +217,7 @@ impl Connection {
             mss: Some(own_mss(&self.path, self.max_segment_bytes)),
             window_scale: offers_scaling.then_some(self.rcv.scale),
             timestamp,
+            sack_permitted: if answers { self.sack_permitted } else { cx.settings.config.sack },
             ..OptionFields::default()
         };
         let window = self.rcv.free_space().min(u32::from(u16::MAX));

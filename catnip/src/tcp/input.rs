@@ -91,6 +91,9 @@ impl Connection {
         let reset = segment.flags.contains(Flags::RST);
         let sequence_len = if reset { 0 } else { segment.sequence_len(data.len) };
         if !self.is_acceptable(segment.sequence, sequence_len) {
+            if !reset {
+                self.note_selectively(segment.sequence, data.len);
+            }
             return self.on_unacceptable(segment, has_text, cx);
         }
         // Second: RST. Only an exact match resets (RFC 5961, section 3).

@@ -121,7 +121,7 @@ impl TcpLayer {
             let clock = Timestamps::clock(now, self.isn.timestamp_offset(local, remote));
             let value = cookies::timestamp_with(clock, &syn.options);
             options.timestamp = Some(Timestamp { value, echo: theirs.value });
-            options.sack_permitted = syn.options.sack_permitted;
+            options.sack_permitted = syn.options.sack_permitted && config.sack;
             options.window_scale = syn
                 .options
                 .window_scale

@@ -26,6 +26,7 @@ mod recovery;
 mod reset;
 pub mod rtt;
 pub mod segment;
+mod selective;
 pub mod send_queue;
 mod sender;
 pub mod sequence;

@@ -15,12 +15,17 @@ const WINDOW_SCALE_BYTES: u8 = 3;
 const SACK_PERMITTED_BYTES: u8 = 2;
 const TIMESTAMP_BYTES: u8 = 10;
 const SACK_BLOCK_BYTES: usize = 8;
+/// Two bytes that align the blocks, the option's kind and its length.
+const SACK_LEAD_BYTES: usize = 4;
 
 /// Largest shift of a window (RFC 7323 §2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
+/// Most SACK blocks of a header (RFC 2018 §3).
+pub const MAX_SACK_BLOCKS: usize = 4;
+
 /// Most option bytes that [`OptionFields`] writes.
-pub const MAX_EMITTED_BYTES: usize = 20;
+pub const MAX_EMITTED_BYTES: usize = 40;
 
 /// The timestamps option (RFC 7323 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,7 +159,7 @@ impl Options {
 
 /// Options to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OptionFields {
+pub struct OptionFields<'a> {
     /// Largest segment we take. For a SYN.
     pub mss: Option<u16>,
     /// Shift of our later windows. For a SYN.
@@ -163,9 +168,11 @@ pub struct OptionFields {
     pub sack_permitted: bool,
     /// The timestamps.
     pub timestamp: Option<Timestamp>,
+    /// SACK blocks, at most [`MAX_SACK_BLOCKS`], and one less beside timestamps: what is more is left out.
+    pub sack: &'a [(SequenceNumber, SequenceNumber)],
 }
 
-impl OptionFields {
+impl OptionFields<'_> {
     /// Bytes the options take, padding included: a multiple of 4, at most [`MAX_EMITTED_BYTES`].
     #[inline]
     #[must_use]
@@ -178,7 +185,15 @@ impl OptionFields {
             (false, true) => 4,
             (false, false) => 0,
         };
-        mss + timestamp_and_sack + window_scale
+        let front = mss + timestamp_and_sack + window_scale;
+        if self.sack.is_empty() { front } else { front + self.sack_bytes(front) }
+    }
+
+    /// Bytes of the SACK option and what aligns it, behind `front` bytes of other options.
+    const fn sack_bytes(&self, front: usize) -> usize {
+        let room = (MAX_EMITTED_BYTES - front).saturating_sub(SACK_LEAD_BYTES) / SACK_BLOCK_BYTES;
+        let blocks = if self.sack.len() < room { self.sack.len() } else { room };
+        if blocks == 0 { 0 } else { SACK_LEAD_BYTES + blocks * SACK_BLOCK_BYTES }
     }
 
     /// True when there is no option to write.
@@ -212,9 +227,26 @@ impl OptionFields {
             out = write(out, [NO_OPERATION; 2]);
         }
         if let Some(shift) = self.window_scale {
-            write(out, [NO_OPERATION, WINDOW_SCALE, WINDOW_SCALE_BYTES, shift]);
+            out = write(out, [NO_OPERATION, WINDOW_SCALE, WINDOW_SCALE_BYTES, shift]);
+        }
+        if !self.sack.is_empty() {
+            self.emit_sack(out);
         }
         len
+    }
+
+    /// Writes the SACK option over all of `out`, which [`Self::len`] made as long as it is.
+    #[cold]
+    fn emit_sack(&self, mut out: &mut [u8]) {
+        let blocks = out.len().saturating_sub(SACK_LEAD_BYTES) / SACK_BLOCK_BYTES;
+        // Options take at most 40 bytes.
+        #[allow(clippy::cast_possible_truncation)]
+        let len = (2 + blocks * SACK_BLOCK_BYTES) as u8;
+        out = write(out, [NO_OPERATION, NO_OPERATION, SACK, len]);
+        for (start, end) in self.sack.iter().take(blocks) {
+            out = write(out, start.raw().to_be_bytes());
+            out = write(out, end.raw().to_be_bytes());
+        }
     }
 }
 
@@ -318,23 +350,41 @@ mod tests {
             window_scale: Some(7),
             sack_permitted: true,
             timestamp: Some(STAMP),
+            sack: &[],
         };
         let none = OptionFields::default();
-        let cases: &[(OptionFields, Vec<u8>)] = &[
+        let cases: &[(OptionFields<'_>, Vec<u8>)] = &[
             (none, vec![]),
             (OptionFields { timestamp: Some(STAMP), ..none }, join(&[&[1, 1], &STAMP_OPTION])),
             (syn, join(&[&[2, 4, 5, 180, 4, 2], &STAMP_OPTION, &[1, 3, 3, 7]])),
             (OptionFields { timestamp: None, ..syn }, vec![2, 4, 5, 180, 4, 2, 1, 1, 1, 3, 3, 7]),
             (OptionFields { mss: Some(536), ..none }, vec![2, 4, 2, 24]),
         ];
-        for (fields, bytes) in cases {
+        let numbers = |(start, end): (u32, u32)| (SequenceNumber::new(start), SequenceNumber::new(end));
+        let blocks = [(1, 2), (u32::MAX, 4), (5, 6), (7, 8), (9, 10)].map(numbers);
+        let bytes: [&[u8]; 4] = [
+            &[0, 0, 0, 1, 0, 0, 0, 2],
+            &[255, 255, 255, 255, 0, 0, 0, 4],
+            &[0, 0, 0, 5, 0, 0, 0, 6],
+            &[0, 0, 0, 7, 0, 0, 0, 8],
+        ];
+        let stamped = OptionFields { timestamp: Some(STAMP), ..none };
+        let selective: &[(OptionFields<'_>, Vec<u8>)] = &[
+            (OptionFields { sack: &blocks[..1], ..none }, join(&[&[1, 1, 5, 10], bytes[0]])),
+            (OptionFields { sack: &blocks, ..none }, join(&[&[1, 1, 5, 34], &bytes.concat()])),
+            (
+                OptionFields { sack: &blocks, ..stamped },
+                join(&[&[1, 1], &STAMP_OPTION, &[1, 1, 5, 26], &bytes[..3].concat()]),
+            ),
+        ];
+        for (fields, bytes) in cases.iter().chain(selective) {
             let mut out = [0xaa; 40];
             assert_eq!(fields.emit(&mut out), bytes.len());
             assert_eq!(&out[..bytes.len()], bytes, "{fields:?}");
             assert!(out[bytes.len()..].iter().all(|&byte| byte == 0xaa));
             assert_eq!((fields.len(), fields.is_empty()), (bytes.len(), bytes.is_empty()));
         }
-        assert_eq!(syn.emit(&mut [0; MAX_EMITTED_BYTES - 1]), 0);
+        assert_eq!(syn.emit(&mut [0; 19]), 0);
     }
 
     proptest! {
@@ -354,7 +404,7 @@ mod tests {
         ) {
             let timestamp = stamps.map(|(value, echo)| Timestamp { value, echo });
             let mut out = [0; MAX_EMITTED_BYTES];
-            let len = OptionFields { mss, window_scale, sack_permitted, timestamp }.emit(&mut out);
+            let len = OptionFields { mss, window_scale, sack_permitted, timestamp, sack: &[] }.emit(&mut out);
             let expected = Options { mss, window_scale, timestamp, sack_permitted, malformed: false, sack: None };
             prop_assert_eq!(Options::parse(&out[..len], true), expected);
         }

@@ -200,6 +200,17 @@ impl Reassembly {
         recent.into_iter().map(|range| (range.start, range.end)).collect()
     }
 
+    /// The first part of `start..end` that is stored.
+    #[must_use]
+    pub fn overlap(
+        &self,
+        start: SequenceNumber,
+        end: SequenceNumber,
+    ) -> Option<(SequenceNumber, SequenceNumber)> {
+        let range = self.ranges.get(self.ranges.partition_point(|range| range.end.at_or_before(start)))?;
+        range.start.before(end).then(|| (range.start.max(start), range.end.min(end)))
+    }
+
     /// The first range that ends at or behind `sequence`: the one to grow or to look into.
     #[inline]
     fn first_ending_at_or_after(&self, sequence: SequenceNumber) -> usize {

@@ -94,6 +94,7 @@ impl Connection {
         if !self.state.receives_data() {
             // The peer's FIN was taken; this is it or its data again.
             self.rcv.ack_now = true;
+            self.note_selectively(sequence, data.len);
             if self.state == State::TimeWait && fin {
                 self.start_time_wait(cx);
             }
@@ -122,6 +123,7 @@ impl Connection {
         } else {
             // Out of order, a duplicate, or filling a gap.
             self.rcv.ack_now = true;
+            self.note_selectively(sequence, data.len);
             if sequence.after(before) {
                 cx.counters.out_of_order += 1;
                 self.rcv.ahead_of_gap = self.rcv.ahead_of_gap.saturating_add(1);

@@ -192,7 +192,7 @@ impl Segment {
 
 /// A header to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HeaderFields {
+pub struct HeaderFields<'a> {
     /// Our port.
     pub source_port: u16,
     /// The receiver's port.
@@ -208,10 +208,10 @@ pub struct HeaderFields {
     /// The urgent pointer.
     pub urgent: u16,
     /// The options.
-    pub options: OptionFields,
+    pub options: OptionFields<'a>,
 }
 
-impl HeaderFields {
+impl HeaderFields<'_> {
     /// Bytes the header takes, options included.
     #[inline]
     #[must_use]

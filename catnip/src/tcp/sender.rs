@@ -269,6 +269,8 @@ impl Connection {
         cx.network.send(cx.now, &mut self.path, outgoing)?;
         cx.counters.out_segments += 1;
         self.last_sent = cx.now;
+        // What waits behind a gap, or came twice, takes an acknowledgment of its own to say.
+        self.rcv.ack_now = self.rcv.report.due;
         self.acknowledgment_sent();
         Ok(sent_bytes)
     }
@@ -299,6 +301,7 @@ impl Connection {
     }
 
     fn send_control(&mut self, sequence: SequenceNumber, flags: Flags, cx: &mut Context<'_>) {
+        let sack = self.take_sack_blocks();
         let fields = HeaderFields {
             source_port: self.local_port,
             destination_port: self.remote_port,
@@ -309,6 +312,7 @@ impl Connection {
             urgent: 0,
             options: OptionFields {
                 timestamp: Timestamps::stamp(self.timestamps.as_ref(), cx.now),
+                sack: &sack,
                 ..OptionFields::default()
             },
         };
@@ -332,13 +336,13 @@ impl Connection {
         if cx.network.send(cx.now, &mut self.path, outgoing).is_ok() {
             cx.counters.out_segments += 1;
         }
+        self.rcv.ack_now = false;
         self.acknowledgment_sent();
     }
 
     /// Every segment carries the latest acknowledgment and window.
     #[inline]
     fn acknowledgment_sent(&mut self) {
-        self.rcv.ack_now = false;
         self.rcv.unacknowledged_bytes = 0;
         self.rcv.last_ack_sent = self.rcv.nxt;
         self.deadlines.delayed_ack = Instant::FAR_FUTURE;

@@ -18,6 +18,7 @@ mod reset;
 mod retransmission;
 mod script;
 mod seg;
+mod selective;
 mod timewait;
 mod turns;
 mod window;

@@ -36,6 +36,8 @@ pub(super) struct Sent {
     pub at: Instant,
     pub segment: Segment,
     pub payload: Vec<u8>,
+    /// SACK blocks as start and end, as they stand in the header.
+    pub sack: Vec<(u32, u32)>,
 }
 
 /// A stack under test, and the far end of its connections.
@@ -118,7 +120,13 @@ impl Script {
         let seq = self.raw(seg.seq.unwrap_or(Number::Relative(1)), self.peer_isn);
         let ack = seg.ack.map_or(0, |ack| self.raw(ack, self.iss_of(seg)));
         let payload = seg.payload(seq.wrapping_sub(self.peer_isn));
-        let options = seg.option_bytes();
+        let mut options = seg.option_bytes();
+        if let Some(blocks) = &seg.sack {
+            options.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
+            for &number in blocks.iter().flat_map(|(start, end)| [start, end]) {
+                options.extend(self.iss_of(seg).wrapping_add(number).to_be_bytes());
+            }
+        }
         let mut tcp = Vec::new();
         tcp.extend(seg.peer_port.to_be_bytes());
         tcp.extend(seg.local_port.to_be_bytes());
@@ -174,6 +182,12 @@ impl Script {
         if expected.timestamp.is_some() {
             let timestamp = segment.options.timestamp.map(|stamp| (stamp.value, stamp.echo));
             assert_eq!(timestamp, expected.timestamp, "timestamps of {actual}");
+        }
+        if let Some(blocks) = expected.sack {
+            let relative = |number: u32| number.wrapping_sub(self.peer_isn);
+            let sent: Vec<_> =
+                sent.sack.iter().map(|&(start, end)| (relative(start), relative(end))).collect();
+            assert_eq!(sent, blocks, "SACK blocks of {actual}");
         }
         sent
     }
@@ -281,6 +295,7 @@ impl Script {
             self.sent.push_back(Sent {
                 at: self.now,
                 payload: tcp[segment.header_bytes..].to_vec(),
+                sack: segment.sack_blocks(tcp).map(|(start, end)| (start.raw(), end.raw())).collect(),
                 segment,
             });
         }

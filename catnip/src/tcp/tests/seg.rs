@@ -39,6 +39,8 @@ pub(super) struct Seg {
     pub mss: Option<u16>,
     pub wscale: Option<u8>,
     pub timestamp: Option<(u32, u32)>,
+    /// SACK blocks as start and end, counted as acknowledgments are.
+    pub sack: Option<Vec<(u32, u32)>>,
     /// Option bytes behind those above.
     pub options: Vec<u8>,
     pub text: Text,
@@ -57,6 +59,7 @@ pub(super) fn seg() -> Seg {
         mss: None,
         wscale: None,
         timestamp: None,
+        sack: None,
         options: Vec::new(),
         text: Text::Pattern(0),
         local_port: LOCAL_PORT,
@@ -137,6 +140,18 @@ impl Seg {
     /// The timestamps option: value and echo.
     pub(super) fn ts(mut self, value: u32, echo: u32) -> Self {
         self.timestamp = Some((value, echo));
+        self
+    }
+
+    /// Takes selective acknowledgments. For a SYN.
+    pub(super) fn sack_permitted(self) -> Self {
+        self.options(&[4, 2])
+    }
+
+    /// Has come beyond a gap, or again: start and end, as an acknowledgment counts. Expected without blocks,
+    /// there must be none.
+    pub(super) fn sack(mut self, blocks: &[(u32, u32)]) -> Self {
+        self.sack = Some(blocks.to_vec());
         self
     }
 

@@ -1,0 +1,67 @@
+//! Selective acknowledgments for the peer: what waits behind a gap (RFC 2018), and what came twice (RFC 2883).
+
+use arrayvec::ArrayVec;
+
+use super::connection::Connection;
+use super::options::MAX_SACK_BLOCKS;
+use super::sequence::SequenceNumber;
+
+/// A range of sequence numbers: the first, and the one after the last.
+pub(super) type Block = (SequenceNumber, SequenceNumber);
+
+/// Blocks that fit beside timestamps (RFC 2018, section 3).
+const BLOCKS_BESIDE_TIMESTAMPS: usize = 3;
+
+/// What is to be reported besides what waits behind a gap.
+#[derive(Debug, Default)]
+pub(super) struct SelectiveReport {
+    /// True when the next acknowledgment has to go on its own, for it says more than a data segment can.
+    pub due: bool,
+    /// What came twice since the last acknowledgment.
+    duplicate: Option<Block>,
+}
+
+impl SelectiveReport {
+    fn note_duplicate(&mut self, block: Block) {
+        self.due = true;
+        self.duplicate = match self.duplicate {
+            // A burst that came twice is one range.
+            Some((start, end)) if end == block.0 => Some((start, block.1)),
+            Some(_) | None => Some(block),
+        };
+    }
+}
+
+impl Connection {
+    /// Text came out of order or twice: the acknowledgment of it is to say so.
+    #[cold]
+    pub(super) fn note_selectively(&mut self, start: SequenceNumber, len: u32) {
+        if !self.sack_permitted || len == 0 {
+            return;
+        }
+        self.rcv.report.due = true;
+        let end = start + len;
+        if start.before(self.rcv.nxt) {
+            // RFC 2883, section 4: the part that was received before, even when the rest is new.
+            self.rcv.report.note_duplicate((start, end.min(self.rcv.nxt)));
+        } else if let Some(known) = self.rcv.reassembly.as_ref().and_then(|queue| queue.overlap(start, end)) {
+            self.rcv.report.note_duplicate(known);
+        }
+    }
+
+    /// The blocks of the next acknowledgment: what came twice first (RFC 2883, section 4), then what waits,
+    /// newest first (RFC 2018, section 4).
+    pub(super) fn take_sack_blocks(&mut self) -> ArrayVec<Block, MAX_SACK_BLOCKS> {
+        let mut blocks = ArrayVec::new();
+        self.rcv.report.due = false;
+        if !self.sack_permitted {
+            return blocks;
+        }
+        let limit = if self.timestamps.is_some() { BLOCKS_BESIDE_TIMESTAMPS } else { MAX_SACK_BLOCKS };
+        blocks.extend(self.rcv.report.duplicate.take());
+        if let Some(reassembly) = &self.rcv.reassembly {
+            blocks.extend(reassembly.recent_ranges().into_iter().take(limit - blocks.len()));
+        }
+        blocks
+    }
+}
