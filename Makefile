@@ -5,8 +5,10 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 SEEDS ?=
 SEED ?=
+SECONDS ?= 600
+TARGETS ?=
 
-.PHONY: help setup build test test-rust test-sanitizers sim soak demo bench bench-gate install doc lint clean
+.PHONY: help setup build test test-rust test-sanitizers sim soak fuzz fuzz-smoke demo bench bench-gate install doc lint clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -29,6 +31,13 @@ sim: ## Simulator: SEEDS=n runs n seeds, SEED=s replays one.
 
 soak: ## Simulator for hours: many seeds.
 	$(MAKE) sim SEEDS=10000
+
+fuzz: ## Fuzzing: TARGETS="name..." (all of them), each for SECONDS=n (ten minutes).
+	tools/fuzz.sh '$(SECONDS)' $(TARGETS)
+
+fuzz-smoke: ## Every fuzz target for some seconds, and ingress for more.
+	tools/fuzz.sh 2
+	tools/fuzz.sh 15 ingress
 
 demo: setup ## The C echo server on a TAP device against the kernel's own sockets.
 	tools/demo.sh

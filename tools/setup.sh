@@ -28,6 +28,11 @@ need_rust() {
     exit 1
 }
 
+# Installs cargo-fuzz, with a version that is known to work, where it is missing.
+need_cargo_fuzz() {
+    cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz@0.13.2 >&2
+}
+
 lacks() {
     case " $missing_packages " in
     *" $1 "*) ;;

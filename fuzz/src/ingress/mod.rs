@@ -1,0 +1,182 @@
+//! The stack from the outside, statefully: connections, listeners and datagram sockets are open while segments
+//! near their windows, option soup, fragments, ICMP errors that quote them and plain noise come in, and the program
+//! makes its calls in between.
+//!
+//! After every step: the stack rests in bounded time, its own variables are in order, every byte that it sent is as
+//! it must be, and streams read as they were written. At the end everything is closed, and after the timers nothing
+//! may be left: no connection, no buffer.
+
+// What the actions' fields mean, their names say.
+#[allow(missing_docs, reason = "the vocabulary of one target")]
+mod action;
+mod packet;
+mod peer;
+mod program;
+mod traffic;
+
+use std::time::Duration;
+
+use catnip::{Stack, StackConfig};
+use libos::runtime::{Capabilities, Medium, TxChecksum};
+use libos::{Arena, Instant, RxFrame};
+
+pub use action::Input;
+use action::{Action, Mtu, Setup};
+use peer::Ends;
+use program::Program;
+
+/// Most actions of one run.
+const MAX_ACTIONS: usize = 200;
+/// Most turns in a row without time passing.
+const MAX_TURNS: usize = 2_000;
+/// Most deadlines served at the end; more is a connection that never goes.
+const MAX_DEADLINES: usize = 100_000;
+/// Connections the stack may have: few, so that runs get to the limit.
+const MAX_CONNECTIONS: usize = 12;
+
+/// A stack with its peer and its program.
+struct World {
+    stack: Stack,
+    arena: Arena,
+    now: Instant,
+    medium: Medium,
+    mtu: usize,
+    ends: Ends,
+    program: Program,
+    /// Addresses that the stack asked for, as it asked.
+    asked: Vec<std::net::IpAddr>,
+}
+
+/// One whole run.
+pub fn run(input: Input) {
+    let arena = crate::arena();
+    let mut world = World::new(input.setup, arena.clone());
+    for action in input.actions.into_iter().take(MAX_ACTIONS) {
+        world.act(action);
+    }
+    world.end();
+    drop(world);
+    assert_eq!(arena.stats().live_buffers, 0, "a buffer leaked");
+}
+
+impl World {
+    fn new(setup: Setup, arena: Arena) -> Self {
+        let medium = if setup.bare_ip { Medium::Ip } else { Medium::Ethernet };
+        let mtu = match setup.mtu {
+            Mtu::Ipv6Least => 1_280,
+            Mtu::Ethernet => 1_500,
+            Mtu::Jumbo => 9_000,
+        };
+        let device = Capabilities {
+            medium,
+            hardware_address: packet::OUR_MAC,
+            mtu,
+            tx_checksum: TxChecksum::Software,
+            tcp_segmentation_bytes: 0,
+            max_segments: 16,
+        };
+        let mut config = StackConfig::new(device)
+            .with_address("192.0.2.1/24".parse().expect("a prefix"))
+            .with_address("2001:db8::1/64".parse().expect("a prefix"));
+        config.tcp.max_connections = MAX_CONNECTIONS;
+        config.tcp.max_listeners = 4;
+        config.udp.max_sockets = 4;
+        config.neighbor.max_neighbors = 8;
+        config.tcp.timestamps = setup.timestamps;
+        config.tcp.window_scaling = setup.window_scaling;
+        config.tcp.options.no_delay = setup.no_delay;
+        config.tcp.options.keep_alive = setup.keep_alive;
+        config.tcp.keepalive_idle = Duration::from_secs(30);
+        if setup.small_send_buffer {
+            config.tcp.options.send_buffer_bytes = 3_000;
+        }
+        if setup.small_receive_buffer {
+            config.tcp.options.receive_buffer_bytes = 2_000;
+        }
+        let now = Instant::from_millis(1_000);
+        let stack = Stack::new(&config, arena.clone(), 7, now).expect("a configuration that is right");
+        let mut world = Self {
+            stack,
+            arena,
+            now,
+            medium,
+            mtu,
+            ends: Ends::default(),
+            program: Program::default(),
+            asked: Vec::new(),
+        };
+        world.open_sockets(setup.backlog);
+        world.settle();
+        world
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Pass { scale } => self.pass(Duration::from_micros(1 << (scale % 36))),
+            Action::Call(call) => self.call(call),
+            traffic => self.arrive(traffic),
+        }
+        self.settle();
+        self.read_events();
+    }
+
+    /// A frame arrives, unless memory is full: then the device would have had to drop it.
+    fn inject(&mut self, frame: RxFrame) {
+        self.stack.receive(self.now, frame);
+    }
+
+    /// The stack has its turns until it wants no more, and no time passes.
+    fn settle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            self.stack.poll(self.now);
+            self.take_frames();
+            if let Some(broken) = self.stack.tcp_broken_invariant() {
+                panic!("{broken}");
+            }
+            if !self.stack.needs_poll() {
+                return;
+            }
+        }
+        panic!("the stack never rests");
+    }
+
+    fn take_frames(&mut self) {
+        while let Some(frame) = self.stack.frames().front() {
+            let bytes: Vec<u8> = frame.segments.iter().flat_map(|segment| segment.iter().copied()).collect();
+            self.stack.frames().pop_front();
+            self.see(&bytes);
+        }
+    }
+
+    /// Time passes; the stack wakes when it wants to.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..MAX_DEADLINES {
+            self.settle();
+            match self.stack.next_deadline() {
+                Some(next) if next <= end => self.now = self.now.max(next),
+                Some(_) | None => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("the stack's deadlines never come to an end");
+    }
+
+    /// Closes everything and waits until nothing is left.
+    fn end(&mut self) {
+        self.close_sockets();
+        self.settle();
+        for _ in 0..MAX_DEADLINES {
+            if self.stack.tcp_connections() == 0 {
+                return;
+            }
+            let Some(next) = self.stack.next_deadline() else { break };
+            self.now = self.now.max(next);
+            self.settle();
+        }
+        let left: Vec<_> = self.stack.tcp_infos().collect();
+        panic!("connections are left over at {:?}: {left:?}", self.now);
+    }
+}

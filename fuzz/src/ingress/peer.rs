@@ -1,0 +1,211 @@
+//! What the far ends of the stack's connections know, from what the stack sent.
+
+use std::collections::BTreeMap;
+
+use super::action::{Family, Listed, Options, Place};
+use super::packet::Sent;
+
+const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+const RST: u8 = 4;
+pub const ACK: u8 = 16;
+
+/// Most connections remembered; the oldest give way to none.
+const MAX_ENDS: usize = 32;
+
+/// How many of the stack's initial sequence numbers are remembered for one connection.
+const ISS_REMEMBERED: usize = 4;
+
+/// A connection's ports and family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tuple {
+    pub family: Family,
+    pub local_port: u16,
+    pub remote_port: u16,
+}
+
+/// The far end of one connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct End {
+    /// The stack's latest initial sequence numbers: an answer made of a cookie leaves no connection behind, so
+    /// which of several will stand cannot be seen.
+    pub iss: [Option<u32>; ISS_REMEMBERED],
+    /// The number after the highest one that the stack sent.
+    pub snd_max: u32,
+    /// What the stack expects next, as it said last.
+    pub rcv_nxt: u32,
+    /// The stack's latest timestamp.
+    pub timestamp: u32,
+}
+
+/// All far ends.
+#[derive(Debug, Default)]
+pub struct Ends {
+    ends: BTreeMap<Tuple, End>,
+}
+
+/// What a byte of the peers' streams is, by its sequence number as it stands in the header.
+pub fn received_pattern(number: u32) -> u8 {
+    number as u8
+}
+
+/// What a byte of the program's streams is, by its offset.
+pub fn sent_pattern(offset: u32) -> u8 {
+    (offset % 251) as u8
+}
+
+impl Ends {
+    /// The connection that `number` picks.
+    pub fn pick(&self, number: u8) -> Option<(Tuple, End)> {
+        let at = usize::from(number) % self.ends.len().max(1);
+        self.ends.iter().nth(at).map(|(tuple, end)| (*tuple, *end))
+    }
+
+    /// Makes a connection known before the stack has said anything about it.
+    pub fn expect(&mut self, tuple: Tuple, rcv_nxt: u32) {
+        if self.ends.len() < MAX_ENDS {
+            let end = self.ends.entry(tuple).or_default();
+            end.rcv_nxt = rcv_nxt;
+        }
+    }
+
+    /// Takes note of a segment that the stack sent, and checks it.
+    pub fn see(&mut self, sent: &Sent<'_>) {
+        let tcp = sent.payload;
+        assert!(tcp.len() >= 20);
+        let number = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+        let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+        let header_len = usize::from(tcp[12] >> 4) * 4;
+        assert!((20..=tcp.len()).contains(&header_len));
+        let flags = tcp[13];
+        assert!(flags & (SYN | FIN) != SYN | FIN, "SYN and FIN were sent together");
+        assert!(flags & (SYN | ACK | RST) != 0, "a segment without SYN, ACK and RST was sent");
+        let timestamp = check_options(&tcp[20..header_len], flags & SYN != 0);
+        let payload = &tcp[header_len..];
+        let tuple = Tuple { family: Family::of(sent.source), local_port: port(0), remote_port: port(2) };
+        if self.ends.len() >= MAX_ENDS && !self.ends.contains_key(&tuple) {
+            return;
+        }
+        if flags & RST != 0 {
+            return;
+        }
+        let end = self.ends.entry(tuple).or_default();
+        let seq = number(4);
+        if flags & SYN != 0 {
+            if !end.iss.contains(&Some(seq)) {
+                end.iss.rotate_right(1);
+                end.iss[0] = Some(seq);
+                end.snd_max = seq;
+            }
+        } else if end.iss[0].is_some() {
+            let is_stream_from = |iss: u32| {
+                let first = seq.wrapping_sub(iss).wrapping_sub(1);
+                (0..).zip(payload).all(|(at, &byte)| byte == sent_pattern(first.wrapping_add(at)))
+            };
+            let right = end.iss.iter().flatten().any(|iss| is_stream_from(*iss));
+            assert!(right, "the program never wrote what was sent on {tuple:?} at {seq}");
+        }
+        let extra = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let behind = seq.wrapping_add(payload.len() as u32 + extra);
+        if (behind.wrapping_sub(end.snd_max) as i32) > 0 {
+            end.snd_max = behind;
+        }
+        if flags & ACK != 0 {
+            end.rcv_nxt = number(8);
+        }
+        end.timestamp = timestamp.unwrap_or(end.timestamp);
+    }
+}
+
+/// Walks a sent segment's options, which must all be well formed; returns the timestamp.
+fn check_options(mut options: &[u8], syn: bool) -> Option<u32> {
+    let mut timestamp = None;
+    while let [kind, rest @ ..] = options {
+        match kind {
+            0 => {
+                assert!(rest.iter().all(|byte| *byte == 0), "bytes behind the end of the options");
+                break;
+            }
+            1 => options = rest,
+            _ => {
+                let len = usize::from(rest[0]);
+                assert!((2..=options.len()).contains(&len), "the length of a sent option");
+                let body = &options[2..len];
+                match (kind, body.len()) {
+                    (2, 2) | (3, 1) | (4, 0) => assert!(syn, "option {kind} belongs on a SYN"),
+                    (8, 8) => timestamp = Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]])),
+                    (5, len) => assert!(len > 0 && len % 8 == 0 && len <= 32),
+                    (30 | 34 | 172 | 174 | 254, _) => {}
+                    _ => panic!("option {kind} of {len} bytes was sent"),
+                }
+                options = &options[len..];
+            }
+        }
+    }
+    timestamp
+}
+
+impl Options {
+    /// The option bytes of a segment to the connection with `end`; at most forty.
+    pub fn bytes(&self, end: &End, syn: bool) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let stamped = |bytes: &mut Vec<u8>, value: Place, echo: Place| {
+            bytes.extend([1, 1, 8, 10]);
+            // The peers' clocks stand still, which is allowed.
+            bytes.extend(value.around(1 << 20).to_be_bytes());
+            bytes.extend(echo.around(end.timestamp).to_be_bytes());
+        };
+        match self {
+            Self::None => {}
+            Self::Usual => {
+                if syn {
+                    bytes.extend([2, 4, 5, 0xb4, 1, 3, 3, 4, 1, 1, 4, 2]);
+                }
+                stamped(&mut bytes, Place::Exact, Place::Exact);
+            }
+            Self::Sack(blocks) => {
+                stamped(&mut bytes, Place::Exact, Place::Exact);
+                let blocks = &blocks[..blocks.len().min(3)];
+                bytes.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
+                for (start, len) in blocks {
+                    let start = start.around(end.snd_max);
+                    bytes.extend(start.to_be_bytes());
+                    bytes.extend(start.wrapping_add(u32::from(*len)).to_be_bytes());
+                }
+            }
+            Self::Stamped { value, echo } => stamped(&mut bytes, *value, *echo),
+            Self::Soup(soup) => bytes.extend(soup),
+            Self::Listed(options) => options.iter().for_each(|option| option.append(&mut bytes)),
+        }
+        bytes.truncate(40);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+}
+
+impl Listed {
+    fn append(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Mss(mss) => {
+                bytes.extend([2, 4]);
+                bytes.extend(mss.to_be_bytes());
+            }
+            Self::WindowScale(shift) => bytes.extend([3, 3, *shift]),
+            Self::SackPermitted => bytes.extend([4, 2]),
+            Self::Timestamps(value, echo) => {
+                bytes.extend([8, 10]);
+                bytes.extend(value.to_be_bytes());
+                bytes.extend(echo.to_be_bytes());
+            }
+            Self::Nothing => bytes.push(1),
+            Self::FastOpen(cookie) => {
+                bytes.extend([34, 2 + cookie.len() as u8]);
+                bytes.extend(cookie);
+            }
+            Self::Other { kind, len, bytes: body } => {
+                bytes.extend([*kind, *len]);
+                bytes.extend(body);
+            }
+        }
+    }
+}
