@@ -36,7 +36,7 @@ for target in "${targets[@]}"; do
     echo "== $target, $seconds s"
     "$out/build/$(rustc -vV | sed -n 's/^host: //p')/release/$target" \
         "$out/corpus/$target" "fuzz/seeds/$target" "${dictionary[@]}" \
-        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=4096 -print_final_stats=1 \
+        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=4096 -len_control=20 -print_final_stats=1 \
         -artifact_prefix="$out/findings/$target-" 2>&1 | tee "$out/$target.log" |
         grep -E '^stat::number_of_executed_units|ERROR|panicked|^SUMMARY|findings' || {
         tail -n 60 "$out/$target.log"

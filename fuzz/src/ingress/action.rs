@@ -22,6 +22,8 @@ pub struct Setup {
     pub small_send_buffer: bool,
     pub small_receive_buffer: bool,
     pub backlog: u8,
+    /// Connections that stand from the start, from the peer and to it by turns.
+    pub opened: u8,
 }
 
 /// Largest packets of the link.
@@ -42,8 +44,8 @@ pub enum Family {
 /// One thing that happens.
 #[derive(Debug, Arbitrary)]
 pub enum Action {
-    /// The peer does what a good peer would: acknowledges all it was sent.
-    Answer { on: u8, window: u16 },
+    /// The peer does what a good peer would: acknowledges all it was sent, sends more, and at last closes.
+    Answer { on: u8, window: u16, payload_bytes: u16, fin: bool },
     /// The peer opens a connection, or tries to.
     Syn { family: Family, port: u8, options: Options },
     /// A segment about where the connection is.

@@ -21,8 +21,8 @@ use libos::runtime::{Capabilities, Medium, TxChecksum};
 use libos::{Arena, Instant, RxFrame};
 
 pub use action::Input;
-use action::{Action, Mtu, Setup};
-use peer::Ends;
+use action::{Action, Call, Family, Mtu, Neighbor, Options, Setup};
+use peer::{Ends, Tuple};
 use program::Program;
 
 /// Most actions of one run.
@@ -107,7 +107,28 @@ impl World {
         };
         world.open_sockets(setup.backlog);
         world.settle();
+        for number in 0..setup.opened % 4 {
+            world.open_connection(number);
+        }
         world
+    }
+
+    /// Brings one connection to where data can flow.
+    fn open_connection(&mut self, number: u8) {
+        let family = if number < 2 { Family::V4 } else { Family::V6 };
+        if number % 2 == 0 {
+            let remote_port = program::FIRST_REMOTE_PORT + u16::from(number);
+            let tuple = Tuple { family, local_port: program::LISTEN_PORT, remote_port };
+            self.send_syn(tuple, Options::Usual);
+        } else {
+            self.act(Action::Call(Call::Connect { family, port: number }));
+        }
+        self.settle();
+        self.act(Action::Neighbor(Neighbor::AnswerAll));
+        for on in 0..=number {
+            self.act(Action::Answer { on, window: 30_000, payload_bytes: 0, fin: false });
+        }
+        self.act(Action::Call(Call::Accept));
     }
 
     fn act(&mut self, action: Action) {

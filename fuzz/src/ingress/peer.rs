@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::action::{Family, Listed, Options, Place};
 use super::packet::Sent;
 
-const FIN: u8 = 1;
+pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 const RST: u8 = 4;
 pub const ACK: u8 = 16;

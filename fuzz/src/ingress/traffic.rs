@@ -8,7 +8,7 @@ use libos::runtime::Medium;
 use super::World;
 use super::action::{Action, Delivery, Family, Neighbor, Options, Place, Segment};
 use super::packet::{self, Ip, OUR_MAC, PEER_MAC, TCP, UDP};
-use super::peer::{ACK, End, SYN, Tuple, received_pattern};
+use super::peer::{ACK, End, FIN, SYN, Tuple, received_pattern};
 use super::program::{
     CONNECTED_PORT, DATAGRAM_PORT, FIRST_REMOTE_PORT, LISTEN_PORT, PEER_PORT, REMOTE_PORTS,
 };
@@ -25,24 +25,21 @@ const PEER_ISN: u32 = u32::MAX - 2_000;
 impl World {
     pub fn arrive(&mut self, action: Action) {
         match action {
-            Action::Answer { on, window } => {
+            Action::Answer { on, window, payload_bytes, fin } => {
                 if let Some((tuple, end)) = self.ends.pick(on) {
-                    let flags = if end.rcv_nxt == 0 { SYN | ACK } else { ACK };
+                    let mut flags = if end.rcv_nxt == 0 { SYN | ACK } else { ACK };
+                    if fin && flags & SYN == 0 {
+                        flags |= FIN;
+                    }
                     let options = if flags & SYN == 0 { Options::None } else { Options::Usual };
                     let (seq, ack) = (Place::Exact, Place::Exact);
-                    let segment = Segment { seq, ack, flags, window, urgent: 0, payload_bytes: 0, options };
+                    let segment = Segment { seq, ack, flags, window, urgent: 0, payload_bytes, options };
                     self.send_segment(tuple, end, &segment, &Delivery::Whole);
                 }
             }
             Action::Syn { family, port, options } => {
                 let remote_port = FIRST_REMOTE_PORT + u16::from(port % REMOTE_PORTS);
-                let tuple = Tuple { family, local_port: LISTEN_PORT, remote_port };
-                self.ends.expect(tuple, PEER_ISN);
-                let end = End { rcv_nxt: PEER_ISN, ..End::default() };
-                let (seq, ack) = (Place::Exact, Place::Exact);
-                let segment =
-                    Segment { seq, ack, flags: SYN, window: 30_000, urgent: 0, payload_bytes: 0, options };
-                self.send_segment(tuple, end, &segment, &Delivery::Whole);
+                self.send_syn(Tuple { family, local_port: LISTEN_PORT, remote_port }, options);
             }
             Action::Segment { on, segment, delivery } => {
                 if let Some((tuple, end)) = self.ends.pick(on) {
@@ -92,6 +89,15 @@ impl World {
             }
             Action::Pass { .. } | Action::Call(_) => {}
         }
+    }
+
+    /// The peer begins a connection.
+    pub fn send_syn(&mut self, tuple: Tuple, options: Options) {
+        self.ends.expect(tuple, PEER_ISN);
+        let end = End { rcv_nxt: PEER_ISN, ..End::default() };
+        let (seq, ack) = (Place::Exact, Place::Exact);
+        let segment = Segment { seq, ack, flags: SYN, window: 30_000, urgent: 0, payload_bytes: 0, options };
+        self.send_segment(tuple, end, &segment, &Delivery::Whole);
     }
 
     fn send_segment(&mut self, tuple: Tuple, end: End, segment: &Segment, delivery: &Delivery) {
