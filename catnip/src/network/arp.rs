@@ -21,10 +21,19 @@ impl Network {
             return;
         }
         self.counters.arp_in_packets += 1;
+        // What we sent may come back to us; what others send about our addresses are conflicts.
+        if hardware == self.device.hardware_address {
+            return;
+        }
+        // RFC 5227 section 2.4.
         if self.interface.is_own_v4(sender) {
-            // Our own announcements may come back to us; anybody else's are conflicts (RFC 5227
-            // section 2.4).
-            self.counters.address_conflicts += u64::from(hardware != self.device.hardware_address);
+            self.on_address_conflict(now, sender.into());
+            return;
+        }
+        // RFC 5227 section 2.1.1: somebody uses the address that we ask for, or asks for it too.
+        let wanted = if sender.is_unspecified() { packet.target_protocol } else { sender };
+        if self.addresses.is_tentative(wanted.into()) {
+            self.on_address_conflict(now, wanted.into());
             return;
         }
         let for_us = self.interface.is_own_v4(packet.target_protocol);
@@ -84,6 +93,20 @@ impl Network {
                 operation: Operation::Request,
                 sender_hardware: self.device.hardware_address,
                 sender_protocol: address,
+                target_hardware: [0; 6],
+                target_protocol: address,
+            },
+        );
+    }
+
+    /// Asks whether anybody has an address, without saying that it is ours (RFC 5227 section 2.1.1).
+    pub(super) fn probe_arp(&mut self, address: Ipv4Addr) {
+        self.send_arp(
+            ethernet::BROADCAST,
+            ArpPacket {
+                operation: Operation::Request,
+                sender_hardware: self.device.hardware_address,
+                sender_protocol: Ipv4Addr::UNSPECIFIED,
                 target_hardware: [0; 6],
                 target_protocol: address,
             },

@@ -23,8 +23,10 @@ pub struct NetworkCounters {
     pub arp_in_malformed: u64,
     /// ARP packets sent.
     pub arp_out_packets: u64,
-    /// ARP packets and neighbour advertisements by which somebody else claims an address of ours.
+    /// ARP packets and neighbour messages by which somebody else claims an address of ours, or wants one.
     pub address_conflicts: u64,
+    /// Addresses not taken, or given up, because somebody else has them.
+    pub address_duplicates: u64,
     /// IP packets received.
     pub ip_in_receives: u64,
     /// IP packets with a malformed header.
@@ -90,6 +92,7 @@ impl NetworkCounters {
             arp_in_malformed,
             arp_out_packets,
             address_conflicts,
+            address_duplicates,
             ip_in_receives,
             ip_in_header_errors,
             ip_in_address_errors,
@@ -126,6 +129,7 @@ impl NetworkCounters {
             ("arp_in_malformed", arp_in_malformed),
             ("arp_out_packets", arp_out_packets),
             ("address_conflicts", address_conflicts),
+            ("address_duplicates", address_duplicates),
             ("ip_in_receives", ip_in_receives),
             ("ip_in_header_errors", ip_in_header_errors),
             ("ip_in_address_errors", ip_in_address_errors),

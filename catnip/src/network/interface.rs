@@ -23,6 +23,11 @@ struct OwnV6 {
     address: Ipv6Addr,
     solicited_node: Ipv6Addr,
     prefix: Prefix,
+    /// All of the prefix is on the link. Not so for addresses formed from an advertised prefix, which says
+    /// for itself whether it is (RFC 5942 section 4).
+    on_link: bool,
+    /// New connections prefer another address (RFC 4862 section 5.5.4).
+    deprecated: bool,
 }
 
 /// Where a packet's next hop is.
@@ -38,15 +43,23 @@ pub(super) enum NextHop {
     Neighbor(IpAddr),
 }
 
-/// Addresses and routes, in fixed tables that are short enough to be looked through.
+/// Most addresses formed from advertised prefixes.
+pub(super) const MAX_FORMED_ADDRESSES: usize = 8;
+/// Most IPv4 addresses: those configured, and a leased one.
+pub(super) const MAX_V4: usize = MAX_ADDRESSES + 1;
+/// Most IPv6 addresses: those configured, the link-local one, and those formed.
+pub(super) const MAX_V6: usize = MAX_ADDRESSES + 1 + MAX_FORMED_ADDRESSES;
+
+/// Addresses and routes, in tables that are short enough to be looked through.
 #[derive(Debug)]
 pub(super) struct Interface {
     medium: Medium,
-    v4: ArrayVec<OwnV4, MAX_ADDRESSES>,
-    /// One more for the link-local address.
-    v6: ArrayVec<OwnV6, { MAX_ADDRESSES + 1 }>,
+    v4: ArrayVec<OwnV4, MAX_V4>,
+    v6: ArrayVec<OwnV6, MAX_V6>,
     /// Longest prefix first.
     routes: Vec<Route>,
+    /// Changes with addresses and routes: paths made before have to be looked at again.
+    generation: u32,
 }
 
 /// All nodes on the link (RFC 4291 section 2.7.1).
@@ -57,35 +70,80 @@ const LINK_LOCAL: Prefix =
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), length: 64 };
 
 impl Interface {
-    /// The interface of a checked configuration.
+    /// An interface with the routes of a checked configuration, and no addresses.
     pub(super) fn new(config: &StackConfig) -> Self {
-        let (mut v4, mut v6) = (ArrayVec::new(), ArrayVec::new());
-        let ethernet = config.device.medium == Medium::Ethernet;
-        let wants_v6 = config.addresses.iter().any(|prefix| prefix.address.is_ipv6());
-        let link_local = (config.link_local && ethernet && wants_v6)
-            .then(|| ndp::link_local(config.device.hardware_address))
-            .map(|address| Prefix { address: address.into(), length: 64 });
-        for prefix in config.addresses.iter().copied().chain(link_local) {
-            let fits = match prefix.address {
-                IpAddr::V4(address) => {
-                    let broadcast = prefix.broadcast().unwrap_or(Ipv4Addr::BROADCAST);
-                    v4.try_push(OwnV4 { address, broadcast, prefix }).is_ok()
-                }
-                IpAddr::V6(address) => {
-                    let solicited_node = ndp::solicited_node(address);
-                    v6.try_push(OwnV6 { address, solicited_node, prefix }).is_ok()
-                }
-            };
-            debug_assert!(fits, "the configuration was not checked");
+        let mut interface = Self {
+            medium: config.device.medium,
+            v4: ArrayVec::new(),
+            v6: ArrayVec::new(),
+            routes: Vec::new(),
+            generation: 0,
+        };
+        for route in config.all_routes() {
+            interface.add_route(route);
         }
-        let mut routes: Vec<Route> = config.all_routes().collect();
-        routes.sort_by_key(|route| std::cmp::Reverse(route.destination.length));
-        Self { medium: config.device.medium, v4, v6, routes }
+        interface
     }
 
-    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let v4 = self.v4.iter().map(|own| IpAddr::V4(own.address));
-        v4.chain(self.v6.iter().map(|own| IpAddr::V6(own.address)))
+    /// The number of the present addresses and routes.
+    #[inline]
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Makes an address ours. False when there are too many, or when it is ours already.
+    pub(super) fn assign(&mut self, prefix: Prefix, on_link: bool) -> bool {
+        if self.has(prefix.address) {
+            return false;
+        }
+        self.changed();
+        match prefix.address {
+            IpAddr::V4(address) => {
+                let broadcast = prefix.broadcast().unwrap_or(Ipv4Addr::BROADCAST);
+                self.v4.try_push(OwnV4 { address, broadcast, prefix }).is_ok()
+            }
+            IpAddr::V6(address) => {
+                let solicited_node = ndp::solicited_node(address);
+                let own = OwnV6 { address, solicited_node, prefix, on_link, deprecated: false };
+                self.v6.try_push(own).is_ok()
+            }
+        }
+    }
+
+    /// An address is ours no longer, or is not going to be.
+    pub(super) fn withdraw(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.v4.retain(|own| own.address != address),
+            IpAddr::V6(address) => self.v6.retain(|own| own.address != address),
+        }
+        self.changed();
+    }
+
+    /// Whether new connections prefer other addresses to this one.
+    pub(super) fn set_deprecated(&mut self, address: IpAddr, deprecated: bool) {
+        if let Some(own) = self.v6.iter_mut().find(|own| IpAddr::V6(own.address) == address) {
+            own.deprecated = deprecated;
+        }
+    }
+
+    /// Adds a route, behind those that are as long.
+    pub(super) fn add_route(&mut self, route: Route) {
+        let shorter = |known: &Route| known.destination.length < route.destination.length;
+        let place = self.routes.iter().position(shorter).unwrap_or(self.routes.len());
+        self.routes.insert(place, route);
+        self.changed();
+    }
+
+    /// True for our own addresses, loopback ones apart.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.is_own_v4(address),
+            IpAddr::V6(address) => self.is_own_v6(address),
+        }
     }
 
     /// True for the address that nearly all packets are for.
@@ -156,7 +214,7 @@ impl Interface {
             return Some(DestinationKind::Unicast);
         }
         let group = destination == ALL_NODES
-            || destination.is_multicast() && self.v6.iter().any(|own| own.solicited_node == destination);
+            || destination.is_multicast() && (self.v6.iter().any(|own| own.solicited_node == destination));
         group.then_some(DestinationKind::Multicast)
     }
 
@@ -213,9 +271,11 @@ impl Interface {
 
     /// The longest of our own prefixes that contains `remote`.
     pub(super) fn on_link(&self, remote: IpAddr) -> Option<Prefix> {
-        let own = self.v4.iter().map(|own| own.prefix).chain(self.v6.iter().map(|own| own.prefix));
+        let v4 = self.v4.iter().map(|own| own.prefix);
+        let v6 = self.v6.iter().filter(|own| own.on_link).map(|own| own.prefix);
         let link_local = (!self.v6.is_empty()).then_some(LINK_LOCAL);
-        own.chain(link_local).filter(|prefix| prefix.contains(remote)).max_by_key(|prefix| prefix.length)
+        let own = v4.chain(v6).chain(link_local);
+        own.filter(|prefix| prefix.contains(remote)).max_by_key(|prefix| prefix.length)
     }
 
     /// The source address of packets to `remote` by way of `next_hop`: one in the same network as the
@@ -236,8 +296,14 @@ impl Interface {
                 let wants_link_local = is_link_scope(remote);
                 let like = |own: &&OwnV6| own.address.is_unicast_link_local() == wants_link_local;
                 let same_network = |own: &&OwnV6| like(own) && own.prefix.contains(near.into());
-                let own = self.v6.iter().find(same_network);
-                let own = own.or_else(|| self.v6.iter().find(like)).or(self.v6.first())?;
+                // RFC 6724 section 5, rule 3: deprecated addresses are the last resort of their kind.
+                let kinds: [&dyn Fn(&&OwnV6) -> bool; 4] = [
+                    &|own| !own.deprecated && same_network(own),
+                    &|own| !own.deprecated && like(own),
+                    &|own| same_network(own),
+                    &|own| like(own),
+                ];
+                let own = kinds.iter().find_map(|kind| self.v6.iter().find(kind)).or(self.v6.first())?;
                 Some(own.address.into())
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
@@ -287,7 +353,11 @@ mod tests {
             ..StackConfig::new(device)
         };
         config.check().unwrap();
-        Interface::new(&config)
+        let mut interface = Interface::new(&config);
+        for prefix in config.own_addresses() {
+            assert!(interface.assign(prefix, true));
+        }
+        interface
     }
 
     fn both() -> Interface {

@@ -4,6 +4,7 @@
 //! up the rest. Transports send through [`Network::send`] along a [`Path`]. All that is to go out
 //! gathers in [`Network::frames`].
 
+mod address;
 mod arp;
 mod counters;
 mod groups;
@@ -23,6 +24,7 @@ mod rate_limit;
 mod receive;
 mod send;
 mod solicit;
+mod upkeep;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -36,6 +38,8 @@ use libos::metrics::MetricsSink;
 use libos::runtime::{Capabilities, FrameBatch, Medium, RxFrame};
 use libos::{Arena, Error, Instant, SetupError};
 
+use address::AddressTable;
+pub use address::{AddressOrigin, AddressState, AddressStatus, ConflictDetection};
 pub use counters::NetworkCounters;
 use groups::Groups;
 pub use incoming::{DestinationKind, IcmpError, IcmpErrorKind, Ingress, Packet};
@@ -73,6 +77,12 @@ pub struct Network {
     max_frames: usize,
     max_looped: usize,
     interface: Interface,
+    /// What becomes of the interface's addresses over time.
+    addresses: AddressTable,
+    conflict_detection: ConflictDetection,
+    /// When [`Self::poll`] next has something to do besides the neighbours' timers;
+    /// [`Instant::FAR_FUTURE`] for never.
+    upkeep_at: Instant,
     neighbors: NeighborCache,
     arena: Arena,
     frames: FrameBatch,
@@ -106,6 +116,9 @@ impl Network {
             max_frames: config.transmit_queue_frames,
             max_looped: config.loop_queue_packets,
             interface: Interface::new(config),
+            addresses: AddressTable::new(random.fork()),
+            conflict_detection: config.conflict_detection,
+            upkeep_at: Instant::FAR_FUTURE,
             neighbors: NeighborCache::new(config.neighbor.clone(), random.fork(), now),
             arena,
             frames: FrameBatch::new(),
@@ -117,10 +130,7 @@ impl Network {
             last_header: LastHeader::default(),
             counters: NetworkCounters::default(),
         };
-        if network.device.medium == Medium::Ethernet {
-            network.join_own_groups(now);
-            network.announce_addresses();
-        }
+        network.start_addresses(config, now);
         Ok(network)
     }
 
@@ -161,20 +171,34 @@ impl Network {
         };
         let identification = self.identifications.slot(remote);
         let mtu = self.device.mtu;
-        Ok(Path { local, remote, mtu, exit, identification, express: Express::NONE })
+        let generation = self.interface.generation();
+        let (unconfirmed, express) = (false, Express::NONE);
+        Ok(Path { local, remote, mtu, exit, identification, generation, unconfirmed, express })
     }
 
     /// Takes note that the destination of `path` has received what was sent to it, so that its
     /// neighbour need not be probed (RFC 4861 section 7.3.1). For transports that see acknowledgments.
+    /// One question, except while the neighbour's address is in doubt.
     #[inline]
-    pub fn confirm(&mut self, now: Instant, path: &Path) {
+    pub fn confirm(&mut self, now: Instant, path: &mut Path) {
+        if path.unconfirmed {
+            self.confirm_neighbor(now, path);
+        }
+    }
+
+    #[cold]
+    fn confirm_neighbor(&mut self, now: Instant, path: &mut Path) {
+        path.unconfirmed = false;
         if let Exit::Neighbor { key, .. } = path.exit {
             self.neighbors.confirm(now, key);
         }
     }
 
-    /// Serves the neighbours' timers. Bounded work.
+    /// Serves the timers of neighbours and addresses. Bounded work.
     pub fn poll(&mut self, now: Instant) {
+        if now >= self.upkeep_at {
+            self.upkeep(now);
+        }
         for _ in 0..NEIGHBOR_TIMERS_PER_POLL {
             match self.neighbors.next_expired(now) {
                 Some(Expiry::Ask { address, known }) => self.solicit(now, address, known),
@@ -217,9 +241,9 @@ impl Network {
     /// When [`Self::poll`] next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let groups = Some(self.groups.deadline()).filter(|deadline| *deadline < Instant::FAR_FUTURE);
-        match (self.neighbors.next_deadline(), groups) {
-            (Some(neighbors), Some(groups)) => Some(neighbors.min(groups)),
+        let others = Some(self.groups.deadline().min(self.upkeep_at));
+        match (self.neighbors.next_deadline(), others.filter(|at| *at < Instant::FAR_FUTURE)) {
+            (Some(neighbors), Some(others)) => Some(neighbors.min(others)),
             (deadline, None) | (None, deadline) => deadline,
         }
     }
@@ -257,9 +281,9 @@ impl Network {
         self.interface.is_local(address)
     }
 
-    /// This stack's addresses.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.interface.addresses()
+    /// This stack's addresses, those included that are not ours yet, or not to be ours.
+    pub fn addresses(&self) -> impl Iterator<Item = AddressStatus> {
+        self.addresses.statuses()
     }
 
     /// Largest TCP payload of one frame that the device cuts into segments itself, in bytes; 0 for none.

@@ -31,9 +31,17 @@ impl Network {
             return;
         };
         match message {
-            NeighborMessage::Solicitation { target, source: hardware } => {
+            NeighborMessage::Solicitation { target, source: hardware, nonce } => {
                 if source.is_unspecified() && (hardware.is_some() || destination != solicited_node(target)) {
                     self.counters.icmp_in_errors += 1;
+                    return;
+                }
+                // RFC 4862 section 5.4.3: who asks from nowhere wants the address that we want too. RFC 7527
+                // section 4.2: unless it is our own question that comes back.
+                if self.addresses.is_tentative(target.into()) {
+                    if source.is_unspecified() && nonce != Some(self.addresses.nonce()) {
+                        self.on_address_conflict(now, target.into());
+                    }
                     return;
                 }
                 self.receive_solicitation(now, source, target, hardware);
@@ -43,8 +51,9 @@ impl Network {
                     self.counters.icmp_in_errors += 1;
                     return;
                 }
-                if self.interface.is_own_v6(target) {
-                    self.counters.address_conflicts += 1;
+                // RFC 4862 section 5.4.4.
+                if self.interface.is_own_v6(target) || self.addresses.is_tentative(target.into()) {
+                    self.on_address_conflict(now, target.into());
                     return;
                 }
                 let hardware = hardware.filter(|hardware| !ethernet::is_multicast(*hardware));
@@ -97,18 +106,27 @@ impl Network {
                 (group, group_hardware(group.into()))
             }
         };
-        let message = NeighborMessage::Solicitation { target, source: Some(self.device.hardware_address) };
+        let source = Some(self.device.hardware_address);
+        let message = NeighborMessage::Solicitation { target, source, nonce: None };
         self.send_ndp(now, local, remote, Exit::Fixed(hardware), message);
     }
 
+    /// Asks whether anybody has an address, without saying that it is ours (RFC 4862 section 5.4.2).
+    pub(super) fn probe_ndp(&mut self, now: Instant, target: Ipv6Addr) {
+        let nonce = Some(self.addresses.nonce());
+        let message = NeighborMessage::Solicitation { target, source: None, nonce };
+        let group = solicited_node(target);
+        let exit = Exit::Fixed(group_hardware(group.into()));
+        self.send_ndp(now, Ipv6Addr::UNSPECIFIED, group, exit, message);
+    }
+
     /// Tells everybody that an address is ours (RFC 4861 section 7.2.6).
-    pub(super) fn announce_ndp(&mut self, address: Ipv6Addr) {
+    pub(super) fn announce_ndp(&mut self, now: Instant, address: Ipv6Addr) {
         let flags = AdvertisementFlags { router: false, solicited: false, overriding: true };
         let hardware = Some(self.device.hardware_address);
         let message = NeighborMessage::Advertisement { flags, target: address, hardware };
         let exit = Exit::Fixed(group_hardware(ALL_NODES.into()));
-        // The neighbour of a group needs no time to be found.
-        self.send_ndp(Instant::ZERO, address, ALL_NODES, exit, message);
+        self.send_ndp(now, address, ALL_NODES, exit, message);
     }
 
     fn send_ndp(
@@ -125,6 +143,8 @@ impl Network {
             mtu: self.device.mtu,
             exit,
             identification: 0,
+            generation: self.interface.generation(),
+            unconfirmed: false,
             express: Express::NONE,
         };
         let mut bytes = [0; MESSAGE_BYTES];

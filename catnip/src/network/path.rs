@@ -51,6 +51,11 @@ pub struct Path {
     pub(super) exit: Exit,
     /// Which of the IPv4 identification counters goes with the two addresses.
     pub(super) identification: u8,
+    /// Which addresses and routes of the interface the exit was chosen by.
+    pub(super) generation: u32,
+    /// The neighbour's address was in doubt when the last headers were made: what shows that packets arrive is
+    /// of use.
+    pub(super) unconfirmed: bool,
     pub(super) express: Express,
 }
 

@@ -9,6 +9,7 @@ use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation,
 use libos::{Buffer, Error, Instant};
 use siphasher::sip::SipHasher13;
 
+use super::interface::NextHop;
 use super::neighbor::{PendingPacket, Resolution};
 use super::path::{EXPRESS_BYTES, Exit, Express};
 use super::{HeaderBuffer, Network, Outgoing, Path, Payload, PieceList, Protocol};
@@ -203,6 +204,10 @@ impl Network {
             return Err(Error::MessageTooLong);
         }
         let way = match path.exit {
+            Exit::Neighbor { .. } if path.generation != self.interface.generation() => {
+                self.reroute(path)?;
+                self.resolve(now, path)?
+            }
             Exit::Neighbor { key, .. } => match self.neighbors.usable(now, key) {
                 Some(hardware) => Way::Link(hardware),
                 None => self.resolve(now, path)?,
@@ -253,6 +258,7 @@ impl Network {
                 headers.put_ethernet(ethernet::compose(hardware, self.device.hardware_address, ether_type));
                 if let (Exit::Neighbor { key, .. }, ethernet::TYPE_IPV4) = (path.exit, ether_type) {
                     let usable_until = self.neighbors.usable_until(key);
+                    path.unconfirmed = !self.neighbors.is_confirmed(key);
                     path.express =
                         Express { headers: headers.express(), epoch: self.neighbors.epoch(), usable_until };
                 }
@@ -276,6 +282,26 @@ impl Network {
         sent.ok_or(Error::NoBuffers)
     }
 
+    /// Chooses a path's next hop again: addresses or routes have changed since.
+    #[cold]
+    fn reroute(&mut self, path: &mut Path) -> Result<(), Error> {
+        if !self.interface.is_local(path.local) {
+            return Err(Error::AddressNotAvailable);
+        }
+        match self.interface.next_hop(path.remote) {
+            Some(NextHop::Neighbor(next_hop)) => {
+                path.exit = Exit::Neighbor { next_hop, key: self.neighbors.find(next_hop) };
+                path.generation = self.interface.generation();
+                Ok(())
+            }
+            // Nobody's connection turns into one to ourselves or to a group.
+            Some(NextHop::Ourselves | NextHop::Broadcast | NextHop::Group) | None => {
+                self.counters.ip_out_no_routes += 1;
+                Err(Error::NetworkUnreachable)
+            }
+        }
+    }
+
     /// The way when the neighbour's address is old or not known.
     #[cold]
     fn resolve(&mut self, now: Instant, path: &mut Path) -> Result<Way, Error> {
@@ -283,6 +309,7 @@ impl Network {
         match self.neighbors.resolve(now, *next_hop) {
             Resolution::Known(known, hardware) => {
                 *key = known;
+                path.unconfirmed = !self.neighbors.is_confirmed(known);
                 Ok(Way::Link(hardware))
             }
             Resolution::Wait { key: waiting, ask } => {

@@ -13,6 +13,7 @@ use crate::wire::checksum::{self, Checksum};
 use crate::wire::ethernet;
 use crate::wire::ipv4::Ipv4Fields;
 use crate::wire::ipv6::Ipv6Fields;
+use crate::wire::ndp;
 use crate::wire::udp;
 
 /// A hardware address by number.
@@ -158,6 +159,21 @@ pub(crate) fn ip_packet(source: IpAddr, destination: IpAddr, protocol: u8, paylo
     };
     packet.extend(payload);
     packet
+}
+
+/// A neighbour message from host 2 in a frame.
+pub(crate) fn neighbor_frame(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hop_limit: u8,
+    message: ndp::NeighborMessage,
+) -> Vec<u8> {
+    let mut bytes = [0; ndp::MESSAGE_BYTES];
+    let len = message.compose(&mut bytes);
+    let message = icmp_message(source.into(), destination.into(), bytes[0], 0, &bytes[4..len]);
+    let mut packet = ip_packet(source.into(), destination.into(), 58, &message);
+    packet[7] = hop_limit;
+    framed(&packet)
 }
 
 /// Changes a byte of an IPv4 packet and mends the header's checksum.

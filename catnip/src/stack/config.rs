@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libos::SetupError;
 use libos::runtime::{Capabilities, Medium};
 
-use crate::network::{NeighborConfig, Prefix, Route};
+use crate::network::{ConflictDetection, NeighborConfig, Prefix, Route};
 use crate::tcp::TcpConfig;
 use crate::udp::UdpConfig;
-use crate::wire::ethernet;
+use crate::wire::{ethernet, ndp};
 
 /// Smallest MTU that an IPv4 link has (RFC 791 section 3.2).
 const MIN_MTU_IPV4: usize = 68;
@@ -41,6 +41,8 @@ pub struct StackConfig {
     /// Form a link-local IPv6 address from the hardware address (RFC 4862 section 5.3). IPv6 needs
     /// one on Ethernet.
     pub link_local: bool,
+    /// What is done so that no other host on the link uses our addresses.
+    pub conflict_detection: ConflictDetection,
     /// Check transport checksums of received packets that the device did not check.
     pub verify_checksums: bool,
     /// Most frames that wait for the device. At the limit nothing more is sent until it takes some.
@@ -71,6 +73,7 @@ impl StackConfig {
             gateway_v6: None,
             routes: Vec::new(),
             link_local: true,
+            conflict_detection: ConflictDetection::default(),
             verify_checksums: true,
             transmit_queue_frames: 1024,
             loop_queue_packets: 1024,
@@ -97,6 +100,15 @@ impl StackConfig {
             IpAddr::V6(gateway) => self.gateway_v6 = Some(gateway),
         }
         self
+    }
+
+    /// The addresses set, and the link-local one that goes with those of IPv6.
+    pub(crate) fn own_addresses(&self) -> impl Iterator<Item = Prefix> {
+        let has_v6 = self.addresses.iter().any(|prefix| prefix.address.is_ipv6());
+        let link_local = (self.link_local && self.device.medium == Medium::Ethernet && has_v6)
+            .then(|| ndp::link_local(self.device.hardware_address))
+            .map(|address| Prefix { address: address.into(), length: 64 });
+        self.addresses.iter().copied().chain(link_local)
     }
 
     /// All routes: those set, and the default ones.

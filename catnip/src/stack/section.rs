@@ -7,7 +7,7 @@ use libos::runtime::Capabilities;
 use libos::{Config, SetupError};
 
 use super::StackConfig;
-use crate::network::NeighborConfig;
+use crate::network::{ConflictDetection, NeighborConfig};
 use crate::tcp::congestion::Algorithm;
 use crate::tcp::{TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
@@ -39,6 +39,15 @@ impl StackConfig {
             gateway_v6: section.parsed::<Ipv6Addr>("gateway_v6", "an IPv6 address")?,
             routes: section.parsed_list("routes", ROUTES)?,
             link_local: section.bool("link_local", default.link_local)?,
+            conflict_detection: match section.choice(
+                "conflict_detection",
+                &["off", "defend", "probe"],
+                "defend",
+            )? {
+                "off" => ConflictDetection::Off,
+                "probe" => ConflictDetection::Probe,
+                _ => ConflictDetection::Defend,
+            },
             verify_checksums: section.bool("verify_checksums", default.verify_checksums)?,
             transmit_queue_frames: section.usize(
                 "transmit_queue_frames",

@@ -386,6 +386,7 @@ impl Connection {
         // The backoff stays until something was measured (RFC 6298, section 3: Karn's algorithm).
         self.retransmissions = 0;
         self.soft_error = None;
+        cx.network.confirm(cx.now, &mut self.path);
         let mss = self.snd.mss;
         let action = self.recovery.on_progress(acknowledgment, acked_bytes, mss);
         let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());

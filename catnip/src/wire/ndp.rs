@@ -5,11 +5,16 @@ use std::net::Ipv6Addr;
 use super::ethernet::Address;
 use super::icmp::{self, v6};
 
-/// Bytes of a message with one hardware address option, ICMP header included.
+/// Bytes of a message with one option, ICMP header included.
 pub const MESSAGE_BYTES: usize = icmp::HEADER_BYTES + 16 + 8;
 
 const SOURCE_ADDRESS_OPTION: u8 = 1;
 const TARGET_ADDRESS_OPTION: u8 = 2;
+/// RFC 3971 section 5.3.2.
+const NONCE_OPTION: u8 = 14;
+
+/// What marks a sender's own question (RFC 7527 section 4).
+pub type Nonce = [u8; 6];
 
 /// An advertisement's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +46,8 @@ pub enum NeighborMessage {
         target: Ipv6Addr,
         /// The sender's hardware address.
         source: Option<Address>,
+        /// What marks the sender's own question, if its address does not.
+        nonce: Option<Nonce>,
     },
     /// Tells who has the target address.
     Advertisement {
@@ -67,7 +74,8 @@ impl NeighborMessage {
         let [flags, ..] = header.rest;
         match header.kind {
             v6::NEIGHBOR_SOLICITATION => {
-                Some(Self::Solicitation { target, source: find_option(options, SOURCE_ADDRESS_OPTION)? })
+                let source = find_option(options, SOURCE_ADDRESS_OPTION)?;
+                Some(Self::Solicitation { target, source, nonce: find_option(options, NONCE_OPTION)? })
             }
             v6::NEIGHBOR_ADVERTISEMENT => Some(Self::Advertisement {
                 flags: AdvertisementFlags::from_byte(flags),
@@ -83,9 +91,13 @@ impl NeighborMessage {
     pub fn compose(&self, bytes: &mut [u8; MESSAGE_BYTES]) -> usize {
         bytes.fill(0);
         let (target, option, hardware) = match *self {
-            Self::Solicitation { target, source } => {
+            Self::Solicitation { target, source, nonce } => {
                 bytes[0] = v6::NEIGHBOR_SOLICITATION;
-                (target, SOURCE_ADDRESS_OPTION, source)
+                // There is never use for both.
+                match source {
+                    Some(_) => (target, SOURCE_ADDRESS_OPTION, source),
+                    None => (target, NONCE_OPTION, nonce),
+                }
             }
             Self::Advertisement { flags, target, hardware } => {
                 bytes[0] = v6::NEIGHBOR_ADVERTISEMENT;
@@ -102,7 +114,7 @@ impl NeighborMessage {
     }
 }
 
-/// The hardware address in the first option of the kind. The outer `None` says that the options are
+/// The hardware address, or what is as long, in the first option of the kind. The outer `None` says that the options are
 /// malformed. Each option takes at least eight bytes, so the walk ends.
 #[allow(clippy::option_option, reason = "malformed, absent and present are three things")]
 fn find_option(mut options: &[u8], wanted: u8) -> Option<Option<Address>> {
@@ -154,8 +166,9 @@ mod tests {
     fn what_is_composed_is_read_back() {
         let flags = AdvertisementFlags { router: false, solicited: true, overriding: true };
         for message in [
-            NeighborMessage::Solicitation { target: TARGET, source: Some(HARDWARE) },
-            NeighborMessage::Solicitation { target: TARGET, source: None },
+            NeighborMessage::Solicitation { target: TARGET, source: Some(HARDWARE), nonce: None },
+            NeighborMessage::Solicitation { target: TARGET, source: None, nonce: None },
+            NeighborMessage::Solicitation { target: TARGET, source: None, nonce: Some([7; 6]) },
             NeighborMessage::Advertisement { flags, target: TARGET, hardware: Some(HARDWARE) },
             NeighborMessage::Advertisement {
                 flags: AdvertisementFlags { router: true, ..Default::default() },
@@ -169,7 +182,8 @@ mod tests {
 
     #[test]
     fn malformed_messages_are_refused() {
-        let good = composed(NeighborMessage::Solicitation { target: TARGET, source: Some(HARDWARE) });
+        let good =
+            composed(NeighborMessage::Solicitation { target: TARGET, source: Some(HARDWARE), nonce: None });
         for (name, offset, value) in [
             ("another kind", 0, v6::ECHO_REQUEST),
             ("code", 1, 1),
@@ -188,11 +202,12 @@ mod tests {
 
     #[test]
     fn unknown_options_are_skipped() {
-        let mut message = composed(NeighborMessage::Solicitation { target: TARGET, source: None });
-        message.extend([14, 1, 0, 0, 0, 0, 0, 0]);
+        let mut message =
+            composed(NeighborMessage::Solicitation { target: TARGET, source: None, nonce: None });
+        message.extend([25, 1, 0, 0, 0, 0, 0, 0]);
         message.extend([1, 1]);
         message.extend(HARDWARE);
-        let expected = NeighborMessage::Solicitation { target: TARGET, source: Some(HARDWARE) };
+        let expected = NeighborMessage::Solicitation { target: TARGET, source: Some(HARDWARE), nonce: None };
         assert_eq!(NeighborMessage::parse(&message), Some(expected));
     }
 

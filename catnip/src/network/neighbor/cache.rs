@@ -159,6 +159,18 @@ impl NeighborCache {
         self.entries.get(key).map_or(Instant::ZERO, |neighbor| neighbor.usable_until)
     }
 
+    /// True when the neighbour was heard from not long ago, or is not one to be in doubt about.
+    pub(in crate::network) fn is_confirmed(&self, key: Key) -> bool {
+        self.entries
+            .get(key)
+            .is_none_or(|neighbor| !matches!(neighbor.state, State::Delay | State::Probe { .. }))
+    }
+
+    /// Routes changed: addresses given out may be of neighbours that are no longer the way.
+    pub(in crate::network) fn renew_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
     /// What is to be done with a packet for `address`, whatever the neighbour's state.
     #[cold]
     pub(in crate::network) fn resolve(&mut self, now: Instant, address: IpAddr) -> Resolution {

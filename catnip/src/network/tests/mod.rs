@@ -1,5 +1,6 @@
 //! The network layer, driven frame by frame over virtual time.
 
+mod addresses;
 mod errors;
 mod hostile;
 mod malformed;

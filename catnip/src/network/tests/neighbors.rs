@@ -6,8 +6,9 @@ use libos::memory::ArenaConfig;
 use libos::{Arena, Error, Instant};
 
 use crate::network::testing::*;
-use crate::network::{IcmpErrorKind, Ingress, Network, Payload, Protocol};
+use crate::network::{ConflictDetection, IcmpErrorKind, Ingress, Network, Payload, Protocol};
 use crate::random::Random;
+use crate::stack::StackConfig;
 use crate::wire::arp::{ArpPacket, Operation};
 use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::ndp::{AdvertisementFlags, NeighborMessage};
@@ -130,7 +131,9 @@ fn somebody_elses_claim_to_our_address_is_counted_and_not_believed() {
     let own = ArpPacket { sender_hardware: hardware(1), ..arp(Operation::Request, v4(1), v4(1)) };
     receive_arp(&mut network, own);
     assert_eq!(network.counters().address_conflicts, 1);
-    assert!(network.frames().is_empty());
+    let defence = arp(Operation::Request, v4(1), v4(1));
+    let defence = ArpPacket { sender_hardware: hardware(1), ..defence };
+    assert_eq!(sent_arp(&mut network), [(ethernet::BROADCAST, defence)]);
 }
 
 #[test]
@@ -182,6 +185,28 @@ fn a_silent_neighbour_is_reported_and_holds_up_nobody_else() {
 }
 
 #[test]
+fn only_what_arrives_while_an_address_is_in_doubt_is_taken_note_of() {
+    let config = StackConfig::new(device(1)).with_address(format!("{}/24", v4(1)).parse().unwrap());
+    let config = StackConfig { conflict_detection: ConflictDetection::Off, ..config };
+    let mut network = network(&config);
+    introduce(&mut network, NOW);
+    let mut path = network.path(NOW, None, v4(2).into()).unwrap();
+    let at = Instant::from_millis;
+    // Learned from a request, the address is old: five seconds of doubt begin with the first packet.
+    for (at_ms, confirmed, probes) in [(1, false, 0), (5_001, true, 1), (9_000, true, 0)] {
+        send_udp(&mut network, at(at_ms), &mut path, Payload::Empty).unwrap();
+        network.poll(at(at_ms));
+        let frames = take_frames(&mut network);
+        assert_eq!(frames.len(), 1 + probes, "{at_ms}");
+        if confirmed {
+            network.confirm(at(at_ms), &mut path);
+        }
+    }
+    network.poll(at(20_000));
+    assert!(network.frames().is_empty());
+}
+
+#[test]
 fn off_link_destinations_are_asked_for_at_the_gateway() {
     let mut network = network(&config(1).with_gateway(v4(254).into()));
     let mut path = network.path(NOW, None, Ipv4Addr::new(203, 0, 113, 9).into()).unwrap();
@@ -205,21 +230,6 @@ fn destinations_without_a_route_are_refused() {
     }
 }
 
-/// A neighbour message from host 2 in a frame.
-fn neighbor_frame(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    hop_limit: u8,
-    message: NeighborMessage,
-) -> Vec<u8> {
-    let mut bytes = [0; crate::wire::ndp::MESSAGE_BYTES];
-    let len = message.compose(&mut bytes);
-    let message = icmp_message(source.into(), destination.into(), bytes[0], 0, &bytes[4..len]);
-    let mut packet = ip_packet(source.into(), destination.into(), 58, &message);
-    packet[7] = hop_limit;
-    framed(&packet)
-}
-
 fn solicited_node() -> Ipv6Addr {
     crate::wire::ndp::solicited_node(v6(1))
 }
@@ -235,7 +245,7 @@ fn advertisement(frame: &Sent) -> (ethernet::Address, IpAddr, u8, NeighborMessag
 #[test]
 fn solicitations_for_our_addresses_are_answered() {
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    let solicitation = |source| NeighborMessage::Solicitation { target: v6(1), source };
+    let solicitation = |source| NeighborMessage::Solicitation { target: v6(1), source, nonce: None };
     for (name, source, option, to_hardware, to, solicited) in [
         ("with the sender's address", v6(2), Some(hardware(2)), hardware(2), v6(2), true),
         (
@@ -259,7 +269,7 @@ fn solicitations_for_our_addresses_are_answered() {
 
 #[test]
 fn invalid_neighbour_messages_are_ignored() {
-    let ask = |target, source| NeighborMessage::Solicitation { target, source };
+    let ask = |target, source| NeighborMessage::Solicitation { target, source, nonce: None };
     let tell = |solicited| NeighborMessage::Advertisement {
         flags: AdvertisementFlags { router: false, solicited, overriding: true },
         target: v6(2),
@@ -293,7 +303,7 @@ fn a_fragmented_solicitation_is_ignored() {
         v6(2),
         v6(1),
         255,
-        NeighborMessage::Solicitation { target: v6(1), source: Some(hardware(2)) },
+        NeighborMessage::Solicitation { target: v6(1), source: Some(hardware(2)), nonce: None },
     );
     let (front, message) = frame.split_at(54);
     let mut fragmented = [front, &[58, 0, 0, 0, 0, 0, 0, 1], message].concat();
