@@ -9,7 +9,7 @@ use libos::{Config, SetupError};
 use super::StackConfig;
 use crate::network::{ConflictDetection, NeighborConfig};
 use crate::tcp::congestion::Algorithm;
-use crate::tcp::{TcpConfig, TcpOptions};
+use crate::tcp::{EcnMode, TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
 
 const ADDRESSES: &str = "addresses with their prefix lengths, such as 192.0.2.1/24 or 2001:db8::1/64";
@@ -176,6 +176,8 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         timestamps: section.bool("timestamps", default.timestamps)?,
         window_scaling: section.bool("window_scaling", default.window_scaling)?,
         sack: section.bool("sack", default.sack)?,
+        ecn: EcnMode::from_name(section.choice("ecn", &EcnMode::NAMES, default.ecn.name())?)
+            .unwrap_or(default.ecn),
         syn_cookies: section.bool("syn_cookies", default.syn_cookies)?,
         challenge_acks_per_second: section.integer(
             "challenge_acks_per_second",
@@ -256,6 +258,7 @@ mod tests {
             no_delay = true
             rto_min_ms = 5
             congestion = "reno"
+            ecn = "on"
         "#;
         let read = read(text).unwrap();
         assert_eq!(read.addresses, ["192.0.2.1/24", "2001:db8::1/64"].map(|text| text.parse().unwrap()));
@@ -266,6 +269,7 @@ mod tests {
         assert_eq!(read.neighbor.retry, Duration::from_millis(250));
         assert_eq!(read.udp.ephemeral_low, 1024);
         assert!(read.tcp.options.no_delay);
+        assert_eq!(read.tcp.ecn, EcnMode::On);
         assert_eq!(read.tcp.options.congestion, Algorithm::NewReno);
         assert_eq!(read.tcp.rto_min, Duration::from_millis(5));
         assert_eq!(read.check(), Ok(()));

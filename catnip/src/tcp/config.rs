@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::congestion::Algorithm;
+use super::ecn::EcnMode;
 
 /// Settings of the TCP layer. Every one has a default that works on the Internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct TcpConfig {
     pub max_out_of_order_bytes: usize,
     /// Offer and use selective acknowledgments (RFC 2018).
     pub sack: bool,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnMode,
     /// Granularity of the clock that `now` comes from.
     pub clock_granularity: Duration,
 }
@@ -72,6 +75,7 @@ impl Default for TcpConfig {
             keepalive_probes: 9,
             timestamps: true,
             window_scaling: true,
+            ecn: EcnMode::default(),
             syn_cookies: true,
             challenge_acks_per_second: 1000,
             resets_per_second: 10_000,

@@ -7,6 +7,7 @@ use libos::{Error, Instant};
 use super::config::{TcpConfig, TcpOptions};
 use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
+use super::ecn::Ecn;
 use super::options::Timestamp;
 use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
@@ -311,6 +312,7 @@ pub struct Connection {
     pub(super) rtt: RttEstimator,
     pub(super) recovery: Recovery,
     pub(super) congestion: Congestion,
+    pub(super) ecn: Ecn,
     pub(super) deadlines: Deadlines,
     /// From when on an unacceptable segment without text is answered again.
     pub(super) next_challenge: Instant,

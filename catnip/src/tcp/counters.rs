@@ -76,6 +76,10 @@ counters! {
     memory_drops => "memory_drops",
     /// Segments ahead of a gap dropped because out-of-order data had reached a limit on memory.
     out_of_order_drops => "out_of_order_drops",
+    /// Segments of data that arrived with a congestion mark (RFC 3168).
+    congestion_marks => "congestion_marks",
+    /// Windows reduced because the peer reported congestion marks.
+    congestion_echoes => "congestion_echoes",
     /// Acknowledgments sent without data.
     pure_acks => "pure_acks",
     /// Acknowledgments that waited for their timer.

@@ -9,6 +9,7 @@ use super::congestion::CongestionControl;
 use super::connection::{
     Connection, Context, Deadlines, Disposition, MIN_SEGMENT_BYTES, Receiver, Sender, Settings, Timestamps,
 };
+use super::ecn::{Ecn, EcnMode};
 use super::options::{MAX_WINDOW_SCALE, OptionFields, Timestamp};
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
@@ -133,6 +134,7 @@ impl Connection {
             rtt,
             recovery: Recovery::new(iss),
             congestion: options.congestion.start(),
+            ecn: Ecn::new(iss),
             deadlines: Deadlines::none(),
             next_challenge: Instant::ZERO,
             last_received: now,
@@ -151,6 +153,7 @@ impl Connection {
         connection.listener = Some(listener);
         connection.opening = true;
         connection.take_peer_syn(syn, settings);
+        connection.ecn.on_peer_syn(syn.flags, settings.config.ecn != EcnMode::Off);
         connection
     }
 
@@ -230,7 +233,12 @@ impl Connection {
             destination_port: self.remote_port,
             sequence: self.snd.iss,
             acknowledgment: if answers { self.rcv.nxt } else { SequenceNumber::new(0) },
-            flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            flags: if answers {
+                Flags::SYN | Flags::ACK | self.ecn.on_syn_ack()
+            } else {
+                let asks = self.asks_for_ecn(cx.settings.config.ecn);
+                Flags::SYN | self.ecn.on_syn(asks, self.retransmissions > 0)
+            },
             window: u16::try_from(window).unwrap_or(u16::MAX),
             urgent: 0,
             options,
@@ -271,11 +279,13 @@ impl Connection {
             self.snd.una = segment.acknowledgment;
             self.snd.wl2 = segment.acknowledgment;
             self.rcv.edge = self.rcv.nxt + self.rcv.free_space().min(u32::from(u16::MAX));
+            self.ecn.on_peer_syn_ack(segment.flags);
             self.transition(Trigger::SynAck, cx.transitions);
             self.rcv.ack_now = true;
             self.on_established(cx);
         } else {
             // Simultaneous open (RFC 9293, section 3.5, figure 7).
+            self.ecn.on_peer_syn(segment.flags, self.ecn.has_asked());
             self.transition(Trigger::Syn, cx.transitions);
             self.send_syn(cx);
             self.arm_retransmission(cx.now);

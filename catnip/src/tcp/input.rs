@@ -33,6 +33,9 @@ impl Connection {
         self.keepalives_sent = 0;
         if self.is_straight(segment, &data, cx.now) {
             self.note_timestamp(segment, cx.now);
+            if self.ecn.is_agreed() {
+                self.note_marks(segment, &data, cx);
+            }
             if self.on_acknowledgment(segment, data.len, cx) == Verdict::Process && data.len > 0 {
                 self.on_in_order_data(data, cx);
             }
@@ -134,6 +137,9 @@ impl Connection {
                 // Nobody is left to read it, and the peer must learn that it is lost (RFC 1122, section 4.2.2.13).
                 self.send_reset(cx);
                 return self.fail(None, cx);
+            }
+            if self.ecn.is_agreed() {
+                self.note_marks(segment, &data, cx);
             }
             self.on_text(segment.sequence, data, fin, cx);
         }
@@ -329,6 +335,9 @@ impl Connection {
                 && self.snd.una != self.snd.nxt
                 && !segment.flags.intersects(RARE_FLAGS);
             self.update_window(segment);
+            if self.is_ecn_echo(segment) {
+                self.on_ecn_echo(cx);
+            }
             if duplicate {
                 self.on_duplicate(cx);
             } else if self.snd.una == self.snd.nxt && !self.orphan {
@@ -389,6 +398,7 @@ impl Connection {
         cx.network.confirm(cx.now, &mut self.path);
         let mss = self.snd.mss;
         let action = self.recovery.on_progress(acknowledgment, acked_bytes, mss);
+        let ecn_echo = self.is_ecn_echo(segment);
         let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());
         self.congestion.on_ack(&AckEvent {
             now: cx.now,
@@ -397,8 +407,11 @@ impl Connection {
             rtt_ns,
             app_limited: in_flight_before + u32::from(mss) <= usable_before,
             in_recovery: self.recovery.is_active() || action == Action::ExitRecovery,
-            ecn_echo: false,
+            ecn_echo,
         });
+        if ecn_echo {
+            self.on_ecn_echo(cx);
+        }
         match action {
             Action::Continue | Action::EnterRecovery => {}
             Action::RetransmitNext => self.retransmit_front(cx),
@@ -447,6 +460,7 @@ impl Connection {
         match self.recovery.on_duplicate(self.snd.una, self.snd.max, self.snd.mss) {
             Action::EnterRecovery => {
                 cx.counters.fast_retransmits += 1;
+                self.ecn.on_reduction(self.snd.max);
                 self.congestion.on_loss(&LossEvent {
                     now: cx.now,
                     bytes_in_flight: self.snd.max.distance_from(self.snd.una),

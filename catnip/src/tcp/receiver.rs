@@ -19,6 +19,8 @@ pub(super) struct Data {
     pub len: u32,
     /// Bytes of one segment when the device joined several; else 0.
     pub segment_bytes: u16,
+    /// The traffic class of the packet it came in.
+    pub traffic_class: u8,
 }
 
 impl Data {
@@ -33,7 +35,13 @@ impl Data {
         for buffer in &packet.rest {
             len = len.saturating_add(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
         }
-        Self { head, rest: packet.rest, len, segment_bytes: packet.segment_bytes }
+        Self {
+            head,
+            rest: packet.rest,
+            len,
+            segment_bytes: packet.segment_bytes,
+            traffic_class: packet.traffic_class,
+        }
     }
 }
 

@@ -226,14 +226,15 @@ impl Connection {
     ) -> Result<u32, Error> {
         let offset = sequence.distance_from(self.snd.front) as usize;
         let end = self.snd.queue.len_bytes();
+        let marking = self.mark_data(sequence, len);
         let (payload, sent) = match len {
             0 => (Payload::Empty, 0),
-            _ => self.snd.queue.payload(offset, len as usize, cx.pieces),
+            _ => self.snd.queue.payload(offset, len.min(marking.most_bytes) as usize, cx.pieces),
         };
         // Never more than asked for, so it fits.
         #[allow(clippy::cast_possible_truncation)]
         let sent_bytes = sent as u32;
-        let mut flags = Flags::ACK;
+        let mut flags = Flags::ACK | marking.flags;
         if fin && sent_bytes == len {
             flags |= Flags::FIN;
         }
@@ -264,9 +265,12 @@ impl Connection {
             payload,
             segment_bytes: (sent_bytes > u32::from(mss)).then_some(mss),
             hop_limit: self.hop_limit,
-            traffic_class: 0,
+            traffic_class: marking.traffic_class,
         };
-        cx.network.send(cx.now, &mut self.path, outgoing)?;
+        if let Err(error) = cx.network.send(cx.now, &mut self.path, outgoing) {
+            self.ecn.on_unsent(marking);
+            return Err(error);
+        }
         cx.counters.out_segments += 1;
         self.last_sent = cx.now;
         // What waits behind a gap, or came twice, takes an acknowledgment of its own to say.
@@ -282,7 +286,7 @@ impl Connection {
         let probing = self.snd.wnd == 0 && self.snd.max == self.snd.una + 1;
         // After a timeout SND.NXT has gone back; what the peer may have seen is up to `max`.
         let sequence = if probing { self.snd.una } else { self.snd.max };
-        self.send_control(sequence, Flags::ACK, cx);
+        self.send_control(sequence, Flags::ACK | self.ecn.acknowledgment_flags(), cx);
         cx.counters.pure_acks += 1;
     }
 
@@ -291,7 +295,7 @@ impl Connection {
     pub(super) fn send_keepalive(&mut self, cx: &mut Context<'_>) {
         cx.counters.keepalive_probes += 1;
         let before_una = SequenceNumber::new(self.snd.una.raw().wrapping_sub(1));
-        self.send_control(before_una, Flags::ACK, cx);
+        self.send_control(before_una, Flags::ACK | self.ecn.acknowledgment_flags(), cx);
     }
 
     /// Sends a reset that the peer accepts: in its window, and with an acknowledgment.

@@ -78,6 +78,7 @@ impl Connection {
                 self.retransmissions == 1,
                 cx.now,
             );
+            self.ecn.on_reduction(self.snd.max);
             self.recovery.on_timeout(self.snd.max);
             // Everything in flight counts as lost: sending starts again at the oldest, one segment first.
             self.snd.nxt = self.snd.una;

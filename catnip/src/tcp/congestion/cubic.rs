@@ -227,8 +227,8 @@ impl CongestionControl for Cubic {
     #[inline]
     fn on_ack(&mut self, event: &AckEvent) {
         // A window that was not used says nothing about the path (RFC 7661 §4.1); in recovery it stays
-        // where the loss put it.
-        if event.app_limited || event.in_recovery {
+        // where the loss put it, and while the peer reports marks where they did (RFC 3168 §6.1.2).
+        if event.app_limited || event.in_recovery || event.ecn_echo {
             if self.epoch.is_some() {
                 self.pause(event.now);
             }

@@ -78,7 +78,8 @@ impl CongestionControl for NewReno {
     fn on_ack(&mut self, event: &AckEvent) {
         // A window that was not used says nothing about the path (RFC 7661 §4.1, RFC 9293 §3.8.2); in
         // recovery it stays where the loss put it (RFC 6582 §3.2, step 3).
-        if event.app_limited || event.in_recovery {
+        // It does not grow either while the peer reports marks (RFC 3168 §6.1.2).
+        if event.app_limited || event.in_recovery || event.ecn_echo {
             return;
         }
         if self.cwnd_bytes < self.ssthresh_bytes {

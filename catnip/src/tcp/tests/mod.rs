@@ -7,6 +7,7 @@ mod closing;
 mod congestion;
 mod cookies;
 mod data;
+mod ecn;
 mod handshake;
 mod hostile;
 mod icmp;

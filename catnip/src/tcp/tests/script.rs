@@ -38,6 +38,7 @@ pub(super) struct Sent {
     pub payload: Vec<u8>,
     /// SACK blocks as start and end, as they stand in the header.
     pub sack: Vec<(u32, u32)>,
+    pub traffic_class: u8,
 }
 
 /// A stack under test, and the far end of its connections.
@@ -142,7 +143,7 @@ impl Script {
         let mut sum = Checksum::pseudo_header(PEER.into(), LOCAL.into(), 6, tcp.len());
         sum.add_bytes(&tcp);
         tcp[16..18].copy_from_slice(&sum.finish().to_be_bytes());
-        ip_packet(PEER, LOCAL, 6, &tcp)
+        ip_packet_in_class(PEER, LOCAL, 6, seg.ecn.unwrap_or(0), &tcp)
     }
 
     /// The stack has sent this segment, and none before it that was not looked at. Returns it.
@@ -172,6 +173,9 @@ impl Script {
         assert!(sent.payload == expected.payload(seq), "payload of {actual}");
         if expected.window.is_some() {
             assert_eq!(Some(segment.window), expected.window, "window of {actual}");
+        }
+        if let Some(ecn) = expected.ecn {
+            assert_eq!(sent.traffic_class & 3, ecn, "ECN field of {actual}");
         }
         if expected.mss.is_some() {
             assert_eq!(segment.options.mss, expected.mss, "MSS of {actual}");
@@ -296,6 +300,7 @@ impl Script {
                 at: self.now,
                 payload: tcp[segment.header_bytes..].to_vec(),
                 sack: segment.sack_blocks(tcp).map(|(start, end)| (start.raw(), end.raw())).collect(),
+                traffic_class: header.traffic_class(),
                 segment,
             });
         }
@@ -439,8 +444,19 @@ pub(super) fn remote(port: u16) -> SocketAddr {
 
 /// An IPv4 packet.
 pub(super) fn ip_packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ip_packet_in_class(source, destination, protocol, 0, payload)
+}
+
+/// An IPv4 packet of a traffic class.
+fn ip_packet_in_class(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    traffic_class: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let fields = Ipv4Fields {
-        traffic_class: 0,
+        traffic_class,
         total_len: (ipv4::HEADER_BYTES + payload.len()) as u16,
         identification: 1,
         dont_fragment: true,

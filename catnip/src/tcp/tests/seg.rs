@@ -43,6 +43,8 @@ pub(super) struct Seg {
     pub sack: Option<Vec<(u32, u32)>>,
     /// Option bytes behind those above.
     pub options: Vec<u8>,
+    /// The ECN field of the IP header.
+    pub ecn: Option<u8>,
     pub text: Text,
     pub local_port: u16,
     pub peer_port: u16,
@@ -61,6 +63,7 @@ pub(super) fn seg() -> Seg {
         timestamp: None,
         sack: None,
         options: Vec::new(),
+        ecn: None,
         text: Text::Pattern(0),
         local_port: LOCAL_PORT,
         peer_port: PEER_PORT,
@@ -92,6 +95,32 @@ impl Seg {
 
     pub(super) fn psh(self) -> Self {
         self.flag(Flags::PSH)
+    }
+
+    pub(super) fn ece(self) -> Self {
+        self.flag(Flags::ECE)
+    }
+
+    pub(super) fn cwr(self) -> Self {
+        self.flag(Flags::CWR)
+    }
+
+    /// In a packet that asks for no congestion marks.
+    pub(super) fn not_ect(mut self) -> Self {
+        self.ecn = Some(0b00);
+        self
+    }
+
+    /// In a packet that may be marked: ECT(0).
+    pub(super) fn ect(mut self) -> Self {
+        self.ecn = Some(0b10);
+        self
+    }
+
+    /// In a packet that was marked.
+    pub(super) fn ce(mut self) -> Self {
+        self.ecn = Some(0b11);
+        self
     }
 
     /// Urgent data up to `offset` bytes behind the sequence number.

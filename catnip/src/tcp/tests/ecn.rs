@@ -1,0 +1,211 @@
+//! Explicit congestion notification: RFC 3168, and the precise reports of DCTCP (RFC 8257, section 3).
+
+use super::script::{MSS, Script};
+use super::seg::{Seg, seg};
+use crate::events::ConnectionId;
+use crate::tcp::EcnMode;
+
+fn script(mode: EcnMode) -> Script {
+    Script::configured(|config| config.tcp.ecn = mode)
+}
+
+/// A connection to whose SYN, which asked for ECN, the peer agreed.
+fn agreed() -> (Script, ConnectionId) {
+    let mut t = script(EcnMode::On);
+    let id = t.connect();
+    t.expect(seg().syn().ece().cwr().seq(0).not_ect());
+    t.inject(seg().syn().ece().seq(0).ack(1).mss(MSS));
+    t.expect(seg().seq(1).ack(1).not_ect());
+    (t, id)
+}
+
+/// The same with the initial window of ten segments in flight and more waiting.
+fn in_flight() -> (Script, ConnectionId) {
+    let (mut t, id) = agreed();
+    t.write(id, 100_000);
+    for at in 0..10 {
+        t.expect(seg().seq(1 + at * 1_000).ack(1).data(1_000).ect());
+    }
+    t.expect_nothing();
+    (t, id)
+}
+
+#[test]
+fn a_listener_agrees_when_it_is_asked_and_may() {
+    let asking = || seg().syn().ece().cwr().seq(0).mss(MSS);
+    for (mode, agrees) in [(EcnMode::Off, false), (EcnMode::Passive, true), (EcnMode::On, true)] {
+        let mut t = script(mode);
+        let listener = t.listen();
+        t.inject(asking());
+        let answer = seg().syn().seq(0).ack(1).not_ect();
+        t.expect(if agrees { answer.ece() } else { answer });
+        t.inject(seg().ack(1));
+        let (id, _) = t.stack.tcp_accept(listener).unwrap();
+        t.write(id, 1_000);
+        let data = seg().seq(1).ack(1).data(1_000);
+        t.expect(if agrees { data.ect() } else { data.not_ect() });
+    }
+}
+
+#[test]
+fn a_syn_with_one_of_the_two_flags_asks_for_nothing() {
+    for syn in [seg().syn().ece(), seg().syn().cwr(), seg().syn()] {
+        let mut t = script(EcnMode::On);
+        t.listen();
+        t.inject(syn.seq(0).mss(MSS));
+        t.expect(seg().syn().seq(0).ack(1));
+    }
+}
+
+#[test]
+fn only_when_told_to_does_a_connection_ask() {
+    for mode in [EcnMode::Off, EcnMode::Passive] {
+        let mut t = script(mode);
+        t.connect();
+        t.expect(seg().syn().seq(0));
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_agree_gets_unmarked_data() {
+    let answers: [(&str, fn(Seg) -> Seg); 2] = [("no", |seg| seg), ("reflected", |seg| seg.ece().cwr())];
+    for (name, answer) in answers {
+        let mut t = script(EcnMode::On);
+        let id = t.connect();
+        t.expect(seg().syn().ece().cwr().seq(0));
+        t.inject(answer(seg().syn().seq(0).ack(1).mss(MSS)));
+        t.expect(seg().seq(1).ack(1));
+        t.write(id, 1_000);
+        let sent = t.expect(seg().seq(1).ack(1).data(1_000).not_ect());
+        assert_eq!(sent.traffic_class, 0, "{name}");
+        // Reports that were not agreed on mean nothing.
+        t.inject(seg().ece().ack(1_001));
+        assert_eq!(t.counters().congestion_echoes, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_lost_syn_is_followed_by_one_that_does_not_ask() {
+    let mut t = script(EcnMode::On);
+    let id = t.connect();
+    t.expect(seg().syn().ece().cwr().seq(0));
+    t.pass(1_000);
+    t.expect(seg().syn().seq(0));
+    // An answer to the first one comes too late: a SYN that does not ask was sent.
+    t.inject(seg().syn().ece().seq(0).ack(1).mss(MSS));
+    t.expect(seg().seq(1).ack(1));
+    t.write(id, 1_000);
+    t.expect(seg().seq(1).ack(1).data(1_000).not_ect());
+}
+
+#[test]
+fn a_mark_is_reported_until_the_peer_says_that_it_slowed_down() {
+    let (mut t, _) = agreed();
+    t.inject(seg().seq(1).ack(1).data(1_000).ect());
+    t.inject(seg().seq(1_001).ack(1).data(1_000).ce());
+    t.expect(seg().ece().ack(2_001));
+    t.inject_burst([seg().seq(2_001).ack(1).data(1_000).ect(), seg().seq(3_001).ack(1).data(1_000).ect()]);
+    t.expect(seg().ece().ack(4_001));
+    t.inject_burst([
+        seg().cwr().seq(4_001).ack(1).data(1_000).ect(),
+        seg().seq(5_001).ack(1).data(1_000).ect(),
+    ]);
+    t.expect(seg().ack(6_001));
+    assert_eq!(t.counters().congestion_marks, 1);
+    // A segment that brings both begins the next report.
+    t.inject_burst([
+        seg().cwr().seq(6_001).ack(1).data(1_000).ce(),
+        seg().seq(7_001).ack(1).data(1_000).ect(),
+    ]);
+    t.expect(seg().ece().ack(8_001));
+}
+
+#[test]
+fn data_carries_the_report_too() {
+    let (mut t, id) = agreed();
+    t.inject(seg().seq(1).ack(1).data(1_000).ce());
+    t.write(id, 500);
+    t.expect(seg().ece().seq(1).ack(1_001).data(500).ect());
+}
+
+#[test]
+fn a_mark_out_of_order_is_reported_and_one_outside_the_window_is_not() {
+    let (mut t, _) = agreed();
+    t.inject(seg().seq(500_000_000).ack(1).data(1_000).ce());
+    t.expect(seg().ack(1));
+    t.inject(seg().seq(1_001).ack(1).data(1_000).ce());
+    t.expect(seg().ece().ack(1));
+}
+
+#[test]
+fn a_report_reduces_the_window_once_and_the_next_new_data_says_so() {
+    let (mut t, id) = in_flight();
+    t.inject(seg().ece().ack(2_001));
+    let info = t.info(id);
+    // CUBIC's seven tenths of the eight that are left in flight, and no segment goes out.
+    assert_eq!((info.cwnd_bytes, info.ssthresh_bytes), (5_600, 5_600));
+    assert!(!info.in_recovery);
+    t.expect_nothing();
+    // Reports of the same window change nothing more.
+    t.inject(seg().ece().ack(4_001));
+    t.inject(seg().ece().ack(6_001));
+    assert_eq!(t.info(id).cwnd_bytes, 5_600);
+    assert_eq!(t.counters().congestion_echoes, 1);
+    t.expect(seg().cwr().seq(10_001).ack(1).data(1_000).ect());
+    t.expect_nothing();
+    t.inject(seg().ack(7_001));
+    t.expect(seg().seq(11_001).ack(1).data(1_000).ect());
+    // One of the next window is another matter.
+    t.inject(seg().ack(10_001));
+    let _ = t.take_sent();
+    let before = t.info(id).cwnd_bytes;
+    t.inject(seg().ece().ack(12_001));
+    assert!(t.info(id).cwnd_bytes < before);
+    assert_eq!(t.counters().congestion_echoes, 2);
+}
+
+#[test]
+fn a_duplicate_acknowledgment_may_bring_the_report() {
+    let (mut t, id) = in_flight();
+    t.inject(seg().ece().ack(1));
+    assert_eq!(t.info(id).cwnd_bytes, 7_000);
+}
+
+#[test]
+fn what_is_sent_again_asks_for_no_marks_and_the_loss_counts_as_the_windows_reduction() {
+    let (mut t, id) = in_flight();
+    t.pass(1_000);
+    let resent = t.take_sent();
+    assert!(!resent.is_empty());
+    assert!(resent.iter().all(|sent| sent.traffic_class == 0));
+    t.inject(seg().ece().ack(10_001));
+    assert_eq!(t.counters().congestion_echoes, 0);
+    let cwnd = t.info(id).cwnd_bytes;
+    let sent = t.take_sent();
+    let sent: Vec<_> = sent.iter().map(|sent| (t.relative_seq(sent), sent.traffic_class)).collect();
+    assert_eq!(sent.first(), Some(&(10_001, 0b10)), "window {cwnd}");
+}
+
+#[test]
+fn a_window_probe_asks_for_no_marks() {
+    let (mut t, id) = agreed();
+    t.inject(seg().ack(1).win(0));
+    t.write(id, 5_000);
+    t.expect_nothing();
+    t.pass(2_000);
+    let probes = t.take_sent();
+    assert!(!probes.is_empty());
+    assert!(probes.iter().all(|probe| probe.traffic_class == 0));
+}
+
+#[test]
+fn in_a_simultaneous_open_the_second_answer_agrees() {
+    let mut t = script(EcnMode::On);
+    let id = t.connect();
+    t.expect(seg().syn().ece().cwr().seq(0));
+    t.inject(seg().syn().ece().cwr().seq(0).mss(MSS));
+    t.expect(seg().syn().ece().seq(0).ack(1));
+    t.inject(seg().seq(1).ack(1));
+    t.write(id, 1_000);
+    t.expect(seg().seq(1).ack(1).data(1_000).ect());
+}
