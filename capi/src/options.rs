@@ -22,10 +22,14 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => Ok(Name::SendBuffer),
         (libc::SOL_SOCKET, libc::SO_RCVBUF) => Ok(Name::ReceiveBuffer),
         (libc::SOL_SOCKET, libc::SO_REUSEADDR) => Ok(Name::ReuseAddress),
+        (libc::SOL_SOCKET, libc::SO_REUSEPORT) => Ok(Name::ReusePort),
         (libc::SOL_SOCKET, libc::SO_ERROR) => Ok(Name::PendingError),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Ok(Name::NoDelay),
         (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => Ok(Name::Congestion),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(Name::MaxSegmentSize),
+        (libc::IPPROTO_TCP, libc::TCP_CORK) => Ok(Name::Cork),
+        (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => Ok(Name::QuickAck),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => Ok(Name::UserTimeout),
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
             Ok(Name::HopLimit)
         }
@@ -64,6 +68,13 @@ pub unsafe fn read(
         Name::NoDelay => Ok(SocketOption::NoDelay(number != 0)),
         Name::KeepAlive => Ok(SocketOption::KeepAlive(number != 0)),
         Name::ReuseAddress => Ok(SocketOption::ReuseAddress(number != 0)),
+        Name::ReusePort => Ok(SocketOption::ReusePort(number != 0)),
+        Name::Cork => Ok(SocketOption::Cork(number != 0)),
+        Name::QuickAck => Ok(SocketOption::QuickAck(number != 0)),
+        Name::UserTimeout => {
+            let millis = u64::try_from(number).map_err(|_| libc::EINVAL)?;
+            Ok(SocketOption::UserTimeout((millis > 0).then(|| Duration::from_millis(millis))))
+        }
         Name::SendBuffer => Ok(SocketOption::SendBuffer(size()?)),
         Name::ReceiveBuffer => Ok(SocketOption::ReceiveBuffer(size()?)),
         Name::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(size()?)),
@@ -137,9 +148,13 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
             unsafe { write_name(&name, place, len) };
             return Ok(());
         }
-        SocketOption::NoDelay(on) | SocketOption::KeepAlive(on) | SocketOption::ReuseAddress(on) => {
-            c_int::from(on)
-        }
+        SocketOption::NoDelay(on)
+        | SocketOption::KeepAlive(on)
+        | SocketOption::ReuseAddress(on)
+        | SocketOption::ReusePort(on)
+        | SocketOption::Cork(on)
+        | SocketOption::QuickAck(on) => c_int::from(on),
+        SocketOption::UserTimeout(limit) => saturate(limit.map_or(0, |limit| limit.as_millis())),
         SocketOption::SendBuffer(bytes)
         | SocketOption::ReceiveBuffer(bytes)
         | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
@@ -189,13 +204,18 @@ mod tests {
 
     #[test]
     fn a_value_set_reads_back_the_same() {
-        let table: [(c_int, c_int, c_int); 8] = [
+        let table: [(c_int, c_int, c_int); 13] = [
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
             (libc::SOL_SOCKET, libc::SO_REUSEADDR, 0),
             (libc::SOL_SOCKET, libc::SO_SNDBUF, 65_536),
             (libc::SOL_SOCKET, libc::SO_RCVBUF, 1_048_576),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG, 1_460),
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT, 1),
+            (libc::IPPROTO_TCP, libc::TCP_CORK, 1),
+            (libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 30_000),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0),
             (libc::IPPROTO_IP, libc::IP_TTL, 64),
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 255),
         ];

@@ -86,7 +86,8 @@ pub enum SocketOption {
     NoDelay(bool),
     /// Probe an idle peer (`SO_KEEPALIVE`).
     KeepAlive(bool),
-    /// What `close` does with unsent data (`SO_LINGER`): `Some(0)` resets the connection.
+    /// What `close` does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes,
+    /// `Some` for so long and then resets the connection, `Some(0)` at once.
     Linger(Option<Duration>),
     /// Bytes of the send queue (`SO_SNDBUF`).
     SendBuffer(usize),
@@ -96,8 +97,17 @@ pub enum SocketOption {
     MaxSegmentSize(usize),
     /// The congestion-control algorithm, by its name (`TCP_CONGESTION`).
     Congestion(CongestionName),
-    /// Allow binding an address in TIME-WAIT (`SO_REUSEADDR`).
+    /// Allow binding an address that others have bound who set it too, and do not listen (`SO_REUSEADDR`).
     ReuseAddress(bool),
+    /// Let several listeners that all set it share a port (`SO_REUSEPORT`).
+    ReusePort(bool),
+    /// Send full segments only, until it is taken back or a fifth of a second has passed (`TCP_CORK`).
+    Cork(bool),
+    /// Acknowledge everything at once (`TCP_QUICKACK`; unlike Linux's it stays until it is taken back).
+    QuickAck(bool),
+    /// How long sent data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
+    /// RFC 5482); `None` leaves it to the number of retransmissions.
+    UserTimeout(Option<Duration>),
     /// Hop limit of what is sent (`IP_TTL`, `IPV6_UNICAST_HOPS`).
     HopLimit(u8),
     /// The pending error, cleared by reading it (`SO_ERROR`). Read only.
@@ -124,6 +134,14 @@ pub enum SocketOptionName {
     Congestion,
     /// [`SocketOption::ReuseAddress`].
     ReuseAddress,
+    /// [`SocketOption::ReusePort`].
+    ReusePort,
+    /// [`SocketOption::Cork`].
+    Cork,
+    /// [`SocketOption::QuickAck`].
+    QuickAck,
+    /// [`SocketOption::UserTimeout`].
+    UserTimeout,
     /// [`SocketOption::HopLimit`].
     HopLimit,
     /// [`SocketOption::PendingError`].

@@ -136,7 +136,7 @@ impl<R: Runtime> StackModule<R> {
         };
         let Socket::Fresh(fresh) = socket else { return Poll::Ready(Err(Error::InvalidArgument)) };
         let connected = check_family(fresh.domain, remote)
-            .and_then(|()| self.stack.tcp_connect(now, fresh.binding.take(), remote, &fresh.options));
+            .and_then(|()| self.stack.tcp_connect(now, &mut fresh.binding, remote, &fresh.options));
         match connected {
             Ok(id) => {
                 self.stack.tcp_set_user_data(id, key.to_bits());

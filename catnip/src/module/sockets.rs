@@ -115,7 +115,7 @@ impl<R: Runtime> StackModule<R> {
                 if fresh.binding.is_some() {
                     return Err(Error::InvalidArgument);
                 }
-                fresh.binding = Some(self.stack.tcp_bind(local)?);
+                fresh.binding = Some(self.stack.tcp_bind_shared(local, fresh.options.reuse)?);
                 Ok(())
             }
             Socket::Datagram(datagram) => {
@@ -138,7 +138,7 @@ impl<R: Runtime> StackModule<R> {
             Socket::Fresh(fresh) => {
                 let binding = match fresh.binding.take() {
                     Some(binding) => binding,
-                    None => self.stack.tcp_bind(any_address(fresh.domain))?,
+                    None => self.stack.tcp_bind_shared(any_address(fresh.domain), fresh.options.reuse)?,
                 };
                 let id = self.stack.tcp_listen(binding, backlog, &fresh.options)?;
                 self.stack.tcp_set_listener_user_data(id, handle.0);

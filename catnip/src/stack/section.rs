@@ -1,6 +1,7 @@
 //! The configuration's tables `[stack]`, `[neighbor]`, `[udp]` and `[tcp]`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use libos::config::Section;
 use libos::runtime::Capabilities;
@@ -9,7 +10,7 @@ use libos::{Config, SetupError};
 use super::StackConfig;
 use crate::network::{ConflictDetection, NeighborConfig};
 use crate::tcp::congestion::Algorithm;
-use crate::tcp::{EcnMode, TcpConfig, TcpOptions};
+use crate::tcp::{EcnMode, MIN_SEGMENT_BYTES, TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
 
 const ADDRESSES: &str = "addresses with their prefix lengths, such as 192.0.2.1/24 or 2001:db8::1/64";
@@ -143,14 +144,33 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             )?,
             hop_limit: section.integer("hop_limit", 1..=255, options.hop_limit)?,
             congestion: congestion(&mut section)?,
-            // Of single sockets alone.
-            linger: options.linger,
-            max_segment_bytes: options.max_segment_bytes,
+            linger: match section.integer("linger_ms", -1..=DAY_MS.cast_signed(), -1)? {
+                // Only -1 is negative.
+                none if none < 0 => None,
+                millis => Some(Duration::from_millis(millis.cast_unsigned())),
+            },
+            max_segment_bytes: match section.integer("max_segment_bytes", 0..=u16::MAX, 0)? {
+                0 => None,
+                bytes if bytes >= MIN_SEGMENT_BYTES => Some(bytes),
+                _ => {
+                    let allowed = format!("0, or {MIN_SEGMENT_BYTES} to {}", u16::MAX);
+                    return Err(section.reject("max_segment_bytes", allowed));
+                }
+            },
+            cork: section.bool("cork", options.cork)?,
+            quick_ack: section.bool("quick_ack", options.quick_ack)?,
+            user_timeout: match section.integer("user_timeout_ms", 0..=DAY_MS, 0)? {
+                0 => None,
+                millis => Some(Duration::from_millis(millis)),
+            },
+            // Said for each socket.
+            reuse: options.reuse,
         },
         max_connections: section.usize("max_connections", 1..=MAX_ENTRIES, default.max_connections)?,
         max_listeners: section.usize("max_listeners", 1..=MAX_ENTRIES, default.max_listeners)?,
         rto_min: section.duration_ms("rto_min_ms", 1..=DAY_MS, millis(default.rto_min))?,
-        rto_max: section.duration_ms("rto_max_ms", 1..=DAY_MS, millis(default.rto_max))?,
+        // RFC 6298, section 2.5: at least a minute.
+        rto_max: section.duration_ms("rto_max_ms", 60_000..=DAY_MS, millis(default.rto_max))?,
         rto_initial: section.duration_ms("rto_initial_ms", 1..=DAY_MS, millis(default.rto_initial))?,
         max_retransmissions: section.integer("max_retransmissions", 1..=255, default.max_retransmissions)?,
         max_syn_retransmissions: section.integer(
@@ -190,8 +210,9 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             0..=usize::MAX >> 1,
             default.max_out_of_order_bytes,
         )?,
-        // A property of the clock, not a wish.
-        clock_granularity: default.clock_granularity,
+        clock_granularity: section
+            .integer("clock_granularity_us", 1..=1_000_000, 1)
+            .map(Duration::from_micros)?,
     };
     if read.rto_min > read.rto_max {
         return Err(section.reject("rto_max_ms", format!("{} or more: tcp.rto_min_ms", millis(read.rto_min))));
@@ -206,14 +227,12 @@ fn congestion(section: &mut Section<'_>) -> Result<Algorithm, SetupError> {
     Ok(Algorithm::from_name(name).unwrap_or(default))
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use libos::runtime::{Medium, TxChecksum};
 
     use super::*;
@@ -259,6 +278,10 @@ mod tests {
             rto_min_ms = 5
             congestion = "reno"
             ecn = "on"
+            linger_ms = 0
+            max_segment_bytes = 1000
+            user_timeout_ms = 2500
+            clock_granularity_us = 1000
         "#;
         let read = read(text).unwrap();
         assert_eq!(read.addresses, ["192.0.2.1/24", "2001:db8::1/64"].map(|text| text.parse().unwrap()));
@@ -272,6 +295,10 @@ mod tests {
         assert_eq!(read.tcp.ecn, EcnMode::On);
         assert_eq!(read.tcp.options.congestion, Algorithm::NewReno);
         assert_eq!(read.tcp.rto_min, Duration::from_millis(5));
+        assert_eq!(read.tcp.options.linger, Some(Duration::ZERO));
+        assert_eq!(read.tcp.options.max_segment_bytes, Some(1_000));
+        assert_eq!(read.tcp.options.user_timeout, Some(Duration::from_millis(2_500)));
+        assert_eq!(read.tcp.clock_granularity, Duration::from_millis(1));
         assert_eq!(read.check(), Ok(()));
     }
 
@@ -288,7 +315,15 @@ mod tests {
             ),
             ("[udp]\nhop_limit = 256", "t.toml: udp.hop_limit = 256: allowed is an integer from 1 to 255"),
             ("[udp]\nephemeral_high = 7", "t.toml: udp.ephemeral_high = 7: allowed is 49152 or more"),
-            ("[tcp]\nrto_max_ms = 7", "t.toml: tcp.rto_max_ms = 7: allowed is 200 or more"),
+            ("[tcp]\nrto_max_ms = 7", "t.toml: tcp.rto_max_ms = 7: allowed is an integer from 60000 to"),
+            (
+                "[tcp]\nrto_min_ms = 90000\nrto_max_ms = 60000",
+                "t.toml: tcp.rto_max_ms = 60000: allowed is 90000 or more",
+            ),
+            (
+                "[tcp]\nmax_segment_bytes = 7",
+                "t.toml: tcp.max_segment_bytes = 7: allowed is 0, or 36 to 65535",
+            ),
             ("[tcp]\nrto_mim_ms = 7", "t.toml: tcp.rto_mim_ms = 7: allowed is the keys "),
             (
                 "[tcp]\ncongestion = \"vegas\"",

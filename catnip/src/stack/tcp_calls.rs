@@ -6,7 +6,7 @@ use libos::{Error, Instant, PopLimit, ScatterGather, Shutdown, SocketOption, Soc
 
 use super::Stack;
 use crate::events::{ConnectionId, ListenerId};
-use crate::tcp::{Connection, TcpBinding, TcpCounters, TcpInfo, TcpOptions, Transitions};
+use crate::tcp::{Connection, Reuse, TcpBinding, TcpCounters, TcpInfo, TcpOptions, Transitions};
 
 impl Stack {
     /// What a new socket's options are.
@@ -21,10 +21,19 @@ impl Stack {
     /// [`Error::AddressInUse`] when an overlapping address has the port, [`Error::AddressNotAvailable`] when
     /// the address is not ours or no port is free.
     pub fn tcp_bind(&mut self, local: SocketAddr) -> Result<TcpBinding, Error> {
+        self.tcp_bind_shared(local, Reuse::default())
+    }
+
+    /// Reserves a local address and port that others who agree may have as well (`SO_REUSEADDR`,
+    /// `SO_REUSEPORT`); port 0 picks one that nobody has.
+    ///
+    /// # Errors
+    /// As [`Self::tcp_bind`].
+    pub fn tcp_bind_shared(&mut self, local: SocketAddr, reuse: Reuse) -> Result<TcpBinding, Error> {
         if !local.ip().is_unspecified() && !self.network.is_local(local.ip()) {
             return Err(Error::AddressNotAvailable);
         }
-        self.tcp.bind(local)
+        self.tcp.bind(local, reuse)
     }
 
     /// Gives a reserved port back.
@@ -35,6 +44,7 @@ impl Stack {
     /// Accepts connections on the bound address; `backlog` of them wait at most, handshakes included.
     ///
     /// # Errors
+    /// [`Error::AddressInUse`] when another listener has the port and does not share it,
     /// [`Error::TooManyConnections`] when there are too many listeners; the port is free again.
     pub fn tcp_listen(
         &mut self,
@@ -65,11 +75,11 @@ impl Stack {
     /// # Errors
     /// [`Error::InvalidArgument`] for an address nobody can be at, [`Error::NetworkUnreachable`] without a
     /// route, [`Error::AddressNotAvailable`] without a free port, [`Error::AddressInUse`] when there is such
-    /// a connection, [`Error::TooManyConnections`] when the table is full. The binding is given back.
+    /// a connection, [`Error::TooManyConnections`] when the table is full. The binding is taken on success alone.
     pub fn tcp_connect(
         &mut self,
         now: Instant,
-        binding: Option<TcpBinding>,
+        binding: &mut Option<TcpBinding>,
         remote: SocketAddr,
         options: &TcpOptions,
     ) -> Result<ConnectionId, Error> {
@@ -82,7 +92,7 @@ impl Stack {
     /// # Errors
     /// [`Error::Closed`] after a shutdown, [`Error::NotConnected`], or what ended the connection.
     pub fn tcp_send(&mut self, id: ConnectionId, data: &mut ScatterGather) -> Result<usize, Error> {
-        self.tcp.send(id, data)
+        self.tcp.send(id, data, self.network.arena())
     }
 
     /// Data that arrived, at most `limit`; `Some` of nothing is the end of the stream, `None` means not yet.

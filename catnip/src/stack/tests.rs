@@ -106,7 +106,7 @@ impl Pair {
     fn connect(&mut self, remote: &str) -> (ConnectionId, ConnectionId) {
         let listener = self.listen(remote);
         let remote: SocketAddr = remote.parse().unwrap();
-        let client = self.a.tcp_connect(self.now, None, remote, &TcpOptions::default()).unwrap();
+        let client = self.a.tcp_connect(self.now, &mut None, remote, &TcpOptions::default()).unwrap();
         self.settle();
         let (server, peer) = self.b.tcp_accept(listener).unwrap();
         assert_eq!(peer, self.a.tcp_local_address(client).unwrap());
@@ -176,8 +176,10 @@ fn bulk_data_larger_than_all_windows_arrives_whole() {
 #[test]
 fn a_closed_port_refuses() {
     let mut pair = Pair::new();
-    let client =
-        pair.a.tcp_connect(pair.now, None, "10.0.0.2:80".parse().unwrap(), &TcpOptions::default()).unwrap();
+    let client = pair
+        .a
+        .tcp_connect(pair.now, &mut None, "10.0.0.2:80".parse().unwrap(), &TcpOptions::default())
+        .unwrap();
     pair.settle();
     assert_eq!(pair.a.tcp_error(client), Some(Error::ConnectionRefused));
     let event = pair.a.next_event().unwrap();
@@ -236,8 +238,10 @@ fn a_window_that_was_closed_reopens_when_the_program_reads() {
     let binding = pair.b.tcp_bind("10.0.0.2:80".parse().unwrap()).unwrap();
     let options = pair.b.default_tcp_options().clone();
     let listener = pair.b.tcp_listen(binding, 1, &options).unwrap();
-    let client =
-        pair.a.tcp_connect(pair.now, None, "10.0.0.2:80".parse().unwrap(), &TcpOptions::default()).unwrap();
+    let client = pair
+        .a
+        .tcp_connect(pair.now, &mut None, "10.0.0.2:80".parse().unwrap(), &TcpOptions::default())
+        .unwrap();
     pair.settle();
     let (server, _) = pair.b.tcp_accept(listener).unwrap();
     let sent: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
@@ -262,8 +266,8 @@ fn both_sides_may_open_at_once() {
     let (at_a, at_b): (SocketAddr, SocketAddr) =
         ("10.0.0.1:7000".parse().unwrap(), "10.0.0.2:7000".parse().unwrap());
     let (bound_a, bound_b) = (pair.a.tcp_bind(at_a).unwrap(), pair.b.tcp_bind(at_b).unwrap());
-    let a = pair.a.tcp_connect(pair.now, Some(bound_a), at_b, &TcpOptions::default()).unwrap();
-    let b = pair.b.tcp_connect(pair.now, Some(bound_b), at_a, &TcpOptions::default()).unwrap();
+    let a = pair.a.tcp_connect(pair.now, &mut Some(bound_a), at_b, &TcpOptions::default()).unwrap();
+    let b = pair.b.tcp_connect(pair.now, &mut Some(bound_b), at_a, &TcpOptions::default()).unwrap();
     pair.settle();
     assert_eq!(pair.a.tcp_info(a).unwrap().state, State::Established);
     assert_eq!(pair.b.tcp_info(b).unwrap().state, State::Established);
@@ -305,8 +309,10 @@ fn a_connection_to_our_own_address_works() {
     let mut pair = Pair::new();
     let binding = pair.a.tcp_bind("10.0.0.1:80".parse().unwrap()).unwrap();
     let listener = pair.a.tcp_listen(binding, 1, &TcpOptions::default()).unwrap();
-    let client =
-        pair.a.tcp_connect(pair.now, None, "10.0.0.1:80".parse().unwrap(), &TcpOptions::default()).unwrap();
+    let client = pair
+        .a
+        .tcp_connect(pair.now, &mut None, "10.0.0.1:80".parse().unwrap(), &TcpOptions::default())
+        .unwrap();
     pair.pass(Duration::from_millis(10));
     let (server, _) = pair.a.tcp_accept(listener).unwrap();
     let mut data = pair.data(b"myself");

@@ -34,7 +34,7 @@ impl TcpLayer {
     }
 
     pub(crate) fn listener_address(&self, id: ListenerId) -> Result<SocketAddr, Error> {
-        Ok(self.listeners.get(id.0).ok_or(Error::BadDescriptor)?.local)
+        Ok(self.listeners.get(id.0).ok_or(Error::BadDescriptor)?.reservation.local)
     }
 
     pub(crate) fn set_user_data(&mut self, id: ConnectionId, user_data: u64, events: &mut EventQueue) {

@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 
-use libos::{Error, Instant, PopLimit, ScatterGather, Shutdown};
+use libos::{Arena, Error, Instant, PopLimit, ScatterGather, Shutdown};
 
-use super::config::TcpOptions;
+use super::config::{Reuse, TcpOptions};
 use super::connection::{Connection, Disposition};
 use super::demux::ConnectionTable;
 use super::handshake::Opening;
 use super::layer::{TcpLayer, four_tuple};
 use super::listener::Listener;
-use super::ports;
+use super::ports::{self, Reservation};
 use super::state::{State, Trigger};
 use crate::events::{ConnectionId, EventQueue, ListenerId};
 use crate::network::Network;
@@ -18,19 +18,19 @@ use crate::slab::Slab;
 
 /// A bound local address and port. Given to `listen` or `connect`, or back with `unbind`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TcpBinding(SocketAddr);
+pub struct TcpBinding(Reservation);
 
 impl TcpBinding {
     /// The address and port.
     #[must_use]
     pub const fn local(&self) -> SocketAddr {
-        self.0
+        self.0.local
     }
 }
 
 impl TcpLayer {
-    pub(crate) fn bind(&mut self, local: SocketAddr) -> Result<TcpBinding, Error> {
-        self.ports.bind(local, &mut self.random).map(TcpBinding)
+    pub(crate) fn bind(&mut self, local: SocketAddr, reuse: Reuse) -> Result<TcpBinding, Error> {
+        self.ports.bind(local, reuse, &mut self.random).map(TcpBinding)
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "a binding given back is gone")]
@@ -44,13 +44,18 @@ impl TcpLayer {
         backlog: usize,
         options: &TcpOptions,
     ) -> Result<ListenerId, Error> {
-        let local = binding.0;
-        let inserted = self.listeners.insert_with(|key| Listener::new(key, local, backlog, options.clone()));
+        let reservation = binding.0;
+        if !self.ports.may_listen(reservation) {
+            self.unbind(binding);
+            return Err(Error::AddressInUse);
+        }
+        let inserted =
+            self.listeners.insert_with(|key| Listener::new(key, reservation, backlog, options.clone()));
         let Some(key) = inserted else {
             self.unbind(binding);
             return Err(Error::TooManyConnections);
         };
-        self.ports.listen(local, key);
+        self.ports.listen(reservation, key);
         Ok(ListenerId(key))
     }
 
@@ -85,7 +90,7 @@ impl TcpLayer {
         events: &mut EventQueue,
     ) {
         let Some(listener) = self.listeners.remove(id.0) else { return };
-        self.ports.release(listener.local);
+        self.ports.release(listener.reservation);
         events.forget(listener.mark);
         let children: Vec<u32> = self
             .connections
@@ -101,24 +106,23 @@ impl TcpLayer {
     pub(crate) fn connect(
         &mut self,
         now: Instant,
-        binding: Option<TcpBinding>,
+        binding: &mut Option<TcpBinding>,
         remote: SocketAddr,
         options: &TcpOptions,
         network: &mut Network,
         events: &mut EventQueue,
     ) -> Result<ConnectionId, Error> {
-        let bound = binding.map(|binding| binding.0);
-        let result = self.try_connect(now, bound, remote, options, network, events);
-        if let (Err(_), Some(bound)) = (&result, bound) {
-            self.ports.release(bound);
-        }
-        result
+        let bound = binding.as_ref().map(|binding| binding.0);
+        let id = self.try_connect(now, bound, remote, options, network, events)?;
+        // The connection has it from now on, and gives it back when it is over.
+        *binding = None;
+        Ok(id)
     }
 
     fn try_connect(
         &mut self,
         now: Instant,
-        bound: Option<SocketAddr>,
+        bound: Option<Reservation>,
         remote: SocketAddr,
         options: &TcpOptions,
         network: &mut Network,
@@ -127,11 +131,11 @@ impl TcpLayer {
         if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
             return Err(Error::InvalidArgument);
         }
-        let wanted = bound.map(|local| local.ip()).filter(|address| !address.is_unspecified());
+        let wanted = bound.map(|bound| bound.local.ip()).filter(|address| !address.is_unspecified());
         let path = network.path(now, wanted, remote.ip())?;
         let local_address = path.local;
         let local_port = match bound {
-            Some(local) => local.port(),
+            Some(bound) => bound.local.port(),
             None => ports::ephemeral(&mut self.random, |port| {
                 let local = SocketAddr::new(local_address, port);
                 // A connection from a port to itself would answer its own SYN.
@@ -171,9 +175,14 @@ impl TcpLayer {
     }
 
     /// Takes as much off the front of `data` as the send queue has room for.
-    pub(crate) fn send(&mut self, id: ConnectionId, data: &mut ScatterGather) -> Result<usize, Error> {
+    pub(crate) fn send(
+        &mut self,
+        id: ConnectionId,
+        data: &mut ScatterGather,
+        arena: &Arena,
+    ) -> Result<usize, Error> {
         let connection = self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?;
-        let taken = connection.enqueue(data)?;
+        let taken = connection.enqueue(data, arena)?;
         if !connection.queued {
             self.settle_output(id.0.index);
         }
@@ -231,13 +240,17 @@ impl TcpLayer {
             | State::Closing
             | State::LastAck => {
                 // RFC 1122, section 4.2.2.13: unread data is lost, and the peer must learn of it.
-                if connection.linger_reset || connection.rcv.queue.len_bytes() > 0 {
+                if connection.linger.is_some_and(|linger| linger.is_zero())
+                    || connection.rcv.queue.len_bytes() > 0
+                {
                     self.reset_connection(now, index, network, events);
                     return;
                 }
                 connection.snd.fin = true;
                 if connection.state == State::FinWait2 {
                     connection.start_orphan_timeout(&self.shared.context(now, network, events));
+                } else if let Some(linger) = connection.linger {
+                    connection.deadlines.idle = now + linger;
                 }
                 self.settle(index, Disposition::Keep, events);
             }
@@ -293,7 +306,7 @@ fn is_taken(
 }
 
 impl Connection {
-    fn enqueue(&mut self, data: &mut ScatterGather) -> Result<usize, Error> {
+    fn enqueue(&mut self, data: &mut ScatterGather, arena: &Arena) -> Result<usize, Error> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -312,6 +325,8 @@ impl Connection {
         }
         let mut taken = 0;
         let mut room = self.snd.limit_bytes.saturating_sub(self.snd.queue.len_bytes());
+        let sent = self.snd.max.distance_from(self.snd.front) as usize;
+        let sent = if self.snd.max.before(self.snd.front) { 0 } else { sent };
         let max_chunks = self.snd.limit_bytes / MIN_CHUNK_BYTES + MIN_CHUNKS;
         while let Some(mut buffer) = data.pop_front() {
             if room == 0 || self.snd.queue.chunks() >= max_chunks {
@@ -321,7 +336,7 @@ impl Connection {
             if buffer.len() <= room {
                 room -= buffer.len();
                 taken += buffer.len();
-                self.snd.queue.push(buffer);
+                self.snd.queue.append(buffer, sent, arena);
                 continue;
             }
             let front = buffer.split_to(room);

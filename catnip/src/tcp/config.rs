@@ -93,8 +93,8 @@ pub struct TcpOptions {
     pub no_delay: bool,
     /// Probe an idle peer (`SO_KEEPALIVE`).
     pub keep_alive: bool,
-    /// What closing does with unsent data (`SO_LINGER`). `Some(0)` resets the connection; any other
-    /// value sends the data in the background.
+    /// What closing does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes,
+    /// `Some` for so long and then resets the connection, `Some(0)` at once.
     pub linger: Option<Duration>,
     /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`).
     pub send_buffer_bytes: usize,
@@ -102,6 +102,15 @@ pub struct TcpOptions {
     pub receive_buffer_bytes: usize,
     /// Largest payload of a segment, both ways; `None` leaves it to the path (`TCP_MAXSEG`).
     pub max_segment_bytes: Option<u16>,
+    /// Send full segments only, for at most a fifth of a second (`TCP_CORK`).
+    pub cork: bool,
+    /// Acknowledge everything at once (`TCP_QUICKACK`).
+    pub quick_ack: bool,
+    /// How long sent data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
+    /// RFC 5482). `None` leaves it to the number of retransmissions.
+    pub user_timeout: Option<Duration>,
+    /// Which other sockets may have the same port.
+    pub reuse: Reuse,
     /// Hop limit of what is sent.
     pub hop_limit: u8,
     /// The congestion-control algorithm (`TCP_CONGESTION`).
@@ -117,8 +126,21 @@ impl Default for TcpOptions {
             send_buffer_bytes: 1 << 20,
             receive_buffer_bytes: 1 << 20,
             max_segment_bytes: None,
+            cork: false,
+            quick_ack: false,
+            user_timeout: None,
+            reuse: Reuse::default(),
             hop_limit: 64,
             congestion: Algorithm::default(),
         }
     }
+}
+
+/// Which other sockets may have the same port, if they agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reuse {
+    /// Those that do not listen (`SO_REUSEADDR`).
+    pub address: bool,
+    /// Those that listen too: connections are shared out among them by a keyed hash (`SO_REUSEPORT`).
+    pub port: bool,
 }

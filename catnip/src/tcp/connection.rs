@@ -1,14 +1,16 @@
 //! One connection: its variables, in the terms of RFC 9293, section 3.3.1, and what all parts of TCP ask of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use libos::{Error, Instant};
 
-use super::config::{TcpConfig, TcpOptions};
+use super::config::{Reuse, TcpConfig, TcpOptions};
 use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
 use super::ecn::Ecn;
 use super::options::Timestamp;
+use super::ports::Reservation;
 use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
@@ -19,6 +21,7 @@ use super::sequence::SequenceNumber;
 use super::state::{State, Transitions, Trigger};
 use super::throttle::Throttle;
 use super::transmissions::Transmissions;
+use super::user_timeout::UserTimeout;
 use super::window;
 use crate::events::{ConnectionId, EventMark, EventQueue, Readiness, SocketId};
 use crate::network::{Network, Path, PieceList};
@@ -141,6 +144,10 @@ pub(super) struct Receiver {
     pub ack_now: bool,
     /// True when the program wants no more data (`SHUT_RD`): it is acknowledged and thrown away.
     pub shut: bool,
+    /// Acknowledge everything at once (`TCP_QUICKACK`).
+    pub quick_ack: bool,
+    /// True while data comes and none goes: the last acknowledgment that was delayed had to go alone.
+    pub one_way: bool,
     /// Payload bytes received since the last acknowledgment sent.
     pub unacknowledged_bytes: u32,
     /// The largest segment seen: what "every second full-sized segment" is measured by.
@@ -281,8 +288,11 @@ pub struct Connection {
     pub(super) opening: bool,
     pub(super) no_delay: bool,
     pub(super) keep_alive: bool,
-    /// True when closing resets the connection (`SO_LINGER` of 0).
-    pub(super) linger_reset: bool,
+    /// Send full segments only (`TCP_CORK`).
+    pub(super) cork: bool,
+    /// For how long closing goes on sending (`SO_LINGER`).
+    pub(super) linger: Option<Duration>,
+    pub(super) user_timeout: UserTimeout,
     pub(super) hop_limit: u8,
     /// Retransmissions since the peer last acknowledged something new, or probes unanswered.
     pub(super) retransmissions: u8,
@@ -297,7 +307,7 @@ pub struct Connection {
     /// The listener it came from, until it is accepted.
     pub(super) listener: Option<Key>,
     /// The local address and port the program had bound, to be released with the connection.
-    pub(super) bound: Option<SocketAddr>,
+    pub(super) bound: Option<Box<Reservation>>,
     pub(super) local_port: u16,
     pub(super) remote_port: u16,
     pub(super) path: Path,
@@ -410,7 +420,12 @@ impl Connection {
         TcpOptions {
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
-            linger: self.linger_reset.then_some(std::time::Duration::ZERO),
+            linger: self.linger,
+            cork: self.cork,
+            quick_ack: self.rcv.quick_ack,
+            user_timeout: self.user_timeout.limit,
+            // Said when the socket was bound.
+            reuse: Reuse::default(),
             send_buffer_bytes: self.snd.limit_bytes,
             receive_buffer_bytes: self.rcv.limit_bytes as usize,
             max_segment_bytes: self.max_segment_bytes,
@@ -440,4 +455,4 @@ impl Connection {
 
 /// Smallest payload of a full segment, whatever the peer's MSS option says: Linux's floor of 48 bytes
 /// less nothing for options keeps one round trip from costing a thousand packets.
-pub(super) const MIN_SEGMENT_BYTES: u16 = 36;
+pub const MIN_SEGMENT_BYTES: u16 = 36;

@@ -1,7 +1,5 @@
 //! Opening: making connections, SYN-SENT and SYN-RECEIVED, and what the two sides agree on.
 
-use std::net::SocketAddr;
-
 use libos::{Error, Instant};
 
 use super::config::TcpOptions;
@@ -11,6 +9,7 @@ use super::connection::{
 };
 use super::ecn::{Ecn, EcnMode};
 use super::options::{MAX_WINDOW_SCALE, OptionFields, Timestamp};
+use super::ports::Reservation;
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
 use super::rtt::{RtoConfig, RttEstimator};
@@ -20,6 +19,7 @@ use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
 use super::transmissions::Transmissions;
+use super::user_timeout::UserTimeout;
 use super::window;
 use crate::events::{EventMark, Readiness};
 use crate::network::{HeaderBuffer, Path};
@@ -76,7 +76,9 @@ impl Connection {
             opening: false,
             no_delay: options.no_delay,
             keep_alive: options.keep_alive,
-            linger_reset: options.linger.is_some_and(|linger| linger.is_zero()),
+            cork: options.cork,
+            linger: options.linger,
+            user_timeout: UserTimeout::new(options.user_timeout),
             hop_limit: options.hop_limit,
             retransmissions: 0,
             keepalives_sent: 0,
@@ -117,6 +119,8 @@ impl Connection {
                 fin_at: None,
                 ack_now: false,
                 shut: false,
+                quick_ack: options.quick_ack,
+                one_way: false,
                 unacknowledged_bytes: 0,
                 segment_bytes: 0,
                 ahead_of_gap: 0,
@@ -143,8 +147,8 @@ impl Connection {
     }
 
     /// An active open (RFC 9293, section 3.10.1). The SYN goes out with the next turn of output.
-    pub(super) fn connect(opening: Opening<'_>, bound: Option<SocketAddr>, settings: &Settings) -> Self {
-        Self { bound, ..Self::new(State::Closed, opening, settings) }
+    pub(super) fn connect(opening: Opening<'_>, bound: Option<Reservation>, settings: &Settings) -> Self {
+        Self { bound: bound.map(Box::new), ..Self::new(State::Closed, opening, settings) }
     }
 
     /// A passive open: `syn` came to a listener (RFC 9293, section 3.10.7.2).

@@ -93,8 +93,8 @@ impl Connection {
             (snd.wnd <= snd.max_wnd, "SND.WND <= the largest window seen"),
             (rcv.last_ack_sent.at_or_before(rcv.nxt), "nothing is acknowledged that has not arrived"),
             (
-                rcv.reassembly.as_ref().is_none_or(|queue| queue.len_bytes() <= rcv.limit_bytes as usize),
-                "out-of-order data keeps its limit",
+                rcv.reassembly.as_ref().is_none_or(|queue| queue.len_bytes() <= rcv.window() as usize),
+                "out-of-order data lies in the window",
             ),
             (
                 self.sent.span().is_none_or(|(start, end)| start == snd.una && end.at_or_before(snd.max)),

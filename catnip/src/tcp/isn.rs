@@ -10,11 +10,12 @@ use super::sequence::SequenceNumber;
 /// The clock M of RFC 6528 §3 (and RFC 9293 §3.4.1) ticks every 4 us.
 const TICK_NS: u64 = 4_000;
 
-/// What a hash is for: the two must not tell anything about each other.
+/// What a hash is for: they must not tell anything about each other.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
     SequenceNumber = 1,
     TimestampOffset = 2,
+    ListenerChoice = 3,
 }
 
 /// Draws initial sequence numbers: a clock plus a keyed hash of the connection's ends.
@@ -48,6 +49,12 @@ impl IsnGenerator {
     #[must_use]
     pub fn timestamp_offset(&self, local: SocketAddr, remote: SocketAddr) -> u32 {
         self.hash(Purpose::TimestampOffset, local, remote)
+    }
+
+    /// Which of several listeners on one port a peer gets: uniform, and the same each time.
+    #[must_use]
+    pub fn listener_choice(&self, local: SocketAddr, remote: SocketAddr) -> u32 {
+        self.hash(Purpose::ListenerChoice, local, remote)
     }
 
     fn hash(&self, purpose: Purpose, local: SocketAddr, remote: SocketAddr) -> u32 {

@@ -202,7 +202,7 @@ impl TcpLayer {
         let local = SocketAddr::new(packet.destination, segment.destination_port);
         let remote = SocketAddr::new(packet.source, segment.source_port);
         let data_len = u32::try_from(packet.len().saturating_sub(segment.header_bytes)).unwrap_or(u32::MAX);
-        let Some(listener) = self.ports.listener(local) else {
+        let Some(listener) = self.listener_for(local, remote) else {
             self.refuse(now, segment, data_len, &packet, network);
             return;
         };
@@ -227,6 +227,10 @@ impl TcpLayer {
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::FIN) && local != remote {
             self.on_syn(now, listener, local, remote, segment, None, network, events);
         }
+    }
+
+    fn listener_for(&self, local: SocketAddr, remote: SocketAddr) -> Option<Key> {
+        self.ports.listener(local, || self.isn.listener_choice(local, remote))
     }
 
     fn refuse(
@@ -331,7 +335,8 @@ impl TcpLayer {
         let Some(connection) = self.connections.get_index_mut(index) else { return };
         let (local, remote) = (connection.local(), connection.remote());
         let mut cx = self.shared.context(now, network, events);
-        let Some(listener) = self.ports.listener(local) else {
+        let isn = &self.isn;
+        let Some(listener) = self.ports.listener(local, || isn.listener_choice(local, remote)) else {
             connection.challenge(&mut cx);
             self.settle(index, Disposition::Keep, events);
             return;
@@ -382,7 +387,7 @@ impl TcpLayer {
         connection.deadlines.armed = Instant::FAR_FUTURE;
         connection.deadlines.idle = Instant::FAR_FUTURE;
         if let Some(bound) = connection.bound.take() {
-            self.ports.release(bound);
+            self.ports.release(*bound);
         }
         let key = connection.key;
         if let Some(listener) = connection.listener

@@ -12,6 +12,7 @@ use super::cookies;
 use super::handshake::{self, Opening};
 use super::layer::TcpLayer;
 use super::options::{OptionFields, Timestamp};
+use super::ports::Reservation;
 use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields, Segment};
 use super::state::Trigger;
 use super::window;
@@ -26,7 +27,7 @@ pub(super) const MAX_BACKLOG: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Listener {
     pub key: Key,
-    pub local: SocketAddr,
+    pub reservation: Reservation,
     pub options: TcpOptions,
     /// Most connections in SYN-RECEIVED and waiting to be accepted, together.
     pub backlog: usize,
@@ -53,10 +54,10 @@ pub(super) enum Cookie {
 }
 
 impl Listener {
-    pub(super) fn new(key: Key, local: SocketAddr, backlog: usize, options: TcpOptions) -> Self {
+    pub(super) fn new(key: Key, reservation: Reservation, backlog: usize, options: TcpOptions) -> Self {
         Self {
             key,
-            local,
+            reservation,
             options,
             backlog: backlog.clamp(1, MAX_BACKLOG),
             opening: 0,

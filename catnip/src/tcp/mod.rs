@@ -38,11 +38,12 @@ mod tests;
 mod throttle;
 mod timers;
 pub mod transmissions;
+mod user_timeout;
 pub mod window;
 
 pub use calls::TcpBinding;
-pub use config::{TcpConfig, TcpOptions};
-pub use connection::Connection;
+pub use config::{Reuse, TcpConfig, TcpOptions};
+pub use connection::{Connection, MIN_SEGMENT_BYTES};
 pub use counters::TcpCounters;
 pub use ecn::EcnMode;
 pub use info::TcpInfo;

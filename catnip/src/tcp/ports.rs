@@ -1,10 +1,11 @@
 //! Local ports: who has bound which, and picking a free one.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::Error;
 
+use super::config::Reuse;
 use crate::random::Random;
 use crate::slab::Key;
 
@@ -12,16 +13,35 @@ use crate::slab::Key;
 pub(super) const EPHEMERAL_FIRST: u16 = 32_768;
 const EPHEMERAL_COUNT: u32 = 65_536 - EPHEMERAL_FIRST as u32;
 
+/// A bound local address and port, told apart from others on the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reservation {
+    pub local: SocketAddr,
+    id: u64,
+}
+
 #[derive(Debug)]
 struct Binding {
+    id: u64,
     address: IpAddr,
+    reuse: Reuse,
     listener: Option<Key>,
+}
+
+impl Binding {
+    /// True when a further socket may not have the port (compare Linux's `SO_REUSEADDR` and `SO_REUSEPORT`).
+    fn excludes(&self, address: IpAddr, reuse: Reuse) -> bool {
+        let shared = (self.reuse.port && reuse.port)
+            || (self.reuse.address && reuse.address && self.listener.is_none());
+        overlap(self.address, address) && !shared
+    }
 }
 
 /// Bound ports. Looked at when a SYN comes and when a program binds, never for an established connection.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     bound: BTreeMap<u16, Vec<Binding>>,
+    last_id: u64,
 }
 
 fn overlap(a: IpAddr, b: IpAddr) -> bool {
@@ -29,19 +49,26 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
 }
 
 impl Ports {
-    /// Takes the port for the address; port 0 picks a free one.
-    pub(super) fn bind(&mut self, local: SocketAddr, random: &mut Random) -> Result<SocketAddr, Error> {
+    /// Takes the port for the address; port 0 picks one that nobody has.
+    pub(super) fn bind(
+        &mut self,
+        local: SocketAddr,
+        reuse: Reuse,
+        random: &mut Random,
+    ) -> Result<Reservation, Error> {
         let local = if local.port() == 0 {
             let free = ephemeral(random, |port| !self.is_bound(SocketAddr::new(local.ip(), port)));
             SocketAddr::new(local.ip(), free.ok_or(Error::AddressNotAvailable)?)
         } else {
             local
         };
-        if self.is_bound(local) {
+        let bindings = self.bound.entry(local.port()).or_default();
+        if bindings.iter().any(|binding| binding.excludes(local.ip(), reuse)) {
             return Err(Error::AddressInUse);
         }
-        self.bound.entry(local.port()).or_default().push(Binding { address: local.ip(), listener: None });
-        Ok(local)
+        self.last_id += 1;
+        bindings.push(Binding { id: self.last_id, address: local.ip(), reuse, listener: None });
+        Ok(Reservation { local, id: self.last_id })
     }
 
     /// True when the port is taken for an address that overlaps this one.
@@ -51,37 +78,56 @@ impl Ports {
             .is_some_and(|bindings| bindings.iter().any(|binding| overlap(binding.address, local.ip())))
     }
 
+    /// True when the bound port may become a listener's: no other one listens that does not share it.
+    pub(super) fn may_listen(&self, reservation: Reservation) -> bool {
+        let bindings = self.bound.get(&reservation.local.port()).map_or(&[][..], Vec::as_slice);
+        let Some(own) = bindings.iter().find(|binding| binding.id == reservation.id) else { return false };
+        bindings.iter().all(|other| {
+            other.id == own.id
+                || other.listener.is_none()
+                || !overlap(other.address, own.address)
+                || (other.reuse.port && own.reuse.port)
+        })
+    }
+
     /// Makes the bound port a listener's.
-    pub(super) fn listen(&mut self, local: SocketAddr, listener: Key) {
-        let bindings = self.bound.get_mut(&local.port());
+    pub(super) fn listen(&mut self, reservation: Reservation, listener: Key) {
+        let bindings = self.bound.get_mut(&reservation.local.port());
         if let Some(binding) =
-            bindings.and_then(|bindings| bindings.iter_mut().find(|binding| binding.address == local.ip()))
+            bindings.and_then(|bindings| bindings.iter_mut().find(|binding| binding.id == reservation.id))
         {
             binding.listener = Some(listener);
         }
     }
 
     /// Gives the port back.
-    pub(super) fn release(&mut self, local: SocketAddr) {
-        if let Some(bindings) = self.bound.get_mut(&local.port()) {
-            bindings.retain(|binding| binding.address != local.ip());
+    pub(super) fn release(&mut self, reservation: Reservation) {
+        if let Some(bindings) = self.bound.get_mut(&reservation.local.port()) {
+            bindings.retain(|binding| binding.id != reservation.id);
             if bindings.is_empty() {
-                self.bound.remove(&local.port());
+                self.bound.remove(&reservation.local.port());
             }
         }
     }
 
-    /// The listener for a destination: one on the very address before one on all addresses.
-    pub(super) fn listener(&self, destination: SocketAddr) -> Option<Key> {
+    /// The listener for a destination: one on the very address before one on all addresses. Of several that
+    /// share the port, the one that `hash` points at, which should be uniform and the same for the same peer.
+    pub(super) fn listener(&self, destination: SocketAddr, hash: impl FnOnce() -> u32) -> Option<Key> {
         let bindings = self.bound.get(&destination.port())?;
-        let on = |wanted: fn(IpAddr, IpAddr) -> bool| {
-            bindings
-                .iter()
-                .find(|binding| binding.listener.is_some() && wanted(binding.address, destination.ip()))
-                .and_then(|binding| binding.listener)
+        let on = |address: IpAddr| {
+            let here = bindings.iter().filter(move |binding| binding.address == address);
+            here.filter_map(|binding| binding.listener)
         };
-        on(|bound, wanted| bound == wanted)
-            .or_else(|| on(|bound, wanted| bound.is_unspecified() && overlap(bound, wanted)))
+        let any = match destination {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let address = if on(destination.ip()).next().is_some() { destination.ip() } else { any };
+        match on(address).count() {
+            0 | 1 => on(address).next(),
+            // The upper half of a product of 32 bits each: below the count.
+            count => on(address).nth(((u64::from(hash()) * count as u64) >> 32) as usize),
+        }
     }
 }
 
@@ -101,6 +147,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const ALONE: Reuse = Reuse { address: false, port: false };
+    const ADDRESS: Reuse = Reuse { address: true, port: false };
+    const PORT: Reuse = Reuse { address: false, port: true };
+
+    fn key(index: u32) -> Key {
+        Key { index, generation: 1 }
+    }
+
     #[test]
     fn overlapping_bindings_are_refused_and_others_are_not() {
         let cases = [
@@ -114,8 +168,59 @@ mod tests {
         for (first, second, fits) in cases {
             let mut random = Random::new(1);
             let mut ports = Ports::default();
-            ports.bind(address(first), &mut random).unwrap();
-            assert_eq!(ports.bind(address(second), &mut random).is_ok(), fits, "{first} then {second}");
+            ports.bind(address(first), ALONE, &mut random).unwrap();
+            let result = ports.bind(address(second), ALONE, &mut random);
+            assert_eq!(result.is_ok(), fits, "{first} then {second}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_shared_by_those_who_agree_to() {
+        for (first, listens, second, fits) in [
+            (ADDRESS, false, ADDRESS, true),
+            (ADDRESS, true, ADDRESS, false),
+            (ADDRESS, false, ALONE, false),
+            (ALONE, false, ADDRESS, false),
+            (PORT, true, PORT, true),
+            (PORT, false, PORT, true),
+            (PORT, true, ADDRESS, false),
+            (ALONE, true, PORT, false),
+        ] {
+            let mut random = Random::new(1);
+            let mut ports = Ports::default();
+            let bound = ports.bind(address("10.0.0.1:80"), first, &mut random).unwrap();
+            if listens {
+                ports.listen(bound, key(1));
+            }
+            let result = ports.bind(address("0.0.0.0:80"), second, &mut random);
+            assert_eq!(result.is_ok(), fits, "{first:?} {listens} {second:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_with_one_address_only_one_listens() {
+        let mut random = Random::new(1);
+        let mut ports = Ports::default();
+        let first = ports.bind(address("10.0.0.1:80"), ADDRESS, &mut random).unwrap();
+        let second = ports.bind(address("10.0.0.1:80"), ADDRESS, &mut random).unwrap();
+        assert!(ports.may_listen(first) && ports.may_listen(second));
+        ports.listen(first, key(1));
+        assert!(!ports.may_listen(second));
+        ports.release(first);
+        assert!(ports.may_listen(second));
+    }
+
+    #[test]
+    fn listeners_that_share_a_port_are_chosen_by_the_hash() {
+        let mut random = Random::new(1);
+        let mut ports = Ports::default();
+        for index in 0..4 {
+            let bound = ports.bind(address("0.0.0.0:80"), PORT, &mut random).unwrap();
+            ports.listen(bound, key(index));
+        }
+        for index in 0..4_u32 {
+            let hash = index << 30 | 12_345;
+            assert_eq!(ports.listener(address("10.0.0.1:80"), || hash), Some(key(index)));
         }
     }
 
@@ -123,25 +228,25 @@ mod tests {
     fn a_released_port_can_be_bound_again() {
         let mut random = Random::new(1);
         let mut ports = Ports::default();
-        ports.bind(address("10.0.0.1:80"), &mut random).unwrap();
-        ports.release(address("10.0.0.1:80"));
-        assert!(ports.bind(address("0.0.0.0:80"), &mut random).is_ok());
+        let bound = ports.bind(address("10.0.0.1:80"), ALONE, &mut random).unwrap();
+        ports.release(bound);
+        assert!(ports.bind(address("0.0.0.0:80"), ALONE, &mut random).is_ok());
     }
 
     #[test]
     fn the_listener_on_the_very_address_comes_before_the_wildcard() {
         let mut random = Random::new(1);
         let mut ports = Ports::default();
-        let (one, all) = (Key { index: 1, generation: 1 }, Key { index: 2, generation: 1 });
-        ports.bind(address("10.0.0.1:80"), &mut random).unwrap();
-        ports.listen(address("10.0.0.1:80"), one);
-        ports.bind(address("10.0.0.2:80"), &mut random).unwrap();
-        ports.bind(address("0.0.0.0:81"), &mut random).unwrap();
-        ports.listen(address("0.0.0.0:81"), all);
-        assert_eq!(ports.listener(address("10.0.0.1:80")), Some(one));
-        assert_eq!(ports.listener(address("10.0.0.2:80")), None);
-        assert_eq!(ports.listener(address("10.0.0.9:81")), Some(all));
-        assert_eq!(ports.listener(address("[fe80::1]:81")), None);
+        let first = ports.bind(address("10.0.0.1:80"), ALONE, &mut random).unwrap();
+        ports.listen(first, key(1));
+        ports.bind(address("10.0.0.2:80"), ALONE, &mut random).unwrap();
+        let all = ports.bind(address("0.0.0.0:81"), ALONE, &mut random).unwrap();
+        ports.listen(all, key(2));
+        let listener = |at: &str| ports.listener(address(at), || 0);
+        assert_eq!(listener("10.0.0.1:80"), Some(key(1)));
+        assert_eq!(listener("10.0.0.2:80"), None);
+        assert_eq!(listener("10.0.0.9:81"), Some(key(2)));
+        assert_eq!(listener("[fe80::1]:81"), None);
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl Connection {
         };
         self.rcv.segment_bytes = self.rcv.segment_bytes.max(segment);
         self.rcv.unacknowledged_bytes = self.rcv.unacknowledged_bytes.saturating_add(data.len);
-        if self.rcv.unacknowledged_bytes >= 2 * u32::from(self.rcv.segment_bytes) {
+        let prompt = self.rcv.quick_ack || self.rcv.one_way;
+        if prompt || self.rcv.unacknowledged_bytes >= 2 * u32::from(self.rcv.segment_bytes) {
             self.rcv.ack_now = true;
         } else if self.deadlines.delayed_ack == Instant::FAR_FUTURE {
             self.deadlines.delayed_ack = now.plus_nanos(delay_ns);

@@ -2,9 +2,15 @@
 
 use std::collections::VecDeque;
 
-use libos::Buffer;
+use libos::{Arena, Buffer};
 
 use crate::network::{Payload, PieceList};
+
+/// Largest buffer that is copied behind another one.
+const SMALL_BYTES: usize = 256;
+
+/// Room of the buffers that small ones are copied into.
+const JOINED_BYTES: usize = 2_048;
 
 /// A buffer and where in the stream it begins.
 #[derive(Debug)]
@@ -57,6 +63,50 @@ impl SendQueue {
         let start = self.end;
         self.end += data.len() as u64;
         self.chunks.push_back(Chunk { start, data });
+    }
+
+    /// Appends a buffer. A small one is copied behind the last one while that was not sent (the first
+    /// `sent_bytes` of the queue were) and has room, so that a program that writes a few bytes at a time
+    /// gets full segments of few pieces.
+    #[inline]
+    pub fn append(&mut self, data: Buffer, sent_bytes: usize, arena: &Arena) {
+        let joins = data.len() <= SMALL_BYTES
+            && self.chunks.back().is_some_and(|last| {
+                last.start >= self.start + sent_bytes as u64 && last.data.len() < JOINED_BYTES
+            });
+        if joins {
+            self.join(data, arena);
+        } else {
+            self.push(data);
+        }
+    }
+
+    #[cold]
+    fn join(&mut self, mut data: Buffer, arena: &Arena) {
+        if let Some(Chunk { start, data: last }) = self.chunks.pop_back() {
+            let last = match last.try_into_mut() {
+                Ok(mut last) => {
+                    let copied = last.extend_from_slice(&data);
+                    data.advance(copied);
+                    self.end += copied as u64;
+                    last.freeze()
+                }
+                // The program still reads it.
+                Err(last) => last,
+            };
+            self.chunks.push_back(Chunk { start, data: last });
+        }
+        if data.is_empty() {
+            return;
+        }
+        match arena.allocate(JOINED_BYTES) {
+            Some(mut joined) if data.len() <= JOINED_BYTES => {
+                joined.extend_from_slice(&data);
+                self.push(joined.freeze());
+            }
+            // It is sent from where it is.
+            Some(_) | None => self.push(data),
+        }
     }
 
     /// Lets go of the first `bytes` bytes, all when there are fewer.
@@ -143,7 +193,6 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libos::Arena;
     use libos::memory::ArenaConfig;
     use proptest::prelude::*;
 
@@ -233,6 +282,39 @@ mod tests {
         assert_eq!(gathered(&mut queue, 0, 2), b"bc");
     }
 
+    #[test]
+    fn small_buffers_are_joined_behind_what_was_not_sent() {
+        let arena = arena();
+        let mut queue = SendQueue::new();
+        queue.append(buffer(&arena, b"sent"), 0, &arena);
+        for number in 0..2_000_u32 {
+            queue.append(buffer(&arena, &number.to_be_bytes()), 4, &arena);
+        }
+        assert_eq!(queue.len_bytes(), 8_004);
+        assert!(queue.chunks() <= 12, "{} pieces", queue.chunks());
+        assert_eq!(arena.stats().live_buffers, queue.chunks());
+        assert!(is_whole(&mut queue, 0, 4), "what was sent is left alone");
+        let expected: Vec<u8> = (0..2_000_u32).flat_map(u32::to_be_bytes).collect();
+        assert_eq!(gathered(&mut queue, 4, 8_000), expected);
+    }
+
+    #[test]
+    fn large_buffers_and_those_the_program_still_reads_are_not_written_to() {
+        let arena = arena();
+        let mut queue = SendQueue::new();
+        let kept = buffer(&arena, b"kept");
+        queue.append(kept.clone(), 0, &arena);
+        queue.append(buffer(&arena, b"more"), 0, &arena);
+        let large = buffer(&arena, &[7; 2_048]);
+        let address = large.as_ptr();
+        queue.append(large, 0, &arena);
+        queue.append(buffer(&arena, b"last"), 0, &arena);
+        assert_eq!((&kept[..], queue.chunks()), (&b"kept"[..], 4));
+        let sent_from = queue.chunks.get(2).map(|chunk| chunk.data.as_ptr());
+        assert_eq!(sent_from, Some(address));
+        assert_eq!(gathered(&mut queue, 0, 8), b"keptmore");
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push(usize),
@@ -250,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_row_of_bytes(steps in prop::collection::vec(step(), 1..120)) {
+        fn behaves_like_a_row_of_bytes(joins: bool, steps in prop::collection::vec(step(), 1..120)) {
             let arena = arena();
             let mut queue = SendQueue::new();
             let mut model: VecDeque<u8> = VecDeque::new();
@@ -259,7 +341,12 @@ mod tests {
                 match step {
                     Step::Push(len) => {
                         let bytes: Vec<u8> = (0..len).map(|_| { next = next.wrapping_add(1); next }).collect();
-                        queue.push(buffer(&arena, &bytes));
+                        if joins {
+                            let sent = model.len() / 2;
+                            queue.append(buffer(&arena, &bytes), sent, &arena);
+                        } else {
+                            queue.push(buffer(&arena, &bytes));
+                        }
                         model.extend(bytes);
                     }
                     Step::Acknowledge(bytes) => {

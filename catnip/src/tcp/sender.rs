@@ -108,8 +108,10 @@ impl Connection {
                 return None;
             }
             let ragged = len % mss;
-            if ragged != 0 && !self.no_delay && in_flight > 0 && !resent && !self.snd.fin {
-                // Nagle's algorithm (RFC 9293, section 3.7.4): the ragged end waits for an acknowledgment.
+            let waits = (!self.no_delay && in_flight > 0) || self.cork;
+            if ragged != 0 && waits && !resent && !self.snd.fin {
+                // Nagle's algorithm (RFC 9293, section 3.7.4): the ragged end waits for an acknowledgment. Under a
+                // cork it waits for more, or for the timer that ends every wait.
                 len -= ragged;
                 return (len > 0).then_some(Next { len, fin: false });
             }
@@ -242,6 +244,7 @@ impl Connection {
             // RFC 9293, section 3.9.1.2: the end of what the program gave is pushed.
             flags |= Flags::PSH;
         }
+        self.rcv.one_way &= sent == 0;
         let mss = self.snd.mss;
         let mut headers = HeaderBuffer::new();
         let fields = HeaderFields {

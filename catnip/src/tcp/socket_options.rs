@@ -31,8 +31,11 @@ impl TcpOptions {
                 }
                 self.max_segment_bytes = Some(bytes);
             }
-            // An address in TIME-WAIT may always be bound again: its sequence numbers are kept apart by RFC 6528.
-            SocketOption::ReuseAddress(_) => {}
+            SocketOption::ReuseAddress(on) => self.reuse.address = on,
+            SocketOption::ReusePort(on) => self.reuse.port = on,
+            SocketOption::Cork(on) => self.cork = on,
+            SocketOption::QuickAck(on) => self.quick_ack = on,
+            SocketOption::UserTimeout(limit) => self.user_timeout = limit.filter(|limit| !limit.is_zero()),
             SocketOption::HopLimit(0) => return Err(Error::InvalidArgument),
             SocketOption::HopLimit(limit) => self.hop_limit = limit,
             SocketOption::Congestion(name) if name == self.congestion.option_name() => {}
@@ -58,7 +61,11 @@ impl TcpOptions {
             SocketOptionName::MaxSegmentSize => {
                 SocketOption::MaxSegmentSize(usize::from(self.max_segment_bytes.unwrap_or(536)))
             }
-            SocketOptionName::ReuseAddress => SocketOption::ReuseAddress(true),
+            SocketOptionName::ReuseAddress => SocketOption::ReuseAddress(self.reuse.address),
+            SocketOptionName::ReusePort => SocketOption::ReusePort(self.reuse.port),
+            SocketOptionName::Cork => SocketOption::Cork(self.cork),
+            SocketOptionName::QuickAck => SocketOption::QuickAck(self.quick_ack),
+            SocketOptionName::UserTimeout => SocketOption::UserTimeout(self.user_timeout),
             SocketOptionName::HopLimit => SocketOption::HopLimit(self.hop_limit),
             SocketOptionName::Congestion => SocketOption::Congestion(self.congestion.option_name()),
             SocketOptionName::PendingError => SocketOption::PendingError(None),
@@ -77,9 +84,16 @@ impl Connection {
         let mut options = self.options();
         options.set(option)?;
         self.no_delay = options.no_delay;
-        self.linger_reset = options.linger.is_some_and(|time| time.is_zero());
+        self.linger = options.linger;
+        self.cork = options.cork;
+        self.user_timeout.limit = options.user_timeout;
+        self.rcv.quick_ack = options.quick_ack;
+        if options.quick_ack && self.rcv.unacknowledged_bytes > 0 {
+            self.rcv.ack_now = true;
+        }
         self.hop_limit = options.hop_limit;
-        self.snd.limit_bytes = options.send_buffer_bytes;
+        // What is queued stays queued: a smaller limit holds for what comes.
+        self.snd.limit_bytes = options.send_buffer_bytes.max(self.snd.queue.len_bytes());
         if self.keep_alive != options.keep_alive {
             self.keep_alive = options.keep_alive;
             // Before that it starts with the connection, and after it there is no need.

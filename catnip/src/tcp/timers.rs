@@ -8,12 +8,18 @@ use super::connection::{Connection, Context, Disposition, Settings};
 use super::state::{State, Trigger};
 use crate::events::Readiness;
 
+/// The longest time that a cork holds anything back (as Linux's).
+const CORK_NS: u64 = 200_000_000;
+
 impl Connection {
     /// Runs what is due at `now`.
     pub(super) fn on_timer(&mut self, cx: &mut Context<'_>) -> Disposition {
         if self.deadlines.delayed_ack <= cx.now {
             self.deadlines.delayed_ack = Instant::FAR_FUTURE;
             self.rcv.ack_now = true;
+            // Nothing came for it to ride on. While that is so, waiting costs a peer time that waits for the
+            // acknowledgment, and saves nothing.
+            self.rcv.one_way = true;
             cx.counters.delayed_acks += 1;
         }
         if self.deadlines.retransmit <= cx.now {
@@ -37,9 +43,25 @@ impl Connection {
             return;
         }
         let in_flight = self.snd.max != self.snd.una;
+        if self.cork && !in_flight {
+            return self.arm_cork(now);
+        }
         let held_back = self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent());
         if in_flight || held_back {
             self.deadlines.retransmit = now.plus_nanos(self.rtt.rto_ns());
+            if self.user_timeout.limit.is_some() {
+                self.deadlines.retransmit =
+                    self.deadlines.retransmit.min(self.user_timeout.deadline(self.snd.una));
+            }
+        }
+    }
+
+    /// What a cork holds back goes after [`CORK_NS`], however little it is.
+    #[cold]
+    fn arm_cork(&mut self, now: Instant) {
+        if self.state.sends_data() && self.snd.unsent() > 0 {
+            let wait_ns = if self.snd.wnd == 0 { self.rtt.rto_ns() } else { CORK_NS };
+            self.deadlines.retransmit = now.plus_nanos(wait_ns);
         }
     }
 
@@ -53,14 +75,23 @@ impl Connection {
 
     fn on_retransmission_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        if !opening && self.snd.una == self.snd.max && !self.is_probing() {
+            // Nothing is lost. A cork held this back, or the window is too small to be worth a segment: after this
+            // long it is used all the same (RFC 9293, section 3.8.6.2.1, the override timeout).
+            self.send_what_fits(cx);
+            self.arm_retransmission(cx.now);
+            return Disposition::Keep;
+        }
         let config = &cx.settings.config;
         let limit = if opening { config.max_syn_retransmissions } else { config.max_retransmissions };
-        if self.retransmissions >= limit {
+        let user_time_is_up = self.user_timeout.is_over(self.snd.una, cx.now, self.rtt.rto_ns());
+        let exhausted = self.retransmissions >= limit && (opening || self.user_timeout.limit.is_none());
+        if user_time_is_up || exhausted {
             cx.counters.timeouts += 1;
             let error = self.soft_error.unwrap_or(Error::TimedOut);
             return self.fail(Some(error), cx);
         }
-        self.retransmissions += 1;
+        self.retransmissions = self.retransmissions.saturating_add(1);
         self.rtt.back_off();
         if opening {
             cx.counters.retransmission_timeouts += 1;
@@ -91,7 +122,27 @@ impl Connection {
         Disposition::Keep
     }
 
+    /// True when the program let go of the connection with a time in which its data had to get through, and this
+    /// timer was for that.
+    fn has_lingered(&self) -> bool {
+        self.orphan
+            && self.linger.is_some()
+            && match self.state {
+                State::SynReceived
+                | State::Established
+                | State::CloseWait
+                | State::FinWait1
+                | State::Closing
+                | State::LastAck => true,
+                State::Closed | State::Listen | State::SynSent | State::FinWait2 | State::TimeWait => false,
+            }
+    }
+
     fn on_idle_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
+        if self.has_lingered() {
+            self.send_reset(cx);
+            return self.fail(Some(Error::TimedOut), cx);
+        }
         match self.state {
             State::TimeWait => {
                 self.transition(Trigger::TimeWaitOver, cx.transitions);
@@ -147,7 +198,12 @@ impl Connection {
             self.deadlines.idle = cx.now + config.keepalive_idle;
             return Disposition::Keep;
         }
-        if self.keepalives_sent >= config.keepalive_probes {
+        let silent_ns = cx.now.nanos_since(self.last_received);
+        let given_up = match self.user_timeout.limit {
+            Some(limit) => self.keepalives_sent > 0 && silent_ns >= libos::time::duration_nanos(limit),
+            None => self.keepalives_sent >= config.keepalive_probes,
+        };
+        if given_up {
             cx.counters.timeouts += 1;
             self.send_reset(cx);
             return self.fail(Some(Error::TimedOut), cx);

@@ -122,7 +122,7 @@ fn a_full_connection_table_refuses_and_harms_nobody() {
     t.expect_nothing();
     assert_eq!(t.counters().table_overflows, 1);
     let options = t.stack.default_tcp_options().clone();
-    let refused = t.stack.tcp_connect(t.now, None, remote(9), &options);
+    let refused = t.stack.tcp_connect(t.now, &mut None, remote(9), &options);
     assert_eq!(refused, Err(Error::TooManyConnections));
     let (id, _) = t.stack.tcp_accept(listener).unwrap();
     t.inject(seg().ack(1).data(10).with_peer_port(1));

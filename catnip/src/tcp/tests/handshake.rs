@@ -1,6 +1,6 @@
 //! Opening connections: who answers what with which numbers (RFC 9293, sections 3.5 and 3.10.7.1 to 3.10.7.4).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use libos::Error;
@@ -318,7 +318,7 @@ fn without_a_free_ephemeral_port_connecting_fails_until_one_is_given_back() {
     let mut bindings: Vec<_> =
         (32_768..=u16::MAX).map(|port| t.stack.tcp_bind(local(port)).unwrap()).collect();
     let connect =
-        |t: &mut Script| t.stack.tcp_connect(t.now, None, remote(PEER_PORT), &TcpOptions::default());
+        |t: &mut Script| t.stack.tcp_connect(t.now, &mut None, remote(PEER_PORT), &TcpOptions::default());
     assert_eq!(connect(&mut t), Err(Error::AddressNotAvailable));
     let free = bindings.swap_remove(12_345);
     let port = free.local().port();
@@ -327,17 +327,22 @@ fn without_a_free_ephemeral_port_connecting_fails_until_one_is_given_back() {
     assert_eq!(t.stack.tcp_local_address(id), Ok(local(port)));
     // One port serves many peers, but each peer once.
     assert_eq!(connect(&mut t), Err(Error::AddressNotAvailable));
-    let elsewhere = t.stack.tcp_connect(t.now, None, remote(PEER_PORT + 1), &TcpOptions::default());
+    let elsewhere = t.stack.tcp_connect(t.now, &mut None, remote(PEER_PORT + 1), &TcpOptions::default());
     assert_eq!(elsewhere.map(|id| t.stack.tcp_local_address(id)), Ok(Ok(local(port))));
 }
 
 #[test]
-fn connecting_where_nobody_can_be_is_refused_at_once_and_gives_the_port_back() {
+fn connecting_where_nobody_can_be_is_refused_at_once_and_leaves_the_port_bound() {
     let mut t = Script::new();
     for to in ["0.0.0.0:80", "192.0.2.2:0", "224.0.0.1:80"] {
         let binding = t.stack.tcp_bind(local(LOCAL_PORT)).unwrap();
-        let result = t.stack.tcp_connect(t.now, Some(binding), to.parse().unwrap(), &TcpOptions::default());
+        let mut binding = Some(binding);
+        let to: SocketAddr = to.parse().unwrap();
+        let result = t.stack.tcp_connect(t.now, &mut binding, to, &TcpOptions::default());
         assert_eq!(result, Err(Error::InvalidArgument), "{to}");
+        let binding = binding.expect("the program still has its port");
+        assert_eq!(t.stack.tcp_bind(local(LOCAL_PORT)), Err(Error::AddressInUse), "{to}");
+        t.stack.tcp_unbind(binding);
     }
     t.connect();
     t.expect(seg().syn().seq(0));

@@ -14,6 +14,7 @@ mod icmp;
 mod keepalive;
 mod limits;
 mod options;
+mod policies;
 mod recovery;
 mod reset;
 mod retransmission;

@@ -355,7 +355,7 @@ impl Script {
 
     pub(super) fn try_connect(&mut self, options: &TcpOptions) -> Result<ConnectionId, Error> {
         let binding = self.stack.tcp_bind(local(LOCAL_PORT))?;
-        let id = self.stack.tcp_connect(self.now, Some(binding), remote(PEER_PORT), options)?;
+        let id = self.stack.tcp_connect(self.now, &mut Some(binding), remote(PEER_PORT), options)?;
         self.turn();
         Ok(id)
     }
