@@ -40,7 +40,8 @@ pub struct TcpConfig {
     pub timestamps: bool,
     /// Offer and use window scaling (RFC 7323).
     pub window_scaling: bool,
-    /// Answer SYNs beyond the backlog with cookies (RFC 4987, section 3.6) instead of dropping them.
+    /// Answer SYNs with cookies (RFC 4987, section 3.6) instead of dropping them while handshakes that do not end fill
+    /// the backlog.
     pub syn_cookies: bool,
     /// About how many challenge acknowledgments all connections together send a second (RFC 5961, section 7).
     pub challenge_acks_per_second: u32,

@@ -38,9 +38,24 @@ pub(super) struct Listener {
     pub ready: VecDeque<Key>,
     pub mark: EventMark,
     pub user_data: u64,
+    /// Since when the backlog has been full, and when a SYN last found it so.
+    full: Option<Full>,
     /// Until when acknowledgments may carry a cookie.
     pub cookies_until: Instant,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    since: Instant,
+    last_seen: Instant,
+}
+
+/// How long handshakes have to fill the backlog before cookies are handed out. A burst of peers in good faith is
+/// through in a round trip, and better off waiting for a place: a cookie is no promise of one.
+const PATIENCE_NS: u64 = 200_000_000;
+
+/// A backlog that no SYN found full for so long was not full meanwhile.
+const FULL_MEMORY_NS: u64 = 500_000_000;
 
 /// What an acknowledgment to a listener turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +79,7 @@ impl Listener {
             ready: VecDeque::new(),
             mark: EventMark::default(),
             user_data: 0,
+            full: None,
             cookies_until: Instant::ZERO,
         }
     }
@@ -76,6 +92,16 @@ impl Listener {
     /// True when not even a connection that stands can be taken.
     pub(super) fn accept_queue_is_full(&self) -> bool {
         self.ready.len() >= self.backlog
+    }
+
+    /// A SYN found the backlog full. True when it has been for so long that this is an attack, or as good as one.
+    fn is_flooded(&mut self, now: Instant) -> bool {
+        let since = match self.full {
+            Some(full) if now.nanos_since(full.last_seen) < FULL_MEMORY_NS => full.since,
+            Some(_) | None => now,
+        };
+        self.full = Some(Full { since, last_seen: now });
+        now.nanos_since(since) >= PATIENCE_NS
     }
 
     /// A connection of this listener is established.
@@ -92,8 +118,8 @@ impl Listener {
 }
 
 impl TcpLayer {
-    /// A SYN came that nothing can be kept about. With cookies it is answered all the same, unless the program
-    /// accepts so slowly that the connection could not be taken anyway; else the peer will send it again.
+    /// A SYN came that nothing can be kept about. While handshakes that do not end fill the backlog, it is answered
+    /// with a cookie; else the peer will send it again.
     #[cold]
     pub(super) fn on_syn_beyond_backlog(
         &mut self,
@@ -106,7 +132,8 @@ impl TcpLayer {
     ) {
         let config = &self.shared.settings.config;
         let Some(listener) = self.listeners.get_mut(listener) else { return };
-        if !config.syn_cookies || self.shared.memory_short || listener.accept_queue_is_full() {
+        let useless = self.shared.memory_short || listener.accept_queue_is_full();
+        if !config.syn_cookies || useless || !listener.is_flooded(now) {
             self.shared.counters.listen_overflows += 1;
             return;
         }
