@@ -43,10 +43,20 @@ pub struct NetworkCounters {
     pub ip_out_discards: u64,
     /// Destinations without a route.
     pub ip_out_no_routes: u64,
-    /// Fragments received.
-    pub ip_reassembly_required: u64,
-    /// Fragments dropped.
-    pub ip_reassembly_failures: u64,
+    /// Parts of packets received.
+    pub ip_reasm_reqds: u64,
+    /// Packets put together from parts.
+    pub ip_reasm_oks: u64,
+    /// Packets given up, and parts dropped: malformed, contradictory, late, or beyond what memory there is.
+    pub ip_reasm_fails: u64,
+    /// Packets whose parts did not all come in time.
+    pub ip_reasm_timeout: u64,
+    /// Packets cut into parts.
+    pub ip_frag_oks: u64,
+    /// Packets that did not fit and may not be cut.
+    pub ip_frag_fails: u64,
+    /// Parts sent.
+    pub ip_frag_creates: u64,
     /// Packets on their way back to this stack that were dropped because too many were.
     pub loop_queue_full: u64,
     /// TCP segments with a wrong checksum.
@@ -101,8 +111,13 @@ impl NetworkCounters {
             ip_out_requests,
             ip_out_discards,
             ip_out_no_routes,
-            ip_reassembly_required,
-            ip_reassembly_failures,
+            ip_reasm_reqds,
+            ip_reasm_oks,
+            ip_reasm_fails,
+            ip_reasm_timeout,
+            ip_frag_oks,
+            ip_frag_fails,
+            ip_frag_creates,
             loop_queue_full,
             tcp_in_checksum_errors,
             udp_in_checksum_errors,
@@ -138,8 +153,13 @@ impl NetworkCounters {
             ("ip_out_requests", ip_out_requests),
             ("ip_out_discards", ip_out_discards),
             ("ip_out_no_routes", ip_out_no_routes),
-            ("ip_reassembly_required", ip_reassembly_required),
-            ("ip_reassembly_failures", ip_reassembly_failures),
+            ("ip_reasm_reqds", ip_reasm_reqds),
+            ("ip_reasm_oks", ip_reasm_oks),
+            ("ip_reasm_fails", ip_reasm_fails),
+            ("ip_reasm_timeout", ip_reasm_timeout),
+            ("ip_frag_oks", ip_frag_oks),
+            ("ip_frag_fails", ip_frag_fails),
+            ("ip_frag_creates", ip_frag_creates),
             ("loop_queue_full", loop_queue_full),
             ("tcp_in_checksum_errors", tcp_in_checksum_errors),
             ("udp_in_checksum_errors", udp_in_checksum_errors),

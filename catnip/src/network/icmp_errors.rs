@@ -21,6 +21,8 @@ pub(super) enum Complaint {
     Port,
     /// Nobody here speaks the protocol, which the packet names at the pointer.
     Protocol { pointer: usize },
+    /// Parts of the packet did not come in time.
+    ReassemblyTime,
     /// The byte at the pointer makes no sense. IPv6 only.
     ParameterProblem { code: u8, pointer: usize, even_multicast: bool },
 }
@@ -74,17 +76,23 @@ impl Network {
         let (protocol, header, max_bytes) = match (ip.source, complaint) {
             (IpAddr::V4(_), Complaint::Port) => (
                 Protocol::Icmpv4,
-                unreachable(v4::DESTINATION_UNREACHABLE, v4::unreachable::PORT),
+                plain_error(v4::DESTINATION_UNREACHABLE, v4::unreachable::PORT),
                 IPV4_QUOTE,
             ),
             (IpAddr::V4(_), Complaint::Protocol { .. }) => {
-                let header = unreachable(v4::DESTINATION_UNREACHABLE, v4::unreachable::PROTOCOL);
+                let header = plain_error(v4::DESTINATION_UNREACHABLE, v4::unreachable::PROTOCOL);
                 (Protocol::Icmpv4, header, IPV4_QUOTE)
+            }
+            (IpAddr::V4(_), Complaint::ReassemblyTime) => {
+                (Protocol::Icmpv4, plain_error(v4::TIME_EXCEEDED, v4::REASSEMBLY), IPV4_QUOTE)
+            }
+            (IpAddr::V6(_), Complaint::ReassemblyTime) => {
+                (Protocol::Icmpv6, plain_error(v6::TIME_EXCEEDED, v6::REASSEMBLY), IPV6_QUOTE)
             }
             (IpAddr::V4(_), Complaint::ParameterProblem { .. }) => return,
             (IpAddr::V6(_), Complaint::Port) => (
                 Protocol::Icmpv6,
-                unreachable(v6::DESTINATION_UNREACHABLE, v6::unreachable::PORT),
+                plain_error(v6::DESTINATION_UNREACHABLE, v6::unreachable::PORT),
                 IPV6_QUOTE,
             ),
             (IpAddr::V6(_), Complaint::Protocol { pointer }) => {
@@ -128,7 +136,7 @@ const IPV4_QUOTE: usize = MAX_ERROR_BYTES_IPV4 - ipv4::HEADER_BYTES - icmp::HEAD
 /// Bytes of the packet that an ICMPv6 error quotes (RFC 4443 section 2.4 (c)).
 const IPV6_QUOTE: usize = MIN_MTU_IPV6 - ipv6::HEADER_BYTES - icmp::HEADER_BYTES;
 
-fn unreachable(kind: u8, code: u8) -> IcmpHeader {
+fn plain_error(kind: u8, code: u8) -> IcmpHeader {
     IcmpHeader { kind, code, rest: [0; 4] }
 }
 

@@ -12,8 +12,13 @@ const PROTOCOL_OFFSET: usize = 9;
 
 impl Network {
     /// Takes an IPv4 packet at the start of `frame`, which may be padded.
-    pub(super) fn receive_ipv4(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
+    pub(super) fn receive_ipv4(&mut self, now: Instant, frame: RxFrame, origin: Origin) -> Ingress {
         self.counters.ip_in_receives += 1;
+        self.take_ipv4(now, frame, origin)
+    }
+
+    /// As [`Self::receive_ipv4`], also for a packet that was put together.
+    pub(super) fn take_ipv4(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
         let Ok(header) = Ipv4Header::parse(&frame.head, frame_len(&frame)) else {
             self.counters.ip_in_header_errors += 1;
             return Ingress::Consumed;
@@ -40,10 +45,7 @@ impl Network {
             return Ingress::Consumed;
         }
         if header.is_fragment() {
-            // Reassembly (RFC 815) has its place here; until then a fragment is of no use.
-            self.counters.ip_reassembly_required += 1;
-            self.counters.ip_reassembly_failures += 1;
-            return Ingress::Consumed;
+            return self.receive_part_v4(now, frame, kind, origin);
         }
         let (header_len, total_len) = (header.header_len(), header.total_len());
         let ip = IpInfo {

@@ -3,20 +3,25 @@
 use libos::Instant;
 use libos::runtime::RxFrame;
 
+use super::fragment::FragmentPlace;
 use super::icmp_errors::Complaint;
 use super::receive::{IpInfo, Origin, cut, frame_len};
 use super::{DestinationKind, Ingress, Network, Protocol};
-use crate::wire::icmp::v6::parameter;
+use crate::wire::icmp::{self, v6::parameter};
 use crate::wire::ipv6::{
     self, BadOption, ExtensionHeader, FragmentHeader, Ipv6Header, OptionAction, check_options, next_header,
 };
+use crate::wire::udp;
+
+const TCP: u8 = Protocol::Tcp.number();
+const UDP: u8 = Protocol::Udp.number();
+const ICMPV6: u8 = Protocol::Icmpv6.number();
+/// Shortest TCP header (RFC 9293 section 3.1).
+const MIN_TCP_HEADER_BYTES: usize = 20;
 
 /// Most extension headers in one packet, and most bytes of them; packets with more are dropped.
 const MAX_EXTENSION_HEADERS: usize = 8;
 const MAX_EXTENSION_BYTES: usize = 128;
-
-/// Where the fixed header says what follows.
-const NEXT_HEADER_OFFSET: usize = 6;
 
 /// What is behind the extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,22 +39,56 @@ pub(super) struct Upper {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Obstacle {
     /// It is a part of a larger one.
-    Fragment,
+    Fragment(FragmentPlace),
     /// It has no payload, is malformed, or has more headers than anybody needs.
     Drop,
     /// The sender is to be told: code and pointer of a parameter problem.
     Problem { code: u8, pointer: usize, even_multicast: bool },
 }
 
+/// How a packet came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wholeness {
+    /// As it was received.
+    AsSent,
+    /// In parts, of which it was put together.
+    Reassembled,
+}
+
 /// Walks the extension headers of `packet`, which begins with its fixed header. Bounded.
 pub(super) fn walk(packet: &[u8], first: u8) -> Result<Upper, Obstacle> {
-    let (mut protocol, mut offset, mut pointer) = (first, ipv6::HEADER_BYTES, NEXT_HEADER_OFFSET);
+    walk_from(packet, first, ipv6::HEADER_BYTES, ipv6::NEXT_HEADER_OFFSET)
+}
+
+/// True when the first part of a packet has all its headers: the chain that `next_header` begins behind the
+/// fragment header at `offset`, and what the transport cannot do without (RFC 7112).
+pub(super) fn has_whole_chain(packet: &[u8], offset: usize, next_header: u8) -> bool {
+    match walk_from(packet, next_header, offset + FragmentHeader::BYTES, offset) {
+        Ok(upper) => {
+            let needed = match upper.protocol {
+                TCP => MIN_TCP_HEADER_BYTES,
+                UDP => udp::HEADER_BYTES,
+                ICMPV6 => icmp::HEADER_BYTES,
+                // What nobody here speaks is refused as a whole.
+                _ => 0,
+            };
+            packet.len() >= upper.offset + needed
+        }
+        // The chain ends there, or is told of once the packet is whole.
+        Err(Obstacle::Fragment(_) | Obstacle::Problem { .. }) => true,
+        Err(Obstacle::Drop) => false,
+    }
+}
+
+/// As [`walk`], from the header at `offset`, which the byte at `pointer` names.
+fn walk_from(packet: &[u8], first: u8, start: usize, named_at: usize) -> Result<Upper, Obstacle> {
+    let (mut protocol, mut offset, mut pointer) = (first, start, named_at);
     let mut fragmented = false;
     for index in 0..=MAX_EXTENSION_HEADERS {
         let behind = packet.get(offset..).unwrap_or_default();
         let len = match protocol {
             // RFC 8200 section 4.1: hop-by-hop options stand first or are not recognized.
-            next_header::HOP_BY_HOP if index > 0 => {
+            next_header::HOP_BY_HOP if index > 0 || start > ipv6::HEADER_BYTES => {
                 let code = parameter::UNRECOGNIZED_NEXT_HEADER;
                 return Err(Obstacle::Problem { code, pointer, even_multicast: false });
             }
@@ -71,9 +110,9 @@ pub(super) fn walk(packet: &[u8], first: u8) -> Result<Upper, Obstacle> {
             }
             next_header::FRAGMENT => {
                 let header = FragmentHeader::parse(behind).ok_or(Obstacle::Drop)?;
-                // Reassembly has its place here; until then only packets in one piece pass (RFC 6946).
+                // RFC 6946: packets in one piece are no matter of reassembly.
                 if !header.is_atomic() {
-                    return Err(Obstacle::Fragment);
+                    return Err(Obstacle::Fragment(FragmentPlace { header, offset, named_at: pointer }));
                 }
                 fragmented = true;
                 protocol = header.next_header;
@@ -106,8 +145,23 @@ fn option_obstacle(bad: BadOption, options_offset: usize) -> Obstacle {
 
 impl Network {
     /// Takes an IPv6 packet at the start of `frame`, which may be padded.
-    pub(super) fn receive_ipv6(&mut self, now: Instant, mut frame: RxFrame, origin: Origin) -> Ingress {
+    pub(super) fn receive_ipv6(&mut self, now: Instant, frame: RxFrame, origin: Origin) -> Ingress {
         self.counters.ip_in_receives += 1;
+        self.take_ipv6(now, frame, origin, Wholeness::AsSent)
+    }
+
+    /// Takes a packet that was put together.
+    pub(super) fn take_reassembled_ipv6(&mut self, now: Instant, frame: RxFrame, origin: Origin) -> Ingress {
+        self.take_ipv6(now, frame, origin, Wholeness::Reassembled)
+    }
+
+    fn take_ipv6(
+        &mut self,
+        now: Instant,
+        mut frame: RxFrame,
+        origin: Origin,
+        wholeness: Wholeness,
+    ) -> Ingress {
         let Ok(header) = Ipv6Header::parse(&frame.head, frame_len(&frame)) else {
             self.counters.ip_in_header_errors += 1;
             return Ingress::Consumed;
@@ -139,8 +193,8 @@ impl Network {
             traffic_class: header.traffic_class(),
             hop_limit: header.hop_limit(),
             header_len: ipv6::HEADER_BYTES,
-            fragmented: false,
-            protocol_pointer: NEXT_HEADER_OFFSET,
+            fragmented: wholeness == Wholeness::Reassembled,
+            protocol_pointer: ipv6::NEXT_HEADER_OFFSET,
         };
         let packet_len = ipv6::HEADER_BYTES + header.payload_len();
         if ip.protocol != Protocol::Tcp.number() && ip.protocol != Protocol::Udp.number() {
@@ -148,8 +202,11 @@ impl Network {
                 Ok(upper) => {
                     ip.protocol = upper.protocol;
                     ip.header_len = upper.offset;
-                    ip.fragmented = upper.fragmented;
+                    ip.fragmented |= upper.fragmented;
                     ip.protocol_pointer = upper.protocol_pointer;
+                }
+                Err(Obstacle::Fragment(place)) if wholeness == Wholeness::AsSent => {
+                    return self.receive_part_v6(now, &ip, frame, packet_len, place, origin);
                 }
                 Err(obstacle) => {
                     self.refuse_ipv6(now, &ip, &frame, packet_len, obstacle);
@@ -174,11 +231,8 @@ impl Network {
         obstacle: Obstacle,
     ) {
         match obstacle {
-            Obstacle::Fragment => {
-                self.counters.ip_reassembly_required += 1;
-                self.counters.ip_reassembly_failures += 1;
-            }
-            Obstacle::Drop => self.counters.ip_in_header_errors += 1,
+            // A part within parts is nobody's honest packet.
+            Obstacle::Fragment(_) | Obstacle::Drop => self.counters.ip_in_header_errors += 1,
             Obstacle::Problem { code, pointer, even_multicast } => {
                 self.counters.ip_in_header_errors += 1;
                 let packet = frame.head.get(..packet_len).unwrap_or(&frame.head);
@@ -228,7 +282,16 @@ mod tests {
         for (name, first, extensions, obstacle) in [
             ("no next header", 59, &[][..], Obstacle::Drop),
             ("cut extension header", 0, &[6, 0, 1, 4][..], Obstacle::Drop),
-            ("fragment", 44, &[17, 0, 0, 1, 0, 0, 0, 9][..], Obstacle::Fragment),
+            (
+                "fragment",
+                44,
+                &[17, 0, 0, 1, 0, 0, 0, 9][..],
+                Obstacle::Fragment(FragmentPlace {
+                    header: FragmentHeader { next_header: 17, offset: 0, more: true, identification: 9 },
+                    offset: 40,
+                    named_at: 6,
+                }),
+            ),
             ("cut fragment header", 44, &[17, 0, 0, 0, 0, 0, 0][..], Obstacle::Drop),
             ("unfinished routing", 43, &[58, 0, 0, 1, 0, 0, 0, 0][..], problem(0, 42, false)),
             (

@@ -7,6 +7,7 @@
 mod address;
 mod arp;
 mod counters;
+mod fragment;
 mod groups;
 mod icmp_errors;
 mod icmp_messages;
@@ -41,6 +42,8 @@ use libos::{Arena, Error, Instant, SetupError};
 use address::AddressTable;
 pub use address::{AddressOrigin, AddressState, AddressStatus, ConflictDetection};
 pub use counters::NetworkCounters;
+pub use fragment::FragmentConfig;
+use fragment::{FragmentCache, Identifications};
 use groups::Groups;
 pub use incoming::{DestinationKind, IcmpError, IcmpErrorKind, Ingress, Packet};
 use interface::{Interface, NextHop};
@@ -53,7 +56,6 @@ pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
 use quoted::LastHeader;
 use rate_limit::TokenBucket;
 pub(crate) use receive::{Plain, PlainProtocol};
-use send::Identifications;
 
 use crate::random::Random;
 use crate::stack::StackConfig;
@@ -65,6 +67,9 @@ const NEIGHBOR_TIMERS_PER_POLL: usize = 64;
 /// Errors about neighbours that did not answer, kept until the transports take them. Beyond that
 /// transports find out by their own timers.
 const MAX_UNREPORTED_ERRORS: usize = 64;
+
+/// Parts of packets hold at most one in so many bytes of memory, whatever the configuration allows.
+const FRAGMENT_MEMORY_SHARE: usize = 16;
 
 /// The hop limit of what this layer sends on its own account.
 const HOP_LIMIT: u8 = 64;
@@ -89,6 +94,7 @@ pub struct Network {
     /// Packets to our own addresses, without link header, oldest first.
     looped: VecDeque<RxFrame>,
     identifications: Identifications,
+    fragments: FragmentCache,
     groups: Groups,
     icmp_errors: TokenBucket,
     /// Errors that neighbours' silence gave rise to, oldest first.
@@ -110,6 +116,7 @@ impl Network {
         now: Instant,
     ) -> Result<Self, SetupError> {
         config.check()?;
+        let memory_bytes = arena.stats().region_bytes;
         let mut network = Self {
             device: config.device,
             verify_checksums: config.verify_checksums,
@@ -124,6 +131,7 @@ impl Network {
             frames: FrameBatch::new(),
             looped: VecDeque::new(),
             identifications: Identifications::new(random),
+            fragments: FragmentCache::new(&config.fragment, memory_bytes / FRAGMENT_MEMORY_SHARE),
             groups: Groups::new(random.fork()),
             icmp_errors: TokenBucket::new(config.icmp_errors_per_second, config.icmp_errors_burst, now),
             unreported: VecDeque::new(),
@@ -206,6 +214,9 @@ impl Network {
                 None => break,
             }
         }
+        if now >= self.fragments.deadline() {
+            self.expire_parts(now);
+        }
         if now >= self.groups.deadline() {
             self.serve_groups(now);
         }
@@ -241,7 +252,7 @@ impl Network {
     /// When [`Self::poll`] next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let others = Some(self.groups.deadline().min(self.upkeep_at));
+        let others = Some(self.groups.deadline().min(self.fragments.deadline()).min(self.upkeep_at));
         match (self.neighbors.next_deadline(), others.filter(|at| *at < Instant::FAR_FUTURE)) {
             (Some(neighbors), Some(others)) => Some(neighbors.min(others)),
             (deadline, None) | (None, deadline) => deadline,
@@ -318,6 +329,8 @@ impl Network {
         self.counters.write(sink);
         sink.gauge("looped_packets", self.looped.len() as u64);
         sink.gauge("queued_frames", self.frames.len() as u64);
+        sink.gauge("reassembling_packets", self.fragments.len() as u64);
+        sink.gauge("reassembling_bytes", self.fragments.held_bytes() as u64);
         sink.gauge("groups", self.groups.len() as u64);
         sink.enter("neighbors");
         self.neighbors.counters().write(sink);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use libos::Instant;
 use libos::runtime::Medium;
 
+use super::fragment::IdentificationSlot;
 use super::interface::{ALL_NODES, NextHop, group_hardware};
 use super::neighbor::Claim;
 use super::path::{Exit, Express};
@@ -142,7 +143,7 @@ impl Network {
             remote: remote.into(),
             mtu: self.device.mtu,
             exit,
-            identification: 0,
+            identification: IdentificationSlot::default(),
             generation: self.interface.generation(),
             unconfirmed: false,
             express: Express::NONE,

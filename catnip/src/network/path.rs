@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libos::Instant;
 
+use super::fragment::IdentificationSlot;
 use crate::slab::Key;
 use crate::wire::{ethernet, ipv4};
 
@@ -50,7 +51,7 @@ pub struct Path {
     pub mtu: usize,
     pub(super) exit: Exit,
     /// Which of the IPv4 identification counters goes with the two addresses.
-    pub(super) identification: u8,
+    pub(super) identification: IdentificationSlot,
     /// Which addresses and routes of the interface the exit was chosen by.
     pub(super) generation: u32,
     /// The neighbour's address was in doubt when the last headers were made: what shows that packets arrive is

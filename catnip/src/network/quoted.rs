@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::ipv6::walk;
+use super::fragment::FragmentPlace;
+use super::ipv6::{Obstacle, walk};
 use super::{IcmpError, IcmpErrorKind, Protocol};
 use crate::wire::ipv4::{self, Ipv4Header};
-use crate::wire::ipv6::Ipv6Header;
+use crate::wire::ipv6::{FragmentHeader, Ipv6Header};
 
 /// Longest header that is kept; errors about packets with longer ones are not sent.
 const MAX_KEPT_BYTES: usize = 192;
@@ -74,11 +75,18 @@ impl Quoted {
     /// As [`Self::parse_v4`], for IPv6.
     pub(super) fn parse_v6(packet: &[u8]) -> Option<Self> {
         let header = Ipv6Header::parse_quoted(packet).ok()?;
-        let upper = walk(packet, header.next_header()).ok()?;
-        let transport = packet.get(upper.offset..)?;
+        let (protocol, offset) = match walk(packet, header.next_header()) {
+            Ok(upper) => (upper.protocol, upper.offset),
+            // What we cut has no further headers behind that of its parts.
+            Err(Obstacle::Fragment(FragmentPlace { header, offset, .. })) if header.offset == 0 => {
+                (header.next_header, offset + FragmentHeader::BYTES)
+            }
+            Err(Obstacle::Fragment(_) | Obstacle::Drop | Obstacle::Problem { .. }) => return None,
+        };
+        let transport = packet.get(offset..)?;
         let (source, destination) = (header.source().into(), header.destination().into());
         let packet_len = crate::wire::ipv6::HEADER_BYTES + header.payload_len();
-        Self::parse_transport(upper.protocol, source, destination, transport, packet_len)
+        Self::parse_transport(protocol, source, destination, transport, packet_len)
     }
 
     fn parse_transport(

@@ -1,19 +1,17 @@
 //! Sending: checksum, IP header and link header in front of a transport's packet, and off to the
 //! device, to the queue of a neighbour, or back to ourselves.
 
-use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
 use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation, TxChecksum, TxOffload};
 use libos::{Buffer, Error, Instant};
-use siphasher::sip::SipHasher13;
 
+use super::fragment::IdentificationSlot;
 use super::interface::NextHop;
 use super::neighbor::{PendingPacket, Resolution};
 use super::path::{EXPRESS_BYTES, Exit, Express};
 use super::{HeaderBuffer, Network, Outgoing, Path, Payload, PieceList, Protocol};
-use crate::random::Random;
 use crate::slab::Key;
 use crate::wire::checksum::Checksum;
 use crate::wire::ethernet::{self, Address};
@@ -25,41 +23,6 @@ const MAX_PACKET_BYTES: usize = 65535;
 
 /// Longest frame of those that this layer composes in one go.
 const MAX_OWN_FRAME_BYTES: usize = 1024;
-
-/// Number of IPv4 identification counters; destinations share them by hash.
-const IDENTIFICATIONS: usize = 256;
-
-/// Identification of IPv4 packets that may be cut (RFC 6864 section 4.3): a counter for each group of
-/// destinations, with random start, so that an observer learns little about traffic to others
-/// (RFC 7739 section 5.3 for the idea).
-#[derive(Debug)]
-pub(super) struct Identifications {
-    counters: [u16; IDENTIFICATIONS],
-    keys: (u64, u64),
-}
-
-impl Identifications {
-    pub(super) fn new(random: &mut Random) -> Self {
-        let mut counters = [0; IDENTIFICATIONS];
-        counters.fill_with(|| random.next_u32() as u16);
-        Self { counters, keys: (random.next_u64(), random.next_u64()) }
-    }
-
-    /// The counter for a destination.
-    pub(super) fn slot(&self, remote: IpAddr) -> u8 {
-        let IpAddr::V4(remote) = remote else { return 0 };
-        let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
-        hasher.write_u32(remote.to_bits());
-        hasher.finish() as u8
-    }
-
-    #[inline]
-    fn next(&mut self, slot: u8) -> u16 {
-        let counter = &mut self.counters[usize::from(slot)];
-        *counter = counter.wrapping_add(1);
-        *counter
-    }
-}
 
 /// Where a packet goes once its headers are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +45,8 @@ struct Transport {
     /// Bytes of header and payload.
     len: usize,
     segment_bytes: Option<u16>,
+    /// The packet is to be cut: no device can complete its checksum.
+    cut: bool,
 }
 
 impl Network {
@@ -91,7 +56,7 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::WouldBlock`] when the queue to the device is full, [`Error::MessageTooLong`] for a
-    /// packet beyond the path's MTU, [`Error::HostUnreachable`] when the neighbour was given up lately,
+    /// packet beyond what IP expresses, or one that may not be cut and is beyond the path's MTU, [`Error::HostUnreachable`] when the neighbour was given up lately,
     /// [`Error::NoBuffers`] when there is no memory for headers or no place for one more neighbour. In
     /// each case nothing was sent and the payload is untouched.
     #[inline(always)]
@@ -105,7 +70,7 @@ impl Network {
         let ready = epoch == self.neighbors.epoch() && now < usable_until;
         match packet.payload {
             Payload::Whole(_) | Payload::Empty if ready && packet.segment_bytes.is_none() => {
-                self.send_express(path, packet)
+                self.send_express(now, path, packet)
             }
             Payload::Whole(_) | Payload::Empty | Payload::Pieces(_) => self.send_any(now, path, packet),
         }
@@ -114,26 +79,27 @@ impl Network {
     /// The usual case: over IPv4 and Ethernet, to where the last packet went. Expanded where it is
     /// called, as the protocol and the kind of payload are known there.
     #[inline(always)]
-    fn send_express(&mut self, path: &Path, packet: Outgoing<'_>) -> Result<(), Error> {
+    fn send_express(&mut self, now: Instant, path: &mut Path, packet: Outgoing<'_>) -> Result<(), Error> {
+        let transport_len = packet.headers.transport_header().len() + packet.payload.len();
+        let packet_len = ipv4::HEADER_BYTES + transport_len;
+        if packet_len > path.mtu.min(MAX_PACKET_BYTES) {
+            return self.send_any(now, path, packet);
+        }
         let Outgoing { protocol, headers, checksum_offset, mut payload, hop_limit, traffic_class, .. } =
             packet;
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (&path.local, &path.remote) else {
             return Err(Error::InvalidArgument);
         };
-        let transport_len = headers.transport_header().len() + payload.len();
-        let packet_len = ipv4::HEADER_BYTES + transport_len;
-        if packet_len > path.mtu.min(MAX_PACKET_BYTES) {
-            return Err(Error::MessageTooLong);
-        }
         let offload = if self.device.tx_checksum == TxChecksum::Unneeded {
             TxOffload::default()
         } else {
-            let transport = Transport { protocol, checksum_offset, len: transport_len, segment_bytes: None };
+            let transport =
+                Transport { protocol, checksum_offset, len: transport_len, segment_bytes: None, cut: false };
             self.complete(path, transport, headers, &payload)
         };
         let fields = self.ipv4_fields(
             (*source, *destination),
-            path.identification,
+            (path.identification, protocol == Protocol::Tcp),
             protocol,
             hop_limit,
             traffic_class,
@@ -163,18 +129,17 @@ impl Network {
     fn ipv4_fields(
         &mut self,
         (source, destination): (Ipv4Addr, Ipv4Addr),
-        identification: u8,
+        (slot, dont_fragment): (IdentificationSlot, bool),
         protocol: Protocol,
         hop_limit: u8,
         traffic_class: u8,
         packet_len: usize,
     ) -> Ipv4Fields {
-        // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
-        let dont_fragment = protocol == Protocol::Tcp;
         Ipv4Fields {
             traffic_class,
             total_len: narrow(packet_len),
-            identification: if dont_fragment { 0 } else { self.identifications.next(identification) },
+            // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
+            identification: if dont_fragment { 0 } else { self.identifications.next_v4(slot) },
             dont_fragment,
             // RFC 1122 section 3.2.1.7: nothing is sent with a time to live of zero.
             time_to_live: hop_limit.max(1),
@@ -197,10 +162,16 @@ impl Network {
             traffic_class,
         } = packet;
         let transport_len = headers.transport_header().len() + payload.len();
-        let ip_header_len = if path.local.is_ipv4() { ipv4::HEADER_BYTES } else { ipv6::HEADER_BYTES };
+        // IPv4's length includes its header.
+        let (ip_header_len, max_len) = match path.local {
+            IpAddr::V4(_) => (ipv4::HEADER_BYTES, MAX_PACKET_BYTES),
+            IpAddr::V6(_) => (ipv6::HEADER_BYTES, MAX_PACKET_BYTES + ipv6::HEADER_BYTES),
+        };
         let packet_len = ip_header_len + transport_len;
-        let largest = if segment_bytes.is_some() { MAX_PACKET_BYTES } else { path.mtu.min(MAX_PACKET_BYTES) };
-        if packet_len > largest {
+        let fits = segment_bytes.is_some() || path.exit == Exit::Loop || packet_len <= path.mtu;
+        // A transport that chooses its packets' sizes has none of them cut.
+        if packet_len > max_len || !fits && protocol == Protocol::Tcp {
+            self.counters.ip_frag_fails += 1;
             return Err(Error::MessageTooLong);
         }
         let way = match path.exit {
@@ -216,11 +187,12 @@ impl Network {
             Exit::Medium => Way::Medium,
             Exit::Loop => Way::Loop,
         };
-        let untouched = self.device.tx_checksum == TxChecksum::Unneeded && segment_bytes.is_none();
+        let untouched = self.device.tx_checksum == TxChecksum::Unneeded && segment_bytes.is_none() && fits;
         let offload = if untouched || way == Way::Loop {
             TxOffload::default()
         } else {
-            let transport = Transport { protocol, checksum_offset, len: transport_len, segment_bytes };
+            let transport =
+                Transport { protocol, checksum_offset, len: transport_len, segment_bytes, cut: !fits };
             self.complete(path, transport, headers, &payload)
         };
         let ether_type = match (path.local, path.remote) {
@@ -228,7 +200,7 @@ impl Network {
                 let ends = (source, destination);
                 let fields = self.ipv4_fields(
                     ends,
-                    path.identification,
+                    (path.identification, protocol == Protocol::Tcp),
                     protocol,
                     hop_limit,
                     traffic_class,
@@ -262,18 +234,32 @@ impl Network {
                     path.express =
                         Express { headers: headers.express(), epoch: self.neighbors.epoch(), usable_until };
                 }
-                self.emit(headers, &mut payload, offload)
+                if fits {
+                    self.emit(headers, &mut payload, offload)
+                } else {
+                    self.emit_cut(headers.all(), payload.buffers(), path.mtu)
+                }
             }
-            Way::Medium => self.emit(headers, &mut payload, offload),
+            Way::Medium if fits => self.emit(headers, &mut payload, offload),
+            Way::Medium => self.emit_cut(headers.all(), payload.buffers(), path.mtu),
             Way::Wait(key) => {
                 headers.put_ethernet(ethernet::compose([0; 6], self.device.hardware_address, ether_type));
-                let queued = self.enqueue(key, headers, payload, offload);
+                let cut_to = (!fits).then_some(path.mtu);
+                let queued = self.enqueue(key, headers, payload, (offload, cut_to));
                 self.or_discard(queued)
             }
             Way::Loop => {
                 let looped = self.loop_back(headers, payload, segment_bytes);
                 self.or_discard(looped)
             }
+        }
+    }
+
+    /// Bytes of the headers below IP.
+    pub(super) const fn link_header_len(&self) -> usize {
+        match self.device.medium {
+            Medium::Ethernet => ethernet::HEADER_BYTES,
+            Medium::Ip => 0,
         }
     }
 
@@ -334,11 +320,8 @@ impl Network {
         headers: &mut HeaderBuffer,
         payload: &Payload<'_>,
     ) -> TxOffload {
-        let Transport { protocol, checksum_offset, len, segment_bytes } = transport;
-        let link_len = match self.device.medium {
-            Medium::Ethernet => ethernet::HEADER_BYTES,
-            Medium::Ip => 0,
-        };
+        let Transport { protocol, checksum_offset, len, segment_bytes, cut } = transport;
+        let link_len = self.link_header_len();
         let ip_header_len = if path.local.is_ipv4() { ipv4::HEADER_BYTES } else { ipv6::HEADER_BYTES };
         let start = link_len + ip_header_len;
         let segmentation = segment_bytes.map(|segment_bytes| Segmentation {
@@ -346,12 +329,13 @@ impl Network {
             header_bytes: narrow(start + headers.transport_header().len()),
             ipv6: path.local.is_ipv6(),
         });
-        if self.device.tx_checksum == TxChecksum::Unneeded {
+        if self.device.tx_checksum == TxChecksum::Unneeded && !cut {
             return TxOffload { checksum: None, segmentation };
         }
         // The device that cuts a packet computes each segment's checksum. Devices are not asked to
         // complete ICMP checksums: not all can.
-        let partial = (self.device.tx_checksum == TxChecksum::Partial || segment_bytes.is_some())
+        let partial = !cut
+            && (self.device.tx_checksum == TxChecksum::Partial || segment_bytes.is_some())
             && matches!(protocol, Protocol::Tcp | Protocol::Udp);
         let mut sum = match protocol {
             Protocol::Icmpv4 => Checksum::new(),
@@ -444,16 +428,17 @@ impl Network {
         key: Key,
         headers: &HeaderBuffer,
         payload: Payload<'_>,
-        offload: TxOffload,
+        (offload, cut_to): (TxOffload, Option<usize>),
     ) -> Option<()> {
         if let Payload::Pieces(pieces) = payload {
             self.gather(pieces)?;
             let headers = self.arena.copy_from(headers.all())?;
             let payload = pieces.drain(..).collect();
-            self.neighbors.queue(key, PendingPacket { headers, payload, offload });
+            self.neighbors.queue(key, PendingPacket { headers, payload, offload, cut_to });
         } else {
             let headers = self.arena.copy_from(headers.all())?;
-            self.neighbors.queue(key, PendingPacket { headers, payload: payload.into_buffers(), offload });
+            let payload = payload.into_buffers();
+            self.neighbors.queue(key, PendingPacket { headers, payload, offload, cut_to });
         }
         Some(())
     }
@@ -488,9 +473,14 @@ impl Network {
     /// Sends the packets that waited for a neighbour's address.
     pub(super) fn send_released(&mut self, released: super::neighbor::Released) {
         for packet in released.packets {
-            let PendingPacket { mut headers, payload, offload } = packet;
+            let PendingPacket { mut headers, payload, offload, cut_to } = packet;
             if let Some(destination) = headers.first_chunk_mut::<6>() {
                 *destination = released.hardware;
+            }
+            if let Some(mtu) = cut_to {
+                // Without memory it is lost, as on the link, and counted.
+                let _ = self.emit_cut(&headers, &payload, mtu);
+                continue;
             }
             self.frames.push(headers.freeze());
             payload.into_iter().for_each(|piece| self.frames.push(piece));
@@ -548,6 +538,15 @@ const fn narrow(len: usize) -> u16 {
 }
 
 impl Payload<'_> {
+    /// The buffers where they are.
+    fn buffers(&self) -> &[Buffer] {
+        match self {
+            Self::Empty => &[],
+            Self::Whole(buffer) => std::slice::from_ref(buffer),
+            Self::Pieces(pieces) => pieces,
+        }
+    }
+
     /// The buffers in a list of their own; pieces are taken out, a whole one is shared.
     fn into_buffers(self) -> Vec<Buffer> {
         match self {

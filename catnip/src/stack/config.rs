@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libos::SetupError;
 use libos::runtime::{Capabilities, Medium};
 
-use crate::network::{ConflictDetection, NeighborConfig, Prefix, Route};
+use crate::network::{ConflictDetection, FragmentConfig, NeighborConfig, Prefix, Route};
 use crate::tcp::TcpConfig;
 use crate::udp::UdpConfig;
 use crate::wire::{ethernet, ndp};
@@ -54,6 +54,8 @@ pub struct StackConfig {
     pub icmp_errors_per_second: u32,
     /// ICMP errors sent at once after a quiet time.
     pub icmp_errors_burst: u32,
+    /// Limits of packets that are put together from parts.
+    pub fragment: FragmentConfig,
     /// Settings of the neighbour cache.
     pub neighbor: NeighborConfig,
     /// Settings of UDP.
@@ -79,6 +81,7 @@ impl StackConfig {
             loop_queue_packets: 1024,
             icmp_errors_per_second: 1000,
             icmp_errors_burst: 50,
+            fragment: FragmentConfig::default(),
             neighbor: NeighborConfig::default(),
             udp: UdpConfig::default(),
             tcp: TcpConfig::default(),

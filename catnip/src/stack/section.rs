@@ -8,7 +8,7 @@ use libos::runtime::Capabilities;
 use libos::{Config, SetupError};
 
 use super::StackConfig;
-use crate::network::{ConflictDetection, NeighborConfig};
+use crate::network::{ConflictDetection, FragmentConfig, NeighborConfig};
 use crate::tcp::congestion::Algorithm;
 use crate::tcp::{EcnMode, MIN_SEGMENT_BYTES, TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
@@ -25,7 +25,7 @@ const MAX_ENTRIES: usize = 1 << 24;
 
 impl StackConfig {
     /// The tables that [`StackConfig::from_config`] reads.
-    pub const TABLES: [&'static str; 4] = ["stack", "neighbor", "udp", "tcp"];
+    pub const TABLES: [&'static str; 5] = ["stack", "fragment", "neighbor", "udp", "tcp"];
 
     /// Reads the tables; what is not set has the default of [`StackConfig::new`].
     ///
@@ -70,6 +70,7 @@ impl StackConfig {
                 1..=1_000_000,
                 default.icmp_errors_burst,
             )?,
+            fragment: fragment(config)?,
             neighbor: neighbor(config)?,
             udp: udp(config)?,
             tcp: tcp(config)?,
@@ -91,6 +92,24 @@ fn neighbor(config: &Config) -> Result<NeighborConfig, SetupError> {
         failure_hold: section.duration_ms("failure_hold_ms", 0..=DAY_MS, millis(default.failure_hold))?,
         reachable: section.duration_ms("reachable_ms", 1..=DAY_MS, millis(default.reachable))?,
         probe_delay: section.duration_ms("probe_delay_ms", 0..=DAY_MS, millis(default.probe_delay))?,
+    };
+    section.finish()?;
+    Ok(read)
+}
+
+fn fragment(config: &Config) -> Result<FragmentConfig, SetupError> {
+    let default = FragmentConfig::default();
+    let mut section = config.section("fragment");
+    let read = FragmentConfig {
+        timeout: section.duration_ms("timeout_ms", 1..=DAY_MS, millis(default.timeout))?,
+        max_packets: section.usize("max_packets", 1..=MAX_ENTRIES, default.max_packets)?,
+        max_source_packets: section.usize(
+            "max_source_packets",
+            1..=MAX_ENTRIES,
+            default.max_source_packets,
+        )?,
+        max_bytes: section.usize("max_bytes", 0..=MAX_QUEUE_BYTES, default.max_bytes)?,
+        max_source_bytes: section.usize("max_source_bytes", 0..=MAX_QUEUE_BYTES, default.max_source_bytes)?,
     };
     section.finish()?;
     Ok(read)

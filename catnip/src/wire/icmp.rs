@@ -52,6 +52,9 @@ pub mod v4 {
     /// A header field made no sense.
     pub const PARAMETER_PROBLEM: u8 = 12;
 
+    /// The code of [`TIME_EXCEEDED`] when parts of a packet did not come.
+    pub const REASSEMBLY: u8 = 1;
+
     /// Codes of [`DESTINATION_UNREACHABLE`] (RFC 792, RFC 1122 section 3.2.2.1).
     pub mod unreachable {
         /// No route.
@@ -128,6 +131,9 @@ pub mod v6 {
         pub const REJECT_ROUTE: u8 = 6;
     }
 
+    /// The code of [`TIME_EXCEEDED`] when parts of a packet did not come (RFC 4443 section 3.3).
+    pub const REASSEMBLY: u8 = 1;
+
     /// Codes of [`PARAMETER_PROBLEM`] (RFC 4443 section 3.4).
     pub mod parameter {
         /// A header field has an erroneous value.
@@ -136,6 +142,8 @@ pub mod v6 {
         pub const UNRECOGNIZED_NEXT_HEADER: u8 = 1;
         /// Nobody knows the option.
         pub const UNRECOGNIZED_OPTION: u8 = 2;
+        /// The first part of a packet lacks some of its headers (RFC 7112 section 7).
+        pub const INCOMPLETE_CHAIN: u8 = 3;
     }
 }
 

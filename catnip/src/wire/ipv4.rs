@@ -133,6 +133,20 @@ impl<'a> Ipv4Header<'a> {
         self.u16_at(6) & FRAGMENT_OFFSET != 0
     }
 
+    /// Bytes of the whole packet's payload in front of this part.
+    #[must_use]
+    #[inline]
+    pub const fn fragment_offset(self) -> usize {
+        (self.u16_at(6) & FRAGMENT_OFFSET) as usize * 8
+    }
+
+    /// True when this is not the last part.
+    #[must_use]
+    #[inline]
+    pub const fn more_fragments(self) -> bool {
+        self.u16_at(6) & MORE_FRAGMENTS != 0
+    }
+
     /// True when routers must not cut the packet.
     #[must_use]
     #[inline]
@@ -173,6 +187,23 @@ impl<'a> Ipv4Header<'a> {
     #[inline]
     pub const fn destination(self) -> Ipv4Addr {
         Ipv4Addr::new(self.fixed[16], self.fixed[17], self.fixed[18], self.fixed[19])
+    }
+}
+
+/// Makes the header, options included, that of a part of its packet: `start` bytes of payload are in front
+/// of it, and with the header it is `total_len` long. Of the whole packet when nothing is in front and no
+/// `more` follows. The checksum is mended.
+pub fn make_part(header: &mut [u8], total_len: u16, start: usize, more: bool) {
+    let flags = if more { MORE_FRAGMENTS } else { 0 };
+    let offset = u16::try_from(start / 8).unwrap_or(FRAGMENT_OFFSET) & FRAGMENT_OFFSET;
+    if let Some(fixed) = header.first_chunk_mut::<HEADER_BYTES>() {
+        fixed[2..4].copy_from_slice(&total_len.to_be_bytes());
+        fixed[6..8].copy_from_slice(&(flags | offset).to_be_bytes());
+        fixed[10..12].fill(0);
+    }
+    let sum = checksum::of(header);
+    if let Some(field) = header.get_mut(10..12) {
+        field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 

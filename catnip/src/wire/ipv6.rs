@@ -5,6 +5,9 @@ use std::net::Ipv6Addr;
 /// Bytes of the fixed header.
 pub const HEADER_BYTES: usize = 40;
 
+/// Where the header says what follows.
+pub const NEXT_HEADER_OFFSET: usize = 6;
+
 /// What is wrong with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ipv6Error {
@@ -126,6 +129,13 @@ impl Ipv6Fields {
     }
 }
 
+/// Changes a header's traffic class and payload length.
+pub fn mend(header: &mut [u8; HEADER_BYTES], traffic_class: u8, payload_len: u16) {
+    header[0] = 0x60 | traffic_class >> 4;
+    header[1] = header[1] & 0xf | traffic_class << 4;
+    header[4..6].copy_from_slice(&payload_len.to_be_bytes());
+}
+
 /// Next header values that are extension headers or end the chain (RFC 8200 section 4).
 pub mod next_header {
     /// Options that every router looks at.
@@ -200,6 +210,15 @@ impl FragmentHeader {
             more: offset_and_flags & 1 != 0,
             identification: u32::from_be_bytes([a, b, c, d]),
         })
+    }
+
+    /// Composes the header. The offset is a multiple of eight.
+    #[must_use]
+    pub fn compose(&self) -> [u8; Self::BYTES] {
+        let offset = u16::try_from(self.offset).unwrap_or(u16::MAX) & 0xfff8;
+        let [high, low] = (offset | u16::from(self.more)).to_be_bytes();
+        let [a, b, c, d] = self.identification.to_be_bytes();
+        [self.next_header, 0, high, low, a, b, c, d]
     }
 
     /// True for a packet that has the header but only one part (RFC 6946).
@@ -338,6 +357,7 @@ mod tests {
     fn fragment_headers_are_read() {
         let header = FragmentHeader::parse(&[17, 0, 0, 9, 0, 0, 1, 0]).unwrap();
         assert_eq!(header, FragmentHeader { next_header: 17, offset: 8, more: true, identification: 256 });
+        assert_eq!(header.compose(), [17, 0, 0, 9, 0, 0, 1, 0]);
         assert!(FragmentHeader::parse(&[6, 0, 0, 0, 0, 0, 0, 1]).unwrap().is_atomic());
         assert!(FragmentHeader::parse(&[6, 0, 0, 0, 0, 0, 0]).is_none());
     }

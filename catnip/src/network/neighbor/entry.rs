@@ -37,6 +37,8 @@ pub(in crate::network) struct PendingPacket {
     pub payload: Vec<Buffer>,
     /// What the device has to do.
     pub offload: TxOffload,
+    /// It is larger than this and to be cut.
+    pub cut_to: Option<usize>,
 }
 
 impl PendingPacket {

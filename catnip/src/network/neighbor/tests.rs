@@ -31,6 +31,7 @@ fn at(millis: u64) -> Instant {
 
 fn packet(arena: &Arena, mark: u8) -> PendingPacket {
     PendingPacket {
+        cut_to: None,
         headers: arena.copy_from(&[mark]).unwrap(),
         payload: Vec::new(),
         offload: TxOffload::default(),

@@ -188,18 +188,18 @@ fn a_packet_for_segmentation_says_its_whole_length_and_how_to_cut_it() {
 }
 
 #[test]
-fn packets_beyond_the_mtu_are_refused() {
+fn segments_beyond_the_mtu_are_refused() {
     let mut network = acquainted(&config(1));
     let mut path = path(&mut network, v4(2));
     for (len, lower_mtu, expected) in [
-        (1472, None, Ok(())),
-        (1473, None, Err(Error::MessageTooLong)),
-        (1000, Some(1027), Err(Error::MessageTooLong)),
-        (1000, Some(1028), Ok(())),
+        (1460, None, Ok(())),
+        (1461, None, Err(Error::MessageTooLong)),
+        (1000, Some(1039), Err(Error::MessageTooLong)),
+        (1000, Some(1040), Ok(())),
     ] {
         path.mtu = lower_mtu.unwrap_or(1500);
         let mut data = buffer(&network, &vec![1; len]);
-        assert_eq!(send_udp(&mut network, NOW, &mut path, Payload::Whole(&mut data)), expected, "{len}");
+        assert_eq!(send_tcp(&mut network, &mut path, Payload::Whole(&mut data), None), expected, "{len}");
     }
 }
 
