@@ -27,6 +27,12 @@ pub struct NetworkCounters {
     pub address_conflicts: u64,
     /// Addresses not taken, or given up, because somebody else has them.
     pub address_duplicates: u64,
+    /// Router advertisements taken.
+    pub router_advertisements: u64,
+    /// Redirects followed.
+    pub redirects: u64,
+    /// Redirects not followed: not from the router in use, or not wanted.
+    pub redirects_refused: u64,
     /// IP packets received.
     pub ip_in_receives: u64,
     /// IP packets with a malformed header.
@@ -103,6 +109,9 @@ impl NetworkCounters {
             arp_out_packets,
             address_conflicts,
             address_duplicates,
+            router_advertisements,
+            redirects,
+            redirects_refused,
             ip_in_receives,
             ip_in_header_errors,
             ip_in_address_errors,
@@ -145,6 +154,9 @@ impl NetworkCounters {
             ("arp_out_packets", arp_out_packets),
             ("address_conflicts", address_conflicts),
             ("address_duplicates", address_duplicates),
+            ("router_advertisements", router_advertisements),
+            ("redirects", redirects),
+            ("redirects_refused", redirects_refused),
             ("ip_in_receives", ip_in_receives),
             ("ip_in_header_errors", ip_in_header_errors),
             ("ip_in_address_errors", ip_in_address_errors),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use libos::Instant;
 
 use super::receive::IpInfo;
-use super::{DestinationKind, HOP_LIMIT, HeaderBuffer, Network, Outgoing, Packet, Payload, Protocol};
+use super::{DestinationKind, HeaderBuffer, Network, Outgoing, Packet, Payload, Protocol};
 use crate::stack::MIN_MTU_IPV6;
 use crate::wire::icmp::{self, IcmpHeader, v4, v6};
 use crate::wire::{ipv4, ipv6};
@@ -121,7 +121,7 @@ impl Network {
             checksum_offset: icmp::CHECKSUM_OFFSET,
             payload: Payload::Whole(&mut quote),
             segment_bytes: None,
-            hop_limit: HOP_LIMIT,
+            hop_limit: self.hop_limit(path.remote),
             traffic_class: 0,
         };
         if self.send(now, &mut path, outgoing).is_ok() {

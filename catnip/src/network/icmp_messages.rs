@@ -7,12 +7,11 @@ use libos::runtime::RxFrame;
 
 use super::quoted::Quoted;
 use super::receive::{IpInfo, frame_len};
-use super::{
-    DestinationKind, HOP_LIMIT, HeaderBuffer, IcmpErrorKind, Ingress, Network, Outgoing, Payload, Protocol,
-};
+use super::{DestinationKind, HeaderBuffer, IcmpErrorKind, Ingress, Network, Outgoing, Payload, Protocol};
 use crate::stack::MIN_MTU_IPV6;
 use crate::wire::icmp::{self, IcmpHeader, v4, v6};
 use crate::wire::mld;
+use crate::wire::router;
 
 /// Smallest MTU that an IPv4 path has (RFC 791 section 3.2).
 const MIN_MTU_IPV4: usize = 68;
@@ -62,6 +61,14 @@ impl Network {
             }
             mld::QUERY | mld::V1_REPORT | mld::V1_DONE | mld::V2_REPORT => {
                 self.receive_mld(now, ip, &frame.head);
+                Ingress::Consumed
+            }
+            router::kind::ROUTER_ADVERTISEMENT => {
+                self.receive_advertisement(now, ip, &frame.head);
+                Ingress::Consumed
+            }
+            router::kind::REDIRECT => {
+                self.receive_redirect(now, ip, &frame.head);
                 Ingress::Consumed
             }
             _ if ip.source.is_unspecified() => {
@@ -131,7 +138,7 @@ impl Network {
             checksum_offset: icmp::CHECKSUM_OFFSET,
             payload: Payload::Whole(&mut data),
             segment_bytes: None,
-            hop_limit: HOP_LIMIT,
+            hop_limit: self.hop_limit(path.remote),
             // RFC 1349 section 5.1: a reply has its request's type of service.
             traffic_class: ip.traffic_class,
         };

@@ -30,6 +30,23 @@ struct OwnV6 {
     deprecated: bool,
 }
 
+/// Who a route comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RouteOrigin {
+    /// The configuration.
+    Static,
+    /// The default router chosen among those that advertise themselves.
+    Advertised,
+    /// A redirect.
+    Redirect,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KnownRoute {
+    route: Route,
+    origin: RouteOrigin,
+}
+
 /// Where a packet's next hop is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextHop {
@@ -45,6 +62,10 @@ pub(super) enum NextHop {
 
 /// Most addresses formed from advertised prefixes.
 pub(super) const MAX_FORMED_ADDRESSES: usize = 8;
+/// Most advertised prefixes that are on the link. At the limit a further one is not taken.
+pub(super) const MAX_ON_LINK_PREFIXES: usize = 16;
+/// Most destinations that were redirected. At the limit the oldest redirect is forgotten.
+const MAX_REDIRECTS: usize = 32;
 /// Most IPv4 addresses: those configured, and a leased one.
 pub(super) const MAX_V4: usize = MAX_ADDRESSES + 1;
 /// Most IPv6 addresses: those configured, the link-local one, and those formed.
@@ -56,8 +77,10 @@ pub(super) struct Interface {
     medium: Medium,
     v4: ArrayVec<OwnV4, MAX_V4>,
     v6: ArrayVec<OwnV6, MAX_V6>,
+    /// Prefixes on the link in which we need not have an address.
+    on_link: ArrayVec<Prefix, MAX_ON_LINK_PREFIXES>,
     /// Longest prefix first.
-    routes: Vec<Route>,
+    routes: Vec<KnownRoute>,
     /// Changes with addresses and routes: paths made before have to be looked at again.
     generation: u32,
 }
@@ -76,11 +99,12 @@ impl Interface {
             medium: config.device.medium,
             v4: ArrayVec::new(),
             v6: ArrayVec::new(),
+            on_link: ArrayVec::new(),
             routes: Vec::new(),
             generation: 0,
         };
         for route in config.all_routes() {
-            interface.add_route(route);
+            interface.add_route(route, RouteOrigin::Static);
         }
         interface
     }
@@ -130,11 +154,48 @@ impl Interface {
         }
     }
 
-    /// Adds a route, behind those that are as long.
-    pub(super) fn add_route(&mut self, route: Route) {
-        let shorter = |known: &Route| known.destination.length < route.destination.length;
+    /// Adds a route, behind those that are as long. One of the same origin to the same destination gives way,
+    /// unless it is configured: of those the first counts.
+    pub(super) fn add_route(&mut self, route: Route, origin: RouteOrigin) {
+        if origin != RouteOrigin::Static {
+            self.routes
+                .retain(|known| known.origin != origin || known.route.destination != route.destination);
+        }
+        if origin == RouteOrigin::Redirect && self.routes(origin).count() >= MAX_REDIRECTS {
+            // They are as long as each other, so that the first is the oldest.
+            let oldest = self.routes.iter().position(|known| known.origin == origin);
+            oldest.map(|index| self.routes.remove(index));
+        }
+        let shorter = |known: &KnownRoute| known.route.destination.length < route.destination.length;
         let place = self.routes.iter().position(shorter).unwrap_or(self.routes.len());
-        self.routes.insert(place, route);
+        self.routes.insert(place, KnownRoute { route, origin });
+        self.changed();
+    }
+
+    /// Forgets the routes of an origin that `gone` is true for.
+    pub(super) fn remove_routes(&mut self, origin: RouteOrigin, gone: impl Fn(&Route) -> bool) {
+        let before = self.routes.len();
+        self.routes.retain(|known| known.origin != origin || !gone(&known.route));
+        if self.routes.len() != before {
+            self.changed();
+        }
+    }
+
+    /// Routes of an origin.
+    pub(super) fn routes(&self, origin: RouteOrigin) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(move |known| known.origin == origin).map(|known| &known.route)
+    }
+
+    /// A prefix is on the link. There are as many places as are asked for.
+    pub(super) fn add_on_link(&mut self, prefix: Prefix) {
+        if !self.on_link.contains(&prefix) && self.on_link.try_push(prefix).is_ok() {
+            self.changed();
+        }
+    }
+
+    /// A prefix is on the link no longer.
+    pub(super) fn remove_on_link(&mut self, prefix: Prefix) {
+        self.on_link.retain(|known| *known != prefix);
         self.changed();
     }
 
@@ -249,7 +310,8 @@ impl Interface {
             return Some(NextHop::Neighbor(remote));
         }
         let on_link = self.on_link(remote).map(|prefix| prefix.length);
-        let route = self.routes.iter().find(|route| route.destination.contains(remote));
+        let mut routes = self.routes.iter().map(|known| &known.route);
+        let route = routes.find(|route| route.destination.contains(remote));
         match (on_link, route) {
             (Some(length), Some(route)) if route.destination.length > length => {
                 Some(NextHop::Neighbor(route.gateway))
@@ -274,7 +336,7 @@ impl Interface {
         let v4 = self.v4.iter().map(|own| own.prefix);
         let v6 = self.v6.iter().filter(|own| own.on_link).map(|own| own.prefix);
         let link_local = (!self.v6.is_empty()).then_some(LINK_LOCAL);
-        let own = v4.chain(v6).chain(link_local);
+        let own = v4.chain(v6).chain(self.on_link.iter().copied()).chain(link_local);
         own.filter(|prefix| prefix.contains(remote)).max_by_key(|prefix| prefix.length)
     }
 

@@ -23,6 +23,7 @@ mod prefix;
 mod quoted;
 mod rate_limit;
 mod receive;
+mod router;
 mod send;
 mod solicit;
 mod upkeep;
@@ -56,6 +57,7 @@ pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
 use quoted::LastHeader;
 use rate_limit::TokenBucket;
 pub(crate) use receive::{Plain, PlainProtocol};
+use router::RouterDiscovery;
 
 use crate::random::Random;
 use crate::stack::StackConfig;
@@ -85,6 +87,14 @@ pub struct Network {
     /// What becomes of the interface's addresses over time.
     addresses: AddressTable,
     conflict_detection: ConflictDetection,
+    /// What is known from routers, if they are listened to.
+    routers: Option<Box<RouterDiscovery>>,
+    /// Redirects are followed.
+    redirects: bool,
+    /// Largest IPv6 packet on the link, which routers may tell.
+    mtu_v6: usize,
+    /// The hop limit of what this layer sends by IPv6 on its own account, which routers may tell.
+    hop_limit_v6: u8,
     /// When [`Self::poll`] next has something to do besides the neighbours' timers;
     /// [`Instant::FAR_FUTURE`] for never.
     upkeep_at: Instant,
@@ -125,6 +135,13 @@ impl Network {
             interface: Interface::new(config),
             addresses: AddressTable::new(random.fork()),
             conflict_detection: config.conflict_detection,
+            routers: config.router_discovery.then(|| {
+                let hardware = config.device.hardware_address;
+                Box::new(RouterDiscovery::new(hardware, config.address_secret, random.fork(), now))
+            }),
+            redirects: config.redirects,
+            mtu_v6: config.device.mtu,
+            hop_limit_v6: HOP_LIMIT,
             upkeep_at: Instant::FAR_FUTURE,
             neighbors: NeighborCache::new(config.neighbor.clone(), random.fork(), now),
             arena,
@@ -178,7 +195,7 @@ impl Network {
             }
         };
         let identification = self.identifications.slot(remote);
-        let mtu = self.device.mtu;
+        let mtu = if remote.is_ipv6() { self.mtu_v6 } else { self.device.mtu };
         let generation = self.interface.generation();
         let (unconfirmed, express) = (false, Express::NONE);
         Ok(Path { local, remote, mtu, exit, identification, generation, unconfirmed, express })
@@ -210,7 +227,10 @@ impl Network {
         for _ in 0..NEIGHBOR_TIMERS_PER_POLL {
             match self.neighbors.next_expired(now) {
                 Some(Expiry::Ask { address, known }) => self.solicit(now, address, known),
-                Some(Expiry::GaveUp(packets)) => self.report_unreachable(&packets),
+                Some(Expiry::GaveUp { address, packets }) => {
+                    self.report_unreachable(&packets);
+                    self.on_neighbor_silence(address);
+                }
                 None => break,
             }
         }
@@ -286,6 +306,11 @@ impl Network {
         &self.arena
     }
 
+    /// The hop limit of what this layer sends on its own account.
+    fn hop_limit(&self, remote: IpAddr) -> u8 {
+        if remote.is_ipv6() { self.hop_limit_v6 } else { HOP_LIMIT }
+    }
+
     /// True for this stack's addresses and for loopback ones: those a socket can be bound to.
     #[must_use]
     pub fn is_local(&self, address: IpAddr) -> bool {
@@ -331,6 +356,9 @@ impl Network {
         sink.gauge("queued_frames", self.frames.len() as u64);
         sink.gauge("reassembling_packets", self.fragments.len() as u64);
         sink.gauge("reassembling_bytes", self.fragments.held_bytes() as u64);
+        sink.gauge("routers", self.routers.as_ref().map_or(0, |routers| routers.len()) as u64);
+        sink.gauge("ipv6_hop_limit", self.hop_limit_v6.into());
+        sink.gauge("ipv6_mtu", self.mtu_v6 as u64);
         sink.gauge("groups", self.groups.len() as u64);
         sink.enter("neighbors");
         self.neighbors.counters().write(sink);

@@ -58,6 +58,9 @@ impl Network {
                     return;
                 }
                 let hardware = hardware.filter(|hardware| !ethernet::is_multicast(*hardware));
+                if !flags.router {
+                    self.on_router_became_host(now, target);
+                }
                 let claim = Claim { solicited: flags.solicited, overriding: flags.overriding, create: false };
                 if let Some(released) = self.neighbors.learn(now, target.into(), hardware, claim) {
                     self.send_released(released);
@@ -138,6 +141,20 @@ impl Network {
         exit: Exit,
         message: NeighborMessage,
     ) {
+        let mut bytes = [0; MESSAGE_BYTES];
+        let len = message.compose(&mut bytes);
+        self.send_discovery(now, local, remote, exit, bytes.get(..len).unwrap_or_default());
+    }
+
+    /// Sends a message of neighbour discovery.
+    pub(super) fn send_discovery(
+        &mut self,
+        now: Instant,
+        local: Ipv6Addr,
+        remote: Ipv6Addr,
+        exit: Exit,
+        message: &[u8],
+    ) {
         let mut path = Path {
             local: local.into(),
             remote: remote.into(),
@@ -148,10 +165,8 @@ impl Network {
             unconfirmed: false,
             express: Express::NONE,
         };
-        let mut bytes = [0; MESSAGE_BYTES];
-        let len = message.compose(&mut bytes);
         let mut headers = HeaderBuffer::new();
-        headers.transport(len).copy_from_slice(&bytes[..len]);
+        headers.transport(message.len()).copy_from_slice(message);
         let outgoing = Outgoing {
             protocol: Protocol::Icmpv6,
             headers: &mut headers,

@@ -46,7 +46,7 @@ impl Network {
         if !self.addresses.add(now, prefix, origin, on_link, start, lifetime) {
             return false;
         }
-        self.upkeep_at = self.upkeep_at.min(self.addresses.next_deadline());
+        self.set_upkeep();
         if let (Medium::Ethernet, IpAddr::V6(address)) = (self.device.medium, prefix.address) {
             // RFC 4862 section 5.4.2: before others are asked. There are more groups than addresses, except
             // when the program took them all; then others do not find the address, as with any full table.
@@ -72,26 +72,40 @@ impl Network {
                 None => break,
             }
         }
-        self.upkeep_at = self.addresses.next_deadline();
+        self.upkeep_routers(now);
+        self.set_upkeep();
+    }
+
+    /// Finds out when there is next something to be done.
+    pub(super) fn set_upkeep(&mut self) {
+        let routers = self.routers.as_ref().map_or(Instant::FAR_FUTURE, |routers| routers.next_deadline());
+        self.upkeep_at = self.addresses.next_deadline().min(routers);
     }
 
     fn take_step(&mut self, now: Instant, step: Step) {
         match step {
             Step::Probe(IpAddr::V4(address)) => self.probe_arp(address),
             Step::Probe(IpAddr::V6(address)) => self.probe_ndp(now, address),
-            Step::Assign { prefix, on_link } => {
+            Step::Assign { prefix, on_link, deprecated } => {
                 self.interface.assign(prefix, on_link);
+                self.interface.set_deprecated(prefix.address, deprecated);
                 self.neighbors.renew_epoch();
             }
             Step::Announce(IpAddr::V4(address)) => self.announce_arp(address),
             Step::Announce(IpAddr::V6(address)) => self.announce_ndp(now, address),
             Step::Deprecate(address) => self.interface.set_deprecated(address, true),
-            Step::Expire(status) => self.forget_address(now, status.prefix.address),
+            Step::Expire(status) => {
+                if let Some(discovery) = &mut self.routers {
+                    discovery.forget(status.prefix.address);
+                }
+                self.drop_address(now, status.prefix.address);
+            }
         }
     }
 
     /// An address is ours no longer.
-    fn forget_address(&mut self, now: Instant, address: IpAddr) {
+    pub(super) fn drop_address(&mut self, now: Instant, address: IpAddr) {
+        self.addresses.remove(address);
         self.interface.withdraw(address);
         self.neighbors.renew_epoch();
         if let (Medium::Ethernet, IpAddr::V6(address)) = (self.device.medium, address) {
@@ -110,17 +124,27 @@ impl Network {
             Reaction::Ignore => {}
             Reaction::Defend => match address {
                 IpAddr::V4(address) => self.announce_arp(address),
-                // Neighbour discovery has no defence but the answers that everybody gets.
                 IpAddr::V6(_) => {}
             },
-            // The entry stays, so that the program can see what became of the address.
-            Reaction::Duplicate { .. } => self.counters.address_duplicates += 1,
-            Reaction::GiveUp { .. } => {
+            Reaction::Duplicate(origin) => {
                 self.counters.address_duplicates += 1;
-                self.addresses.remove(address);
-                self.forget_address(now, address);
+                match (origin, address) {
+                    (AddressOrigin::Formed, IpAddr::V6(address)) => self.replace_formed_address(now, address),
+                    // The entry stays, so that the program can see what became of the address.
+                    (
+                        AddressOrigin::Static
+                        | AddressOrigin::LinkLocal
+                        | AddressOrigin::Formed
+                        | AddressOrigin::Leased,
+                        _,
+                    ) => {}
+                }
+            }
+            Reaction::GiveUp => {
+                self.counters.address_duplicates += 1;
+                self.drop_address(now, address);
             }
         }
-        self.upkeep_at = self.upkeep_at.min(self.addresses.next_deadline());
+        self.set_upkeep();
     }
 }

@@ -30,7 +30,7 @@ pub struct StackConfig {
     /// What the device can do, and what its frames look like.
     pub device: Capabilities,
     /// The stack's addresses with the prefixes of the networks they are in; at most 16, and at least one
-    /// on Ethernet. The loopback addresses are there besides.
+    /// on Ethernet unless it gets some by itself. The loopback addresses are there besides.
     pub addresses: Vec<Prefix>,
     /// The router for IPv4 packets that no route fits.
     pub gateway_v4: Option<Ipv4Addr>,
@@ -41,6 +41,14 @@ pub struct StackConfig {
     /// Form a link-local IPv6 address from the hardware address (RFC 4862 section 5.3). IPv6 needs
     /// one on Ethernet.
     pub link_local: bool,
+    /// Ask for IPv6 routers, use those that advertise themselves, and form addresses from the prefixes they
+    /// tell (RFC 4861 section 6, RFC 4862 section 5.5).
+    pub router_discovery: bool,
+    /// What the interface identifiers of those addresses follow from besides the network (RFC 7217). The same
+    /// at each start gives the same addresses; `None` gives others each time.
+    pub address_secret: Option<u128>,
+    /// Follow redirects of the IPv6 router in use (RFC 4861 section 8).
+    pub redirects: bool,
     /// What is done so that no other host on the link uses our addresses.
     pub conflict_detection: ConflictDetection,
     /// Check transport checksums of received packets that the device did not check.
@@ -75,6 +83,9 @@ impl StackConfig {
             gateway_v6: None,
             routes: Vec::new(),
             link_local: true,
+            router_discovery: false,
+            address_secret: None,
+            redirects: true,
             conflict_detection: ConflictDetection::default(),
             verify_checksums: true,
             transmit_queue_frames: 1024,
@@ -107,11 +118,15 @@ impl StackConfig {
 
     /// The addresses set, and the link-local one that goes with those of IPv6.
     pub(crate) fn own_addresses(&self) -> impl Iterator<Item = Prefix> {
-        let has_v6 = self.addresses.iter().any(|prefix| prefix.address.is_ipv6());
+        let has_v6 = self.wants_v6();
         let link_local = (self.link_local && self.device.medium == Medium::Ethernet && has_v6)
             .then(|| ndp::link_local(self.device.hardware_address))
             .map(|address| Prefix { address: address.into(), length: 64 });
         self.addresses.iter().copied().chain(link_local)
+    }
+
+    fn wants_v6(&self) -> bool {
+        self.router_discovery || self.addresses.iter().any(|prefix| prefix.address.is_ipv6())
     }
 
     /// All routes: those set, and the default ones.
@@ -134,7 +149,7 @@ impl StackConfig {
     pub fn check(&self) -> Result<(), SetupError> {
         self.check_device()?;
         // A device that leads nowhere needs none: loopback addresses are there anyway.
-        let needs_address = self.device.medium == Medium::Ethernet;
+        let needs_address = self.device.medium == Medium::Ethernet && !self.router_discovery;
         if (needs_address && self.addresses.is_empty()) || self.addresses.len() > MAX_ADDRESSES {
             return reject("addresses", self.addresses.len(), format!("1 to {MAX_ADDRESSES} addresses"));
         }
@@ -178,7 +193,7 @@ impl StackConfig {
 
     fn check_device(&self) -> Result<(), SetupError> {
         let Capabilities { medium, hardware_address, mtu, max_segments, .. } = self.device;
-        let has_v6 = self.addresses.iter().any(|address| address.address.is_ipv6());
+        let has_v6 = self.wants_v6();
         let smallest = if has_v6 { MIN_MTU_IPV6 } else { MIN_MTU_IPV4 };
         if !(smallest..=MAX_MTU).contains(&mtu) {
             return reject("device MTU", mtu, format!("{smallest} to {MAX_MTU}"));

@@ -1,6 +1,7 @@
 //! The configuration's tables `[stack]`, `[neighbor]`, `[udp]` and `[tcp]`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use libos::config::Section;
@@ -15,6 +16,20 @@ use crate::udp::UdpConfig;
 
 const ADDRESSES: &str = "addresses with their prefix lengths, such as 192.0.2.1/24 or 2001:db8::1/64";
 const ROUTES: &str = "networks and the routers to them, such as 198.51.100.0/24 via 192.0.2.254";
+
+const SECRET: &str = "32 hexadecimal digits";
+
+/// 128 bits.
+struct Secret(u128);
+
+impl FromStr for Secret {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| digits).map(Self).ok_or(())
+    }
+}
 
 /// A day: no timeout of the protocols is longer.
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -40,6 +55,9 @@ impl StackConfig {
             gateway_v6: section.parsed::<Ipv6Addr>("gateway_v6", "an IPv6 address")?,
             routes: section.parsed_list("routes", ROUTES)?,
             link_local: section.bool("link_local", default.link_local)?,
+            router_discovery: section.bool("router_discovery", default.router_discovery)?,
+            address_secret: section.parsed::<Secret>("address_secret", SECRET)?.map(|secret| secret.0),
+            redirects: section.bool("redirects", default.redirects)?,
             conflict_detection: match section.choice(
                 "conflict_detection",
                 &["off", "defend", "probe"],

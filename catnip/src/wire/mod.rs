@@ -12,6 +12,7 @@ pub mod ipv6;
 pub mod membership;
 pub mod mld;
 pub mod ndp;
+pub mod router;
 pub mod udp;
 
 #[cfg(test)]

@@ -115,8 +115,6 @@ pub(super) struct Entry {
     pub(super) lifetime: Lifetime,
     pub(super) deprecated: bool,
     pub(super) defended_at: Option<Instant>,
-    /// How often it was found to be somebody else's.
-    pub(super) conflicts: u8,
 }
 
 impl Entry {

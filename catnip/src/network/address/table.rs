@@ -34,7 +34,7 @@ pub(in crate::network) enum Step {
     /// Ask whether somebody else has the address.
     Probe(IpAddr),
     /// Nobody has: it is ours from now on.
-    Assign { prefix: Prefix, on_link: bool },
+    Assign { prefix: Prefix, on_link: bool, deprecated: bool },
     /// Tell others that it is ours.
     Announce(IpAddr),
     /// It should not be used for what is new.
@@ -50,10 +50,10 @@ pub(in crate::network) enum Reaction {
     Ignore,
     /// Tell everybody that it is ours (RFC 5227 section 2.4 (b)).
     Defend,
-    /// It never became ours, for the `conflicts`th time.
-    Duplicate { origin: AddressOrigin, conflicts: u8 },
+    /// It never became ours.
+    Duplicate(AddressOrigin),
     /// It is given up (RFC 5227 section 2.4 (b)).
-    GiveUp { origin: AddressOrigin },
+    GiveUp,
 }
 
 /// The table. As many places as the interface has.
@@ -95,17 +95,8 @@ impl AddressTable {
             Start::Announce(times) => (Progress::Announcing { left: times }, now),
             Start::Probe => (Progress::Probing { sent: 0 }, now + self.initial_delay(prefix.address)),
         };
-        let entry = Entry {
-            prefix,
-            origin,
-            on_link,
-            progress,
-            due,
-            lifetime,
-            deprecated: false,
-            defended_at: None,
-            conflicts: 0,
-        };
+        let entry =
+            Entry { prefix, origin, on_link, progress, due, lifetime, deprecated: false, defended_at: None };
         self.entries.try_push(entry).is_ok()
     }
 
@@ -135,6 +126,19 @@ impl AddressTable {
         self.entries.iter().map(Entry::status)
     }
 
+    /// How long an address is good for.
+    pub(in crate::network) fn lifetime(&mut self, address: IpAddr) -> Option<Lifetime> {
+        self.find(address).map(|entry| entry.lifetime)
+    }
+
+    /// Sets how long an address is good for. What was deprecated may become preferred again.
+    pub(in crate::network) fn set_lifetime(&mut self, now: Instant, address: IpAddr, lifetime: Lifetime) {
+        if let Some(entry) = self.find(address) {
+            entry.lifetime = lifetime;
+            entry.deprecated &= lifetime.preferred_until <= now;
+        }
+    }
+
     /// True for addresses that others are being asked about.
     pub(in crate::network) fn is_tentative(&self, address: IpAddr) -> bool {
         self.entries.iter().any(|entry| {
@@ -147,13 +151,14 @@ impl AddressTable {
         let Some(entry) = self.find(address) else { return Reaction::Ignore };
         match entry.progress {
             Progress::Probing { .. } => {
-                entry.conflicts = entry.conflicts.saturating_add(1);
                 entry.progress = Progress::Duplicate;
                 // RFC 5227 section 2.1.1: after a while it may be free. RFC 4862 section 5.4.5 leaves that to
                 // whoever configures the host.
                 entry.due = if address.is_ipv4() { now + RATE_LIMIT_INTERVAL } else { Instant::FAR_FUTURE };
-                Reaction::Duplicate { origin: entry.origin, conflicts: entry.conflicts }
+                Reaction::Duplicate(entry.origin)
             }
+            // Neighbour discovery knows no defence, and nobody may take an address away by claiming it.
+            Progress::Announcing { .. } | Progress::Settled if address.is_ipv6() => Reaction::Ignore,
             Progress::Announcing { .. } | Progress::Settled => {
                 let lately = entry.defended_at.is_some_and(|then| now < then + DEFEND_INTERVAL);
                 match (lately, entry.origin) {
@@ -163,10 +168,10 @@ impl AddressTable {
                     }
                     // RFC 5227 section 2.4 (c): others know this host by the address, so that it is not given
                     // up; nor are the two to fight over it without end.
-                    (true, AddressOrigin::Static | AddressOrigin::LinkLocal) => Reaction::Ignore,
-                    (true, origin @ (AddressOrigin::Formed | AddressOrigin::Leased)) => {
-                        Reaction::GiveUp { origin }
+                    (true, AddressOrigin::Static | AddressOrigin::LinkLocal | AddressOrigin::Formed) => {
+                        Reaction::Ignore
                     }
+                    (true, AddressOrigin::Leased) => Reaction::GiveUp,
                 }
             }
             Progress::Duplicate => Reaction::Ignore,
@@ -200,7 +205,8 @@ impl AddressTable {
             Progress::Probing { .. } => {
                 entry.progress = Progress::Announcing { left: announcements(address) };
                 entry.due = now;
-                Some(Step::Assign { prefix: entry.prefix, on_link: entry.on_link })
+                let (prefix, on_link, deprecated) = (entry.prefix, entry.on_link, entry.deprecated);
+                Some(Step::Assign { prefix, on_link, deprecated })
             }
             Progress::Announcing { left } => {
                 let left = left.saturating_sub(1);

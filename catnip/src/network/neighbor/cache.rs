@@ -80,8 +80,8 @@ pub(in crate::network) struct Released {
 pub(in crate::network) enum Expiry {
     /// Ask for the address: everybody, or the one who had it.
     Ask { address: IpAddr, known: Option<Address> },
-    /// Nobody answered for these packets.
-    GaveUp(VecDeque<PendingPacket>),
+    /// Nobody answered, for these packets or to probes.
+    GaveUp { address: IpAddr, packets: VecDeque<PendingPacket> },
 }
 
 /// Keys of the hash of addresses, which a peer chooses.
@@ -100,6 +100,9 @@ impl BuildHasher for HashKeys {
 #[derive(Debug)]
 pub(in crate::network) struct NeighborCache {
     config: NeighborConfig,
+    /// What routers say for IPv6 neighbours in place of the configuration.
+    advertised_reachable: Option<Duration>,
+    advertised_retry: Option<Duration>,
     entries: Slab<Neighbor>,
     by_address: HashMap<IpAddr, Key, HashKeys>,
     ages: AgeLists,
@@ -122,6 +125,8 @@ impl NeighborCache {
             timers: TimerWheel::new(now),
             random,
             config,
+            advertised_reachable: None,
+            advertised_retry: None,
             epoch: 1,
             counters: NeighborCounters::default(),
         }
@@ -197,7 +202,7 @@ impl NeighborCache {
             self.counters.table_full += 1;
             return Resolution::Refused(Error::NoBuffers);
         };
-        self.enter(key, State::Incomplete { requests: 1 }, now + self.config.retry);
+        self.enter(key, State::Incomplete { requests: 1 }, now + self.retry(address));
         Resolution::Wait { key, ask: true }
     }
 
@@ -246,9 +251,24 @@ impl NeighborCache {
         }
     }
 
+    /// Takes the times that a router tells for the link's IPv6 neighbours (RFC 4861 section 6.3.4).
+    pub(in crate::network) fn set_advertised_times(
+        &mut self,
+        reachable: Option<Duration>,
+        retry: Option<Duration>,
+    ) {
+        self.advertised_reachable = reachable.or(self.advertised_reachable);
+        self.advertised_retry = retry.or(self.advertised_retry);
+    }
+
+    fn retry(&self, address: IpAddr) -> Duration {
+        self.advertised_retry.filter(|_| address.is_ipv6()).unwrap_or(self.config.retry)
+    }
+
     /// RFC 4861 section 6.3.2: a random time around the mean, so that neighbours do not probe in step.
-    fn reachable_time(&mut self) -> Duration {
-        let mean_ns = duration_nanos(self.config.reachable);
+    fn reachable_time(&mut self, address: IpAddr) -> Duration {
+        let advertised = self.advertised_reachable.filter(|_| address.is_ipv6());
+        let mean_ns = duration_nanos(advertised.unwrap_or(self.config.reachable));
         Duration::from_nanos(self.random.range(mean_ns / 2, mean_ns.saturating_add(mean_ns / 2)))
     }
 
@@ -273,7 +293,7 @@ impl NeighborCache {
         hardware: Option<Address>,
         claim: Claim,
     ) -> Option<Released> {
-        let reachable_until = now + self.reachable_time();
+        let reachable_until = now + self.reachable_time(address);
         let key = self.find(address);
         let Some(neighbor) = self.entries.get_mut(key) else {
             if let Some(hardware) = hardware.filter(|_| claim.create) {
@@ -319,10 +339,11 @@ impl NeighborCache {
     #[inline]
     pub(in crate::network) fn confirm(&mut self, now: Instant, key: Key) {
         let Some(neighbor) = self.entries.get(key) else { return };
+        let address = neighbor.address;
         match neighbor.state {
             State::Reachable if now < neighbor.usable_until => {}
             State::Reachable | State::Stale | State::Delay | State::Probe { .. } => {
-                let until = now + self.reachable_time();
+                let until = now + self.reachable_time(address);
                 self.enter(key, State::Reachable, until);
             }
             State::Incomplete { .. } | State::Failed => {}
@@ -343,9 +364,12 @@ impl NeighborCache {
         let max_requests = self.config.max_requests;
         let neighbor = self.entries.get_mut(key)?;
         let (address, hardware) = (neighbor.address, neighbor.hardware);
-        match neighbor.state {
+        let state = neighbor.state;
+        let retry = self.retry(address);
+        let neighbor = self.entries.get_mut(key)?;
+        match state {
             State::Incomplete { requests } if requests < max_requests => {
-                let wait = self.config.retry.saturating_mul(1 << u32::from(requests).min(16));
+                let wait = retry.saturating_mul(1 << u32::from(requests).min(16));
                 self.enter(key, State::Incomplete { requests: requests + 1 }, now + wait);
                 Some(Expiry::Ask { address, known: None })
             }
@@ -354,21 +378,21 @@ impl NeighborCache {
                 self.counters.failures += 1;
                 self.counters.pending_failures += packets.len() as u64;
                 self.enter(key, State::Failed, now + self.config.failure_hold);
-                Some(Expiry::GaveUp(packets))
+                Some(Expiry::GaveUp { address, packets })
             }
             State::Delay => {
-                self.enter(key, State::Probe { requests: 1 }, now + self.config.retry);
+                self.enter(key, State::Probe { requests: 1 }, now + retry);
                 Some(Expiry::Ask { address, known: Some(hardware) })
             }
             State::Probe { requests } if requests < max_requests => {
-                self.enter(key, State::Probe { requests: requests + 1 }, now + self.config.retry);
+                self.enter(key, State::Probe { requests: requests + 1 }, now + retry);
                 Some(Expiry::Ask { address, known: Some(hardware) })
             }
             // RFC 4861 section 7.3.3: forgotten, so that the next packet asks everybody.
             State::Probe { .. } => {
                 self.counters.failures += 1;
                 self.remove(key);
-                None
+                Some(Expiry::GaveUp { address, packets: VecDeque::new() })
             }
             State::Failed => {
                 self.remove(key);

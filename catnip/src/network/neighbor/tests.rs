@@ -55,7 +55,7 @@ fn asked(cache: &mut NeighborCache, until: Instant) -> (Vec<Request>, usize) {
         while let Some(expiry) = cache.next_expired(now) {
             match expiry {
                 Expiry::Ask { known, .. } => requests.push((now.as_nanos() / 1_000_000, known)),
-                Expiry::GaveUp(packets) => dropped += packets.len(),
+                Expiry::GaveUp { packets, .. } => dropped += packets.len(),
             }
         }
     }

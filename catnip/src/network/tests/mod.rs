@@ -5,4 +5,5 @@ mod errors;
 mod hostile;
 mod malformed;
 mod neighbors;
+mod routers;
 mod sending;
