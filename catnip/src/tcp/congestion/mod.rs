@@ -6,6 +6,7 @@
 
 mod cubic;
 mod cubic_curve;
+mod dctcp;
 mod hystart;
 mod newreno;
 mod select;
@@ -15,6 +16,7 @@ use std::fmt;
 use libos::Instant;
 
 pub use cubic::Cubic;
+pub use dctcp::Dctcp;
 pub use newreno::NewReno;
 pub use select::{Algorithm, Congestion, CustomAlgorithm};
 

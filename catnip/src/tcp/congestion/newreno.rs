@@ -45,6 +45,14 @@ impl NewReno {
         (bytes_in_flight / 2).max(self.mss_bytes.saturating_mul(2)).min(MAX_CWND_BYTES)
     }
 
+    /// Goes on from a smaller window, but no fewer than two segments, for a mark that the peer reported.
+    pub(super) fn reduce_to(&mut self, bytes: u32) {
+        self.ssthresh_bytes = bytes.max(self.mss_bytes.saturating_mul(2)).min(MAX_CWND_BYTES);
+        self.cwnd_bytes = self.ssthresh_bytes;
+        self.acked_bytes = 0;
+        self.undo = None;
+    }
+
     fn grow(&mut self, bytes: u32) {
         self.cwnd_bytes = self.cwnd_bytes.saturating_add(bytes).min(MAX_CWND_BYTES);
     }

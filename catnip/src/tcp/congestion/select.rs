@@ -2,7 +2,7 @@
 
 use libos::{CongestionName, Instant};
 
-use super::{AckEvent, CongestionControl, Cubic, EcnUse, LossEvent, NewReno};
+use super::{AckEvent, CongestionControl, Cubic, Dctcp, EcnUse, LossEvent, NewReno};
 
 /// One connection's congestion control.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub enum Congestion {
     Cubic(Cubic),
     /// NewReno.
     NewReno(NewReno),
+    /// DCTCP.
+    Dctcp(Dctcp),
     /// Any other algorithm, and what made it.
     Custom(Box<dyn CongestionControl>, CustomAlgorithm),
 }
@@ -22,6 +24,7 @@ impl Congestion {
         match self {
             Self::Cubic(_) => Algorithm::Cubic,
             Self::NewReno(_) => Algorithm::NewReno,
+            Self::Dctcp(_) => Algorithm::Dctcp,
             Self::Custom(_, custom) => Algorithm::Custom(*custom),
         }
     }
@@ -39,6 +42,7 @@ macro_rules! dispatch {
         match $congestion {
             Congestion::Cubic($algorithm) => $call,
             Congestion::NewReno($algorithm) => $call,
+            Congestion::Dctcp($algorithm) => $call,
             Congestion::Custom($algorithm, _) => $call,
         }
     };
@@ -126,13 +130,15 @@ pub enum Algorithm {
     Cubic,
     /// NewReno (RFC 5681, RFC 6582).
     NewReno,
+    /// DCTCP (RFC 8257), for networks whose switches mark.
+    Dctcp,
     /// Whatever somebody else made.
     Custom(CustomAlgorithm),
 }
 
 impl Algorithm {
     /// Names of the built-in algorithms, as `TCP_CONGESTION` and the configuration know them.
-    pub const NAMES: [&'static str; 2] = ["cubic", "reno"];
+    pub const NAMES: [&'static str; 3] = ["cubic", "reno", "dctcp"];
 
     /// The built-in algorithm of that name.
     #[must_use]
@@ -140,6 +146,7 @@ impl Algorithm {
         match name {
             "cubic" => Some(Self::Cubic),
             "reno" => Some(Self::NewReno),
+            "dctcp" => Some(Self::Dctcp),
             _ => None,
         }
     }
@@ -150,6 +157,7 @@ impl Algorithm {
         match self {
             Self::Cubic => "cubic",
             Self::NewReno => "reno",
+            Self::Dctcp => "dctcp",
             Self::Custom(custom) => custom.name,
         }
     }
@@ -166,6 +174,7 @@ impl Algorithm {
         match self {
             Self::Cubic => Congestion::Cubic(Cubic::new()),
             Self::NewReno => Congestion::NewReno(NewReno::new()),
+            Self::Dctcp => Congestion::Dctcp(Dctcp::new()),
             Self::Custom(custom) => Congestion::Custom((custom.start)(), custom),
         }
     }

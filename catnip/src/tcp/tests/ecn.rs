@@ -4,6 +4,7 @@ use super::script::{MSS, Script};
 use super::seg::{Seg, seg};
 use crate::events::ConnectionId;
 use crate::tcp::EcnMode;
+use crate::tcp::congestion::Algorithm;
 
 fn script(mode: EcnMode) -> Script {
     Script::configured(|config| config.tcp.ecn = mode)
@@ -12,6 +13,16 @@ fn script(mode: EcnMode) -> Script {
 /// A connection to whose SYN, which asked for ECN, the peer agreed.
 fn agreed() -> (Script, ConnectionId) {
     let mut t = script(EcnMode::On);
+    let id = t.connect();
+    t.expect(seg().syn().ece().cwr().seq(0).not_ect());
+    t.inject(seg().syn().ece().seq(0).ack(1).mss(MSS));
+    t.expect(seg().seq(1).ack(1).not_ect());
+    (t, id)
+}
+
+/// The same with DCTCP, which asks by itself.
+fn agreed_with_dctcp() -> (Script, ConnectionId) {
+    let mut t = Script::configured(|config| config.tcp.options.congestion = Algorithm::Dctcp);
     let id = t.connect();
     t.expect(seg().syn().ece().cwr().seq(0).not_ect());
     t.inject(seg().syn().ece().seq(0).ack(1).mss(MSS));
@@ -208,4 +219,53 @@ fn in_a_simultaneous_open_the_second_answer_agrees() {
     t.inject(seg().seq(1).ack(1));
     t.write(id, 1_000);
     t.expect(seg().seq(1).ack(1).data(1_000).ect());
+}
+
+#[test]
+fn dctcp_reports_each_change_between_marked_and_unmarked_at_once() {
+    let (mut t, _) = agreed_with_dctcp();
+    t.inject(seg().seq(1).ack(1).data(1_000).ect());
+    t.expect_nothing();
+    // What came before the change is reported without a mark, and the change with one.
+    t.inject(seg().seq(1_001).ack(1).data(1_000).ce());
+    t.expect(seg().ack(1_001));
+    t.expect(seg().ece().ack(2_001));
+    // Acknowledged in pairs as long as nothing changes, whatever the peer says of its window.
+    t.inject(seg().cwr().seq(2_001).ack(1).data(1_000).ce());
+    t.expect_nothing();
+    t.inject(seg().seq(3_001).ack(1).data(1_000).ce());
+    t.expect(seg().ece().ack(4_001));
+    t.inject(seg().seq(4_001).ack(1).data(1_000).ect());
+    t.expect(seg().ack(5_001));
+    t.expect_nothing();
+}
+
+#[test]
+fn dctcp_asks_unless_it_may_not() {
+    agreed_with_dctcp();
+    let mut t = Script::configured(|config| {
+        config.tcp.options.congestion = Algorithm::Dctcp;
+        config.tcp.ecn = EcnMode::Off;
+    });
+    t.connect();
+    t.expect(seg().syn().seq(0));
+}
+
+#[test]
+fn dctcp_reduces_by_the_share_that_was_marked() {
+    let (mut t, id) = agreed_with_dctcp();
+    t.write(id, 500_000);
+    let (mut next, mut window) = (1, 10_000);
+    // Windows without a mark, until the path no longer counts as congested.
+    for _ in 0..40 {
+        let _ = t.take_sent();
+        next += window.min(8_000);
+        t.inject(seg().ack(next));
+        window = t.info(id).cwnd_bytes;
+    }
+    let before = t.info(id).cwnd_bytes;
+    t.inject(seg().ece().ack(next + 1_000));
+    let after = t.info(id).cwnd_bytes;
+    // Alpha is (15/16)^n by now: far from a half, and not nothing.
+    assert!(after < before && after > before * 3 / 4, "{before} {after}");
 }
