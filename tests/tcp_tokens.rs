@@ -34,8 +34,9 @@ impl Pair {
         let mut ends = [(a, "10.0.0.1/24"), (b, "10.0.0.2/24")].map(|(end, address)| {
             let mut config =
                 StackConfig::new(end.capabilities()).with_address(address.parse().expect("an address"));
-            config.tcp.options.send_buffer_bytes = SEND_BUFFER_BYTES;
-            config.tcp.options.receive_buffer_bytes = RECEIVE_BUFFER_BYTES;
+            let options = &mut config.tcp.options;
+            options.set(SocketOption::SendBuffer(SEND_BUFFER_BYTES)).unwrap();
+            options.set(SocketOption::ReceiveBuffer(RECEIVE_BUFFER_BYTES)).unwrap();
             let stack = Stack::new(&config, arena.clone(), 1, clock.now()).unwrap();
             let library = LibOs::builder().clock(clock.clone()).arena(arena.clone()).build().unwrap();
             library.install(StackModule::new(stack, end)).unwrap();

@@ -68,7 +68,9 @@ fn pushes_wait_while_the_kernel_does_not_read_and_go_on_when_it_does() {
 #[test]
 fn the_kernel_is_held_back_while_catnip_does_not_pop() {
     namespace::enter("-Urn", || {
-        let config = link::config().set("tcp.receive_buffer_bytes", 100_000);
+        let config = link::config()
+            .set("tcp.receive_buffer_bytes", 100_000)
+            .set("tcp.receive_buffer_max_bytes", 100_000);
         let libos = link::open(&config);
         let client = thread::spawn(|| {
             let mut stream = link::connect(Family::V4.catnip(PORT));
@@ -114,7 +116,11 @@ fn the_kernel_is_held_back_while_catnip_does_not_pop() {
 #[test]
 fn a_window_that_was_closed_opens_again_without_waiting_for_a_probe() {
     namespace::enter("-Urn", || {
-        let libos = link::open(&link::config().set("tcp.receive_buffer_bytes", 20_000));
+        let libos = link::open(
+            &link::config()
+                .set("tcp.receive_buffer_bytes", 20_000)
+                .set("tcp.receive_buffer_max_bytes", 20_000),
+        );
         let rounds = 20;
         let client = thread::spawn(move || {
             let mut stream = link::connect(Family::V4.catnip(PORT));

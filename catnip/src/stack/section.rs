@@ -179,6 +179,16 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
                 1..=MAX_QUEUE_BYTES,
                 options.receive_buffer_bytes,
             )?,
+            send_buffer_max_bytes: section.usize(
+                "send_buffer_max_bytes",
+                1..=MAX_QUEUE_BYTES,
+                options.send_buffer_max_bytes,
+            )?,
+            receive_buffer_max_bytes: section.usize(
+                "receive_buffer_max_bytes",
+                1..=MAX_QUEUE_BYTES,
+                options.receive_buffer_max_bytes,
+            )?,
             hop_limit: section.integer("hop_limit", 1..=255, options.hop_limit)?,
             congestion: congestion(&mut section)?,
             linger: match section.integer("linger_ms", -1..=DAY_MS.cast_signed(), -1)? {

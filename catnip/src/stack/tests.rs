@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libos::memory::ArenaConfig;
 use libos::runtime::{Capabilities, Medium, TxChecksum};
-use libos::{Arena, Error, Instant, PopLimit, RxFrame, ScatterGather, Shutdown};
+use libos::{Arena, Error, Instant, PopLimit, RxFrame, ScatterGather, Shutdown, SocketOption};
 
 use super::{Stack, StackConfig};
 use crate::events::{ConnectionId, ListenerId, Readiness, SocketId};
@@ -233,7 +233,7 @@ fn an_idle_connection_costs_no_frames_and_lives() {
 #[test]
 fn a_window_that_was_closed_reopens_when_the_program_reads() {
     let mut pair = Pair::configured(Medium::Ethernet, &|config| {
-        config.tcp.options.receive_buffer_bytes = 20_000;
+        config.tcp.options.set(SocketOption::ReceiveBuffer(20_000)).unwrap();
     });
     let binding = pair.b.tcp_bind("10.0.0.2:80".parse().unwrap()).unwrap();
     let options = pair.b.default_tcp_options().clone();

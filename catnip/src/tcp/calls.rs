@@ -324,6 +324,9 @@ impl Connection {
             | State::TimeWait => return Err(Error::Closed),
         }
         let mut taken = 0;
+        if self.snd.queue.len_bytes() + data.len() > self.snd.limit_bytes {
+            self.grow_send_buffer();
+        }
         let mut room = self.snd.limit_bytes.saturating_sub(self.snd.queue.len_bytes());
         let sent = self.snd.max.distance_from(self.snd.front) as usize;
         let sent = if self.snd.max.before(self.snd.front) { 0 } else { sent };

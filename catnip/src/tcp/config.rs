@@ -97,10 +97,15 @@ pub struct TcpOptions {
     /// What closing does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes,
     /// `Some` for so long and then resets the connection, `Some(0)` at once.
     pub linger: Option<Duration>,
-    /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`).
+    /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`), to begin with.
     pub send_buffer_bytes: usize,
-    /// Bytes that may wait for the program: the largest window offered (`SO_RCVBUF`).
+    /// What that limit may grow to with the congestion window. No growth when it is not more; `SO_SNDBUF` sets both.
+    pub send_buffer_max_bytes: usize,
+    /// Bytes that may wait for the program: the largest window offered (`SO_RCVBUF`), to begin with.
     pub receive_buffer_bytes: usize,
+    /// What that limit may grow to with what the program takes in a round trip. No growth when it is not more;
+    /// `SO_RCVBUF` sets both.
+    pub receive_buffer_max_bytes: usize,
     /// Largest payload of a segment, both ways; `None` leaves it to the path (`TCP_MAXSEG`).
     pub max_segment_bytes: Option<u16>,
     /// Send full segments only, for at most a fifth of a second (`TCP_CORK`).
@@ -125,7 +130,9 @@ impl Default for TcpOptions {
             keep_alive: false,
             linger: None,
             send_buffer_bytes: 1 << 20,
+            send_buffer_max_bytes: 8 << 20,
             receive_buffer_bytes: 1 << 20,
+            receive_buffer_max_bytes: 8 << 20,
             max_segment_bytes: None,
             cork: false,
             quick_ack: false,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use libos::{Error, Instant};
 
+use super::buffers::ReceiveTuning;
 use super::config::{Reuse, TcpConfig, TcpOptions};
 use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
@@ -91,8 +92,9 @@ pub(super) struct Sender {
     pub fin: bool,
     /// Sent and unacknowledged bytes, then unsent ones.
     pub queue: SendQueue,
-    /// Bytes `queue` may hold.
+    /// Bytes `queue` may hold, and what that may grow to.
     pub limit_bytes: usize,
+    pub limit_max_bytes: usize,
 }
 
 impl Sender {
@@ -163,6 +165,7 @@ pub(super) struct Receiver {
     pub reassembly: Option<Box<Reassembly>>,
     /// The largest window offered, in bytes.
     pub limit_bytes: u32,
+    pub tuning: ReceiveTuning,
 }
 
 impl Receiver {
@@ -427,7 +430,9 @@ impl Connection {
             // Said when the socket was bound.
             reuse: Reuse::default(),
             send_buffer_bytes: self.snd.limit_bytes,
+            send_buffer_max_bytes: self.snd.limit_max_bytes,
             receive_buffer_bytes: self.rcv.limit_bytes as usize,
+            receive_buffer_max_bytes: self.rcv.tuning.max_bytes as usize,
             max_segment_bytes: self.max_segment_bytes,
             hop_limit: self.hop_limit,
             congestion: self.algorithm(),

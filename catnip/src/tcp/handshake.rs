@@ -2,6 +2,7 @@
 
 use libos::{Error, Instant};
 
+use super::buffers::ReceiveTuning;
 use super::config::TcpOptions;
 use super::congestion::CongestionControl;
 use super::connection::{
@@ -49,16 +50,18 @@ pub(super) fn own_mss(path: &Path, wish: Option<u16>) -> u16 {
     path_mss.min(wish.unwrap_or(u16::MAX))
 }
 
-/// The largest window that a socket with these options offers.
-pub(super) fn receive_limit(options: &TcpOptions) -> u32 {
-    u32::try_from(options.receive_buffer_bytes).unwrap_or(u32::MAX).clamp(1, 1 << 30)
+/// The largest window that a socket with these options offers at first, and the largest it ever may.
+pub(super) fn receive_limits(options: &TcpOptions) -> (u32, u32) {
+    let limit = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, 1 << 30);
+    let first = limit(options.receive_buffer_bytes);
+    (first, limit(options.receive_buffer_max_bytes).max(first))
 }
 
 impl Connection {
     fn new(state: State, opening: Opening<'_>, settings: &Settings) -> Self {
         let Opening { key, path, local_port, remote_port, iss, timestamp_offset, options, now } = opening;
         let config = &settings.config;
-        let limit_bytes = receive_limit(options);
+        let (limit_bytes, limit_max_bytes) = receive_limits(options);
         let zero = SequenceNumber::new(0);
         let peer_mss = default_mss(path.remote.is_ipv4());
         let rtt = RttEstimator::new(&RtoConfig {
@@ -108,13 +111,14 @@ impl Connection {
                 fin: false,
                 queue: SendQueue::new(),
                 limit_bytes: options.send_buffer_bytes.clamp(1, 1 << 30),
+                limit_max_bytes: options.send_buffer_max_bytes.min(1 << 30),
             },
             rcv: Receiver {
                 irs: zero,
                 nxt: zero,
                 edge: zero,
                 last_ack_sent: zero,
-                scale: if config.window_scaling { window::scale_for(limit_bytes) } else { 0 },
+                scale: if config.window_scaling { window::scale_for(limit_max_bytes) } else { 0 },
                 fin: false,
                 fin_at: None,
                 ack_now: false,
@@ -128,6 +132,7 @@ impl Connection {
                 queue: ReceiveQueue::new(limit_bytes as usize),
                 reassembly: None,
                 limit_bytes,
+                tuning: ReceiveTuning::new(limit_max_bytes),
             },
             timestamps: config.timestamps.then_some(Timestamps {
                 offset: timestamp_offset,
@@ -310,6 +315,7 @@ impl Connection {
         self.retransmissions = 0;
         self.deadlines.retransmit = Instant::FAR_FUTURE;
         self.limit_receive_buffer(self.rcv.limit_bytes);
+        self.start_receive_tuning(cx.now);
         self.snd.mss = self.effective_mss();
         self.congestion.on_established(u32::from(self.snd.mss), cx.now);
         self.start_keepalive(cx.now, cx.settings);

@@ -141,7 +141,7 @@ impl TcpLayer {
         let mss = syn.options.mss.unwrap_or(handshake::default_mss(remote.is_ipv4()));
         let cookie = self.cookies.bake(now, local, remote, syn.sequence, mss);
         let own_mss = handshake::own_mss(&path, listener.options.max_segment_bytes);
-        let limit_bytes = handshake::receive_limit(&listener.options);
+        let (limit_bytes, limit_max_bytes) = handshake::receive_limits(&listener.options);
         let mut options = OptionFields { mss: Some(own_mss), ..OptionFields::default() };
         if let Some(theirs) = syn.options.timestamp
             && config.timestamps
@@ -154,7 +154,7 @@ impl TcpLayer {
                 .options
                 .window_scale
                 .filter(|_| config.window_scaling)
-                .map(|_| window::scale_for(limit_bytes));
+                .map(|_| window::scale_for(limit_max_bytes));
         }
         let fields = HeaderFields {
             source_port: local.port(),

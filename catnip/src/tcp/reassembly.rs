@@ -79,6 +79,11 @@ impl Reassembly {
         }
     }
 
+    /// Changes the receive buffer's limit.
+    pub const fn set_limit(&mut self, limit_bytes: usize) {
+        self.held_limit_bytes = limit_bytes.saturating_mul(HELD_FACTOR);
+    }
+
     /// True when nothing is stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -59,6 +59,9 @@ impl Connection {
             self.deliver(buffer, cx);
         }
         self.rcv.nxt += len;
+        if self.rcv.nxt.at_or_after(self.rcv.tuning.look_at) {
+            self.tune_receive_buffer(cx);
+        }
         self.raise(Readiness::READABLE, cx.events);
     }
 

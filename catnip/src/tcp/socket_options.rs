@@ -22,8 +22,15 @@ impl TcpOptions {
             SocketOption::NoDelay(on) => self.no_delay = on,
             SocketOption::KeepAlive(on) => self.keep_alive = on,
             SocketOption::Linger(time) => self.linger = time,
-            SocketOption::SendBuffer(bytes) => self.send_buffer_bytes = queue_bytes(bytes)?,
-            SocketOption::ReceiveBuffer(bytes) => self.receive_buffer_bytes = queue_bytes(bytes)?,
+            // Whoever names a size gets that size: it does not grow by itself any more.
+            SocketOption::SendBuffer(bytes) => {
+                self.send_buffer_bytes = queue_bytes(bytes)?;
+                self.send_buffer_max_bytes = bytes;
+            }
+            SocketOption::ReceiveBuffer(bytes) => {
+                self.receive_buffer_bytes = queue_bytes(bytes)?;
+                self.receive_buffer_max_bytes = bytes;
+            }
             SocketOption::MaxSegmentSize(bytes) => {
                 let bytes = u16::try_from(bytes).map_err(|_| Error::InvalidArgument)?;
                 if bytes < super::connection::MIN_SEGMENT_BYTES {
@@ -94,6 +101,8 @@ impl Connection {
         self.hop_limit = options.hop_limit;
         // What is queued stays queued: a smaller limit holds for what comes.
         self.snd.limit_bytes = options.send_buffer_bytes.max(self.snd.queue.len_bytes());
+        self.snd.limit_max_bytes = options.send_buffer_max_bytes;
+        self.rcv.tuning.max_bytes = u32::try_from(options.receive_buffer_max_bytes).unwrap_or(u32::MAX);
         if self.keep_alive != options.keep_alive {
             self.keep_alive = options.keep_alive;
             // Before that it starts with the connection, and after it there is no need.

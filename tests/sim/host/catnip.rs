@@ -101,8 +101,9 @@ impl CatnipHost {
             stack_config.tcp.delayed_ack = Duration::ZERO;
         }
         stack_config.tcp.options.no_delay = !config.nagle;
-        stack_config.tcp.options.send_buffer_bytes = config.send_buffer_bytes;
-        stack_config.tcp.options.receive_buffer_bytes = config.receive_buffer_bytes;
+        let options = &mut stack_config.tcp.options;
+        options.set(SocketOption::SendBuffer(config.send_buffer_bytes)).expect("a size");
+        options.set(SocketOption::ReceiveBuffer(config.receive_buffer_bytes)).expect("a size");
         let now = libos::Clock::now(&clock);
         let stack =
             Stack::new(&stack_config, arena.clone(), config.seed, now).expect("a valid configuration");

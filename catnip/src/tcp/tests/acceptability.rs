@@ -1,12 +1,12 @@
 //! What part of the sequence space is accepted (RFC 9293, section 3.4; RFC 5961, section 5).
 
-use super::script::Script;
+use super::script::{Script, fix_receive_buffer};
 use super::seg::{Seg, seg};
 use crate::tcp::State;
 
 /// A connection with a receive buffer of 2,000 bytes, which is the window: the peer may send 1 to 2,000.
 fn narrow() -> (Script, crate::events::ConnectionId) {
-    let mut t = Script::configured(|config| config.tcp.options.receive_buffer_bytes = 2_000);
+    let mut t = Script::configured(|config| fix_receive_buffer(config, 2_000));
     let id = t.open();
     (t, id)
 }

@@ -1,6 +1,6 @@
 //! When received data is acknowledged (RFC 9293, section 3.8.6.3; RFC 5681, section 4.2).
 
-use super::script::Script;
+use super::script::{Script, fix_receive_buffer};
 use super::seg::seg;
 
 #[test]
@@ -82,7 +82,7 @@ fn a_gap_and_what_fills_it_are_acknowledged_at_once() {
 
 #[test]
 fn duplicate_acknowledgments_repeat_the_window() {
-    let mut t = Script::configured(|config| config.tcp.options.receive_buffer_bytes = 20_000);
+    let mut t = Script::configured(|config| fix_receive_buffer(config, 20_000));
     t.open();
     t.inject(seg().ack(1).data(1_000));
     t.inject(seg().seq(1_001).ack(1).data(1_000));

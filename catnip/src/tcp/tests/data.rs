@@ -2,7 +2,7 @@
 
 use libos::Instant;
 
-use super::script::Script;
+use super::script::{Script, fix_send_buffer};
 use super::seg::seg;
 
 #[test]
@@ -156,7 +156,7 @@ fn many_small_writes_become_full_segments() {
 
 #[test]
 fn a_full_send_queue_takes_a_part_and_tells_of_room() {
-    let mut t = Script::configured(|config| config.tcp.options.send_buffer_bytes = 3_000);
+    let mut t = Script::configured(|config| fix_send_buffer(config, 3_000));
     let id = t.open();
     assert_eq!(t.try_write(id, 5_000), Ok(3_000));
     assert_eq!(t.take_sent().len(), 3);

@@ -3,7 +3,7 @@
 use libos::{Shutdown, SocketOption};
 use proptest::prelude::*;
 
-use super::script::{MSS, Script};
+use super::script::{MSS, Script, fix_receive_buffer};
 use super::seg::{Seg, seg};
 use crate::tcp::segment::Flags;
 
@@ -74,7 +74,7 @@ proptest! {
         mss in prop::option::of(prop_oneof![Just(MSS), any::<u16>()]),
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let mut t = Script::configured(|config| config.tcp.options.receive_buffer_bytes = 8_000);
+        let mut t = Script::configured(|config| fix_receive_buffer(config, 8_000));
         let syn = Seg { mss, wscale: scale, timestamp: stamps.then_some((1_000, 0)), ..seg() };
         let mut listener = None;
         let id = if active {

@@ -3,6 +3,7 @@
 mod acceptability;
 mod acknowledgment;
 mod backlog;
+mod buffers;
 mod closing;
 mod congestion;
 mod cookies;

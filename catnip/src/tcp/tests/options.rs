@@ -1,6 +1,6 @@
 //! Options: segment size, window scale and timestamps (RFC 9293, section 3.7.1; RFC 7323).
 
-use super::script::{MSS, Script};
+use super::script::{MSS, Script, fix_receive_buffer};
 use super::seg::{Seg, seg};
 use crate::events::ConnectionId;
 use crate::tcp::State;
@@ -74,7 +74,7 @@ fn unknown_and_malformed_options_cost_nothing_but_themselves() {
 
 #[test]
 fn the_windows_of_syns_are_never_scaled_and_all_others_are() {
-    let mut t = Script::new();
+    let mut t = Script::configured(|config| fix_receive_buffer(config, 1 << 20));
     let listener = t.listen();
     t.window = 1_000;
     t.inject(seg().seq(0).syn().mss(MSS).wscale(7));
@@ -90,7 +90,7 @@ fn the_windows_of_syns_are_never_scaled_and_all_others_are() {
 
 #[test]
 fn the_window_of_a_syn_counts_unscaled_until_the_next_segment() {
-    let mut t = Script::new();
+    let mut t = Script::configured(|config| fix_receive_buffer(config, 1 << 20));
     let id = t.connect();
     t.expect(seg().syn().seq(0).wscale(5));
     t.inject(seg().syn().seq(0).ack(1).mss(MSS).wscale(10).win(2_000));

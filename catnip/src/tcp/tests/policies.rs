@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libos::{Error, Shutdown, SocketOption, SocketOptionName};
 
-use super::script::{MSS, Script, local, remote};
+use super::script::{MSS, Script, fix_receive_buffer, local, remote};
 use super::seg::{LOCAL_PORT, PEER_PORT, seg};
 use crate::events::ConnectionId;
 use crate::tcp::{Reuse, State, TcpOptions};
@@ -246,7 +246,7 @@ fn a_port_whose_connection_waits_out_its_time_is_bound_again_by_those_who_agree(
 
 #[test]
 fn buffers_may_be_made_smaller_than_what_they_hold() {
-    let mut t = Script::configured(|config| config.tcp.options.receive_buffer_bytes = 20_000);
+    let mut t = Script::configured(|config| fix_receive_buffer(config, 20_000));
     let id = t.open();
     t.write(id, 40_000);
     let _ = t.take_sent();

@@ -2,7 +2,7 @@
 
 use libos::Error;
 
-use super::script::{MSS, Script};
+use super::script::{MSS, Script, fix_receive_buffer};
 use super::seg::{Number, Seg, seg};
 use crate::tcp::State;
 
@@ -191,7 +191,7 @@ fn challenges_are_sent_at_most_every_half_second() {
 #[test]
 fn a_reset_counts_while_the_window_is_closed() {
     for reset in [seg().rst().seq(1_001), seg().rst().seq(1_001).data(10)] {
-        let mut t = Script::configured(|config| config.tcp.options.receive_buffer_bytes = 1_000);
+        let mut t = Script::configured(|config| fix_receive_buffer(config, 1_000));
         let id = t.open();
         t.inject(seg().ack(1).data(1_000));
         t.pass(40);

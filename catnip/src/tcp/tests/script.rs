@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libos::memory::ArenaConfig;
 use libos::runtime::{Capabilities, Medium, TxChecksum};
-use libos::{Arena, Error, Instant, PopLimit, RxFrame, ScatterGather};
+use libos::{Arena, Error, Instant, PopLimit, RxFrame, ScatterGather, SocketOption};
 
 use super::seg::{LOCAL_PORT, Number, PEER_PORT, Seg, pattern, seg};
 use crate::events::{ConnectionId, ListenerId};
@@ -29,6 +29,16 @@ pub(super) const WINDOW: u16 = 30_000;
 
 /// The peer's initial sequence number, so near the end that every script crosses the wrap.
 const PEER_ISN: u32 = u32::MAX - 700;
+
+/// Gives new sockets a receive buffer that does not grow.
+pub(super) fn fix_receive_buffer(config: &mut StackConfig, bytes: usize) {
+    config.tcp.options.set(SocketOption::ReceiveBuffer(bytes)).unwrap();
+}
+
+/// Gives new sockets a send buffer that does not grow.
+pub(super) fn fix_send_buffer(config: &mut StackConfig, bytes: usize) {
+    config.tcp.options.set(SocketOption::SendBuffer(bytes)).unwrap();
+}
 
 /// A segment that the stack sent.
 #[derive(Debug, Clone)]

@@ -3,13 +3,13 @@
 
 use libos::{Error, SocketOption};
 
-use super::script::{MSS, Script};
+use super::script::{MSS, Script, fix_receive_buffer};
 use super::seg::seg;
 use crate::events::ConnectionId;
 use crate::tcp::State;
 
 fn with_receive_buffer(bytes: usize) -> (Script, ConnectionId) {
-    let mut t = Script::configured(|config| config.tcp.options.receive_buffer_bytes = bytes);
+    let mut t = Script::configured(|config| fix_receive_buffer(config, bytes));
     let id = t.open();
     (t, id)
 }

@@ -1,0 +1,88 @@
+//! How large a connection's buffers are: limits that grow with what the connection carries, up to a maximum.
+//!
+//! The receive buffer follows what the program takes in a round trip (dynamic right-sizing: Fisk and Feng, "Dynamic
+//! right-sizing in TCP", 2001), so that a program that reads slowly gets no more than it started with. The send
+//! buffer follows the congestion window, when the program finds it full.
+
+use libos::Instant;
+
+use super::congestion::CongestionControl;
+use super::connection::{Connection, Context};
+use super::sequence::SequenceNumber;
+
+/// A sequence distance that is not reached by chance: the next look at a buffer that does not grow.
+const SELDOM_BYTES: u32 = 1 << 30;
+
+/// What the receive buffer's growth is decided by. Looked at a few times in a window of data, not per segment.
+#[derive(Debug)]
+pub(super) struct ReceiveTuning {
+    /// The largest limit the buffer may grow to; at or below the present one it does not grow.
+    pub max_bytes: u32,
+    /// RCV.NXT of the next look.
+    pub look_at: SequenceNumber,
+    /// What the program had taken, and when, as measuring began.
+    taken: SequenceNumber,
+    since: Instant,
+}
+
+impl ReceiveTuning {
+    pub(super) const fn new(max_bytes: u32) -> Self {
+        let zero = SequenceNumber::new(0);
+        Self { max_bytes, look_at: zero, taken: zero, since: Instant::ZERO }
+    }
+}
+
+impl Connection {
+    /// Begins measuring what the program takes.
+    pub(super) fn start_receive_tuning(&mut self, now: Instant) {
+        let grows = self.rcv.tuning.max_bytes > self.rcv.limit_bytes;
+        let distance = if grows { (self.rcv.limit_bytes / 4).max(1) } else { SELDOM_BYTES };
+        self.rcv.tuning.look_at = self.rcv.nxt + distance;
+        self.rcv.tuning.taken = self.taken();
+        self.rcv.tuning.since = now;
+    }
+
+    /// The sequence number up to which the program has taken data.
+    fn taken(&self) -> SequenceNumber {
+        let unread = u32::try_from(self.rcv.queue.len_bytes()).unwrap_or(u32::MAX);
+        SequenceNumber::new(self.rcv.nxt.raw().wrapping_sub(unread))
+    }
+
+    /// A part of a window has come since the last look. When the program takes more than half of the buffer in a
+    /// round trip, the peer may be waiting for window: then the buffer grows to twice what it took.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tune_receive_buffer(&mut self, cx: &Context<'_>) {
+        let limit_bytes = self.rcv.limit_bytes;
+        let (Some(rtt_ns), true) = (self.rtt.srtt_ns(), self.rcv.tuning.max_bytes > limit_bytes) else {
+            return self.start_receive_tuning(cx.now);
+        };
+        let elapsed_ns = cx.now.nanos_since(self.rcv.tuning.since);
+        if elapsed_ns < rtt_ns {
+            // Less than a round trip shows a burst, not a rate.
+            self.rcv.tuning.look_at = self.rcv.nxt + (limit_bytes / 4).max(1);
+            return;
+        }
+        let taken_bytes = u64::from(self.taken().distance_from(self.rcv.tuning.taken));
+        let per_rtt = taken_bytes.saturating_mul(rtt_ns.max(1)) / elapsed_ns.max(1);
+        let wanted = per_rtt.saturating_mul(2).min(u64::from(limit_bytes) * 2);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.rcv.tuning.max_bytes);
+        if wanted > limit_bytes && !cx.memory_short {
+            self.limit_receive_buffer(wanted);
+            if let Some(reassembly) = &mut self.rcv.reassembly {
+                reassembly.set_limit(wanted as usize);
+            }
+        }
+        self.start_receive_tuning(cx.now);
+    }
+
+    /// The program has more to send than the buffer takes: it may hold two congestion windows, what is in flight and
+    /// what follows it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn grow_send_buffer(&mut self) {
+        let window = self.congestion.cwnd_bytes().min(self.snd.wnd) as usize;
+        let wanted = window.saturating_mul(2).min(self.snd.limit_max_bytes);
+        self.snd.limit_bytes = self.snd.limit_bytes.max(wanted);
+    }
+}
