@@ -93,6 +93,12 @@ impl ScatterGather {
         if self.rest.is_none() { self.first.as_mut() } else { None }
     }
 
+    /// Takes the only segment out, if there is exactly one; else nothing.
+    #[inline]
+    pub fn take_single(&mut self) -> Option<Buffer> {
+        if self.rest.is_none() { self.first.take() } else { None }
+    }
+
     /// Drops all segments.
     #[inline]
     pub fn clear(&mut self) {

@@ -207,12 +207,6 @@ impl Interface {
         }
     }
 
-    /// True for the address that nearly all packets are for.
-    #[inline]
-    pub(super) fn is_first_v4(&self, address: Ipv4Addr) -> bool {
-        self.v4.first().is_some_and(|own| own.address == address)
-    }
-
     /// The address that is used when any will do.
     pub(super) fn first_v4(&self) -> Option<Ipv4Addr> {
         self.v4.first().map(|own| own.address)

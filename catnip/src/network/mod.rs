@@ -7,6 +7,7 @@
 mod address;
 mod arp;
 mod counters;
+mod express;
 mod fragment;
 mod groups;
 mod icmp_errors;
@@ -19,6 +20,7 @@ mod ndp;
 mod neighbor;
 mod outgoing;
 mod path;
+mod plain;
 mod prefix;
 mod quoted;
 mod rate_limit;
@@ -43,6 +45,7 @@ use libos::{Arena, Error, Instant, SetupError};
 use address::AddressTable;
 pub use address::{AddressOrigin, AddressState, AddressStatus, ConflictDetection};
 pub use counters::NetworkCounters;
+pub(crate) use express::{PacketKind, TransportHeader};
 pub use fragment::FragmentConfig;
 use fragment::{FragmentCache, Identifications};
 use groups::Groups;
@@ -53,10 +56,11 @@ pub use neighbor::{NeighborConfig, NeighborCounters};
 pub use outgoing::{HeaderBuffer, MAX_TRANSPORT_HEADER_BYTES, Outgoing, Payload, PieceList, Protocol};
 pub use path::Path;
 use path::{Exit, Express};
+use plain::PlainFilter;
+pub(crate) use plain::{Plain, PlainProtocol};
 pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
 use quoted::LastHeader;
 use rate_limit::TokenBucket;
-pub(crate) use receive::{Plain, PlainProtocol};
 use router::RouterDiscovery;
 
 use crate::random::Random;
@@ -111,6 +115,7 @@ pub struct Network {
     unreported: VecDeque<IcmpError>,
     /// The IP header of the packet handed up last, for quoting.
     last_header: LastHeader,
+    plain: PlainFilter,
     counters: NetworkCounters,
 }
 
@@ -153,8 +158,10 @@ impl Network {
             icmp_errors: TokenBucket::new(config.icmp_errors_per_second, config.icmp_errors_burst, now),
             unreported: VecDeque::new(),
             last_header: LastHeader::default(),
+            plain: PlainFilter::NONE,
             counters: NetworkCounters::default(),
         };
+        network.renew_plain_filter();
         network.start_addresses(config, now);
         Ok(network)
     }

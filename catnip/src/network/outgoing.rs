@@ -91,15 +91,6 @@ impl HeaderBuffer {
         self.bytes.get_mut(TRANSPORT_START..self.transport_end).unwrap_or_default()
     }
 
-    /// Puts ready Ethernet and IPv4 headers in front of the transport header. The first twelve bytes of
-    /// the latter differ from packet to packet.
-    #[inline]
-    pub(super) fn put_express(&mut self, headers: &[u8; EXPRESS_BYTES], changing: [u8; 12]) {
-        self.bytes[ETHERNET_IPV4_START..TRANSPORT_START].copy_from_slice(headers);
-        self.bytes[IPV4_START..IPV4_START + 12].copy_from_slice(&changing);
-        self.start = ETHERNET_IPV4_START;
-    }
-
     /// The Ethernet and IPv4 headers that are there.
     pub(super) fn express(&self) -> [u8; EXPRESS_BYTES] {
         let mut headers = [0; EXPRESS_BYTES];

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use libos::Instant;
 
+use super::PlainProtocol;
+use super::express::PacketKind;
 use super::fragment::IdentificationSlot;
 use crate::slab::Key;
 use crate::wire::{ethernet, ipv4};
@@ -11,11 +13,15 @@ use crate::wire::{ethernet, ipv4};
 /// Bytes of the headers that an [`Express`] keeps.
 pub(super) const EXPRESS_BYTES: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
 
-/// The Ethernet and IPv4 headers of the last packet, of which the next differs in three words. Good
+/// The Ethernet and IPv4 headers of the last packet, of which the next of its kind differs in three numbers. Good
 /// for as long as the neighbour's address is, which two comparisons tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Express {
+    /// Total length, identification and checksum are zero.
     pub(super) headers: [u8; EXPRESS_BYTES],
+    /// One's complement sum of the IPv4 header.
+    pub(super) sum: u16,
+    pub(super) kind: PacketKind,
     /// Which state of the neighbour cache the address was taken from.
     pub(super) epoch: u32,
     pub(super) usable_until: Instant,
@@ -23,7 +29,13 @@ pub(super) struct Express {
 
 impl Express {
     /// None: the next packet's headers are made from nothing.
-    pub(super) const NONE: Self = Self { headers: [0; EXPRESS_BYTES], epoch: 0, usable_until: Instant::ZERO };
+    pub(super) const NONE: Self = Self {
+        headers: [0; EXPRESS_BYTES],
+        sum: 0,
+        kind: PacketKind { protocol: PlainProtocol::Udp, hop_limit: 0, traffic_class: 0 },
+        epoch: 0,
+        usable_until: Instant::ZERO,
+    };
 }
 
 /// How packets leave towards a destination.

@@ -1,6 +1,6 @@
 //! Receiving: from the link to IP, and from IP to whoever the packet is for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use libos::Instant;
 use libos::runtime::{Medium, RxChecksum, RxFrame};
@@ -9,7 +9,6 @@ use super::groups::IGMP;
 use super::{DestinationKind, Ingress, Network, Packet, Protocol};
 use crate::wire::checksum::Checksum;
 use crate::wire::ethernet::{self, EthernetHeader};
-use crate::wire::ipv4::{self, Ipv4Header};
 use crate::wire::udp::UdpHeader;
 
 const TCP: u8 = Protocol::Tcp.number();
@@ -45,53 +44,6 @@ pub(super) struct IpInfo {
     pub(super) protocol_pointer: usize,
 }
 
-/// A packet of the usual kind: TCP or UDP over IPv4, to our first address.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plain {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
-    pub(crate) protocol: PlainProtocol,
-    traffic_class: u8,
-}
-
-/// What is in a packet of the usual kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlainProtocol {
-    Tcp,
-    Udp,
-}
-
-impl PlainProtocol {
-    #[inline]
-    const fn protocol(self) -> Protocol {
-        match self {
-            Self::Tcp => Protocol::Tcp,
-            Self::Udp => Protocol::Udp,
-        }
-    }
-}
-
-impl Plain {
-    /// The packet in `frame`, which was cut to it.
-    #[inline]
-    pub(crate) fn packet(self, frame: RxFrame) -> Packet {
-        Packet {
-            protocol: self.protocol.protocol(),
-            source: self.source.into(),
-            destination: self.destination.into(),
-            kind: DestinationKind::Unicast,
-            head: frame.head,
-            rest: frame.rest,
-            segment_bytes: frame.segment_bytes,
-            traffic_class: self.traffic_class,
-            network_header_len: PLAIN_HEADER_LEN,
-        }
-    }
-}
-
-const PLAIN_HEADER_LEN: u8 = 20;
-const _: () = assert!(PLAIN_HEADER_LEN as usize == ipv4::HEADER_BYTES);
-
 /// Bytes of a received frame in all its segments.
 #[inline]
 pub(super) fn frame_len(frame: &RxFrame) -> usize {
@@ -124,59 +76,14 @@ pub(super) fn cut(frame: &mut RxFrame, start: usize, end: usize) {
 impl Network {
     /// Takes one received frame: Ethernet or bare IP, by the device's medium. What is for this layer
     /// is dealt with; what is for a transport comes back. Bounded work, whatever the bytes.
-    pub fn receive(&mut self, now: Instant, mut frame: RxFrame) -> Ingress {
-        match self.receive_plain(&mut frame) {
-            Some(plain) => Ingress::Packet(plain.packet(frame)),
+    pub fn receive(&mut self, now: Instant, frame: RxFrame) -> Ingress {
+        match self.receive_plain(&frame) {
+            Some(plain) => {
+                self.keep_header(&frame, plain);
+                Ingress::Packet(plain.packet(frame))
+            }
             None => self.receive_any(now, frame),
         }
-    }
-
-    /// Takes what nearly all frames are, found out with the fewest questions: TCP or UDP over IPv4,
-    /// without options and uncut, in one buffer, for our first address alone, and right in every way.
-    /// The frame is cut to the transport's bytes. `None`, and nothing done, for all else: it is for
-    /// [`Self::receive_any`], which also says what is wrong with it.
-    #[inline]
-    pub(crate) fn receive_plain(&mut self, frame: &mut RxFrame) -> Option<Plain> {
-        let (packet, packet_start) = match self.device.medium {
-            Medium::Ethernet => {
-                let (header, packet) = EthernetHeader::parse(&frame.head)?;
-                let for_us = header.destination() == self.device.hardware_address
-                    && header.ether_type() == ethernet::TYPE_IPV4;
-                (for_us.then_some(packet)?, ethernet::HEADER_BYTES)
-            }
-            Medium::Ip => (&frame.head[..], 0),
-        };
-        let (header, transport) = Ipv4Header::parse_plain(packet)?;
-        let (source, destination) = (header.source(), header.destination());
-        if !frame.rest.is_empty()
-            || !self.interface.is_first_v4(destination)
-            || self.interface.is_impossible_source_v4(source)
-        {
-            return None;
-        }
-        let (protocol, transport, summed) = match header.protocol() {
-            TCP => (PlainProtocol::Tcp, transport, true),
-            UDP => {
-                let header = UdpHeader::parse(transport, transport.len())?;
-                (PlainProtocol::Udp, transport.get(..header.len())?, header.checksum() != 0)
-            }
-            _ => return None,
-        };
-        let plain = Plain { source, destination, protocol, traffic_class: header.traffic_class() };
-        if summed && self.wants_checksum(frame) && !sum_is_right_v4(plain, transport) {
-            return None;
-        }
-        if protocol == PlainProtocol::Udp {
-            self.last_header.keep(packet, ipv4::HEADER_BYTES);
-        }
-        self.counters.link_in_frames += 1;
-        self.counters.ip_in_receives += 1;
-        self.counters.ip_in_delivers += 1;
-        let start = packet_start + ipv4::HEADER_BYTES;
-        let end = start + transport.len();
-        frame.head.truncate(end);
-        frame.head.advance(start);
-        Some(plain)
     }
 
     /// Takes a frame of any kind.
@@ -296,7 +203,7 @@ impl Network {
     }
 
     #[inline]
-    fn wants_checksum(&self, frame: &RxFrame) -> bool {
+    pub(super) fn wants_checksum(&self, frame: &RxFrame) -> bool {
         self.verify_checksums && frame.checksum == RxChecksum::Unknown
     }
 
@@ -314,12 +221,4 @@ impl Network {
         frame.rest.iter().for_each(|piece| sum.add_bytes(piece));
         sum.is_right()
     }
-}
-
-#[inline(never)]
-fn sum_is_right_v4(plain: Plain, transport: &[u8]) -> bool {
-    let protocol = plain.protocol.protocol().number();
-    let mut sum = Checksum::pseudo_header_v4(plain.source, plain.destination, protocol, transport.len());
-    sum.add_bytes(transport);
-    sum.is_right()
 }

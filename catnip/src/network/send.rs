@@ -10,7 +10,7 @@ use libos::{Buffer, Error, Instant};
 use super::fragment::IdentificationSlot;
 use super::interface::NextHop;
 use super::neighbor::{PendingPacket, Resolution};
-use super::path::{EXPRESS_BYTES, Exit, Express};
+use super::path::Exit;
 use super::{HeaderBuffer, Network, Outgoing, Path, Payload, PieceList, Protocol};
 use crate::slab::Key;
 use crate::wire::checksum::Checksum;
@@ -66,63 +66,7 @@ impl Network {
             self.counters.link_out_queue_full += 1;
             return Err(Error::WouldBlock);
         }
-        let Express { epoch, usable_until, .. } = path.express;
-        let ready = epoch == self.neighbors.epoch() && now < usable_until;
-        match packet.payload {
-            Payload::Whole(_) | Payload::Empty if ready && packet.segment_bytes.is_none() => {
-                self.send_express(now, path, packet)
-            }
-            Payload::Whole(_) | Payload::Empty | Payload::Pieces(_) => self.send_any(now, path, packet),
-        }
-    }
-
-    /// The usual case: over IPv4 and Ethernet, to where the last packet went. Expanded where it is
-    /// called, as the protocol and the kind of payload are known there.
-    #[inline(always)]
-    fn send_express(&mut self, now: Instant, path: &mut Path, packet: Outgoing<'_>) -> Result<(), Error> {
-        let transport_len = packet.headers.transport_header().len() + packet.payload.len();
-        let packet_len = ipv4::HEADER_BYTES + transport_len;
-        if packet_len > path.mtu.min(MAX_PACKET_BYTES) {
-            return self.send_any(now, path, packet);
-        }
-        let Outgoing { protocol, headers, checksum_offset, mut payload, hop_limit, traffic_class, .. } =
-            packet;
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (&path.local, &path.remote) else {
-            return Err(Error::InvalidArgument);
-        };
-        let offload = if self.device.tx_checksum == TxChecksum::Unneeded {
-            TxOffload::default()
-        } else {
-            let transport =
-                Transport { protocol, checksum_offset, len: transport_len, segment_bytes: None, cut: false };
-            self.complete(path, transport, headers, &payload)
-        };
-        let fields = self.ipv4_fields(
-            (*source, *destination),
-            (path.identification, protocol == Protocol::Tcp),
-            protocol,
-            hop_limit,
-            traffic_class,
-            packet_len,
-        );
-        let changing = fields.compose_changing();
-        let transport = headers.transport_header();
-        let write = |headers: &mut [u8]| put_express(headers, &path.express.headers, changing, transport);
-        let headers_len = EXPRESS_BYTES + transport.len();
-        let framed = match &mut payload {
-            Payload::Whole(buffer) => buffer.with_header_by(headers_len, write),
-            Payload::Empty | Payload::Pieces(_) => None,
-        };
-        if let Some(frame) = framed {
-            self.frames.push(frame);
-        } else {
-            headers.put_express(&path.express.headers, changing);
-            let pushed = self.push_separately(headers, &mut payload);
-            self.or_discard(pushed)?;
-        }
-        self.frames.finish(offload);
-        self.counters.link_out_frames += 1;
-        Ok(())
+        self.send_any(now, path, packet)
     }
 
     #[inline(always)]
@@ -229,10 +173,8 @@ impl Network {
             Way::Link(hardware) => {
                 headers.put_ethernet(ethernet::compose(hardware, self.device.hardware_address, ether_type));
                 if let (Exit::Neighbor { key, .. }, ethernet::TYPE_IPV4) = (path.exit, ether_type) {
-                    let usable_until = self.neighbors.usable_until(key);
                     path.unconfirmed = !self.neighbors.is_confirmed(key);
-                    path.express =
-                        Express { headers: headers.express(), epoch: self.neighbors.epoch(), usable_until };
+                    self.keep_express(path, key, headers, protocol, hop_limit, traffic_class);
                 }
                 if fits {
                     self.emit(headers, &mut payload, offload)
@@ -517,16 +459,6 @@ impl Network {
         self.counters.link_out_frames += 1;
         true
     }
-}
-
-/// Writes the headers of a packet: ready ones of Ethernet and IPv4, of which the first twelve bytes of the
-/// latter differ from packet to packet, and the transport's.
-#[inline(always)]
-fn put_express(to: &mut [u8], lower: &[u8; EXPRESS_BYTES], changing: [u8; 12], transport: &[u8]) {
-    let (to_lower, to_transport) = to.split_at_mut(EXPRESS_BYTES);
-    to_lower.copy_from_slice(lower);
-    to_lower[ethernet::HEADER_BYTES..ethernet::HEADER_BYTES + changing.len()].copy_from_slice(&changing);
-    to_transport.copy_from_slice(transport);
 }
 
 /// Lengths that were checked against [`MAX_PACKET_BYTES`], or are those of headers.

@@ -56,7 +56,7 @@ impl Network {
             Start::Probe => {}
             Start::Settled | Start::Announce(_) => {
                 self.interface.assign(prefix, on_link);
-                self.neighbors.renew_epoch();
+                self.addresses_changed();
             }
         }
         true
@@ -89,7 +89,7 @@ impl Network {
             Step::Assign { prefix, on_link, deprecated } => {
                 self.interface.assign(prefix, on_link);
                 self.interface.set_deprecated(prefix.address, deprecated);
-                self.neighbors.renew_epoch();
+                self.addresses_changed();
             }
             Step::Announce(IpAddr::V4(address)) => self.announce_arp(address),
             Step::Announce(IpAddr::V6(address)) => self.announce_ndp(now, address),
@@ -107,7 +107,7 @@ impl Network {
     pub(super) fn drop_address(&mut self, now: Instant, address: IpAddr) {
         self.addresses.remove(address);
         self.interface.withdraw(address);
-        self.neighbors.renew_epoch();
+        self.addresses_changed();
         if let (Medium::Ethernet, IpAddr::V6(address)) = (self.device.medium, address) {
             let _ = self.leave_group(now, solicited_node(address).into());
         }

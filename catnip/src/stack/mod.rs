@@ -76,10 +76,10 @@ impl Stack {
 
     /// As [`Self::receive`]; a datagram that somebody is `waiting` for goes to them at once.
     #[inline]
-    pub fn receive_for(&mut self, now: Instant, mut frame: RxFrame, waiting: &mut impl Waiting) {
+    pub fn receive_for(&mut self, now: Instant, frame: RxFrame, waiting: &mut impl Waiting) {
         self.received = true;
         let Self { network, udp, tcp, events, .. } = self;
-        match network.receive_plain(&mut frame) {
+        match network.receive_plain(&frame) {
             Some(plain) => match plain.protocol {
                 PlainProtocol::Tcp => tcp.receive(now, plain.packet(frame), network, events),
                 PlainProtocol::Udp => udp.on_plain(now, network, events, waiting, plain, frame),

@@ -23,7 +23,7 @@ use super::transmissions::Transmissions;
 use super::user_timeout::UserTimeout;
 use super::window;
 use crate::events::{EventMark, Readiness};
-use crate::network::{HeaderBuffer, Path};
+use crate::network::Path;
 use crate::slab::Key;
 
 /// What a connection is made from.
@@ -252,10 +252,7 @@ impl Connection {
             urgent: 0,
             options,
         };
-        let mut headers = HeaderBuffer::new();
-        let len = fields.header_bytes();
-        fields.emit(headers.transport(len));
-        self.send_empty(&mut headers, cx);
+        self.send_empty(&fields, cx);
         self.sent.on_sent(self.snd.iss, self.snd.iss + 1, self.snd.mss, cx.now);
     }
 

@@ -13,6 +13,7 @@ mod cookies;
 mod counters;
 pub mod demux;
 mod ecn;
+mod emit;
 mod handshake;
 mod info;
 mod input;

@@ -4,12 +4,13 @@ use libos::{Error, Instant};
 
 use super::congestion::CongestionControl;
 use super::connection::{Connection, Context, Timestamps};
+use super::emit::{Envelope, emit};
 use super::options::OptionFields;
-use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields};
+use super::segment::{Flags, HeaderFields};
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
 use super::window;
-use crate::network::{HeaderBuffer, Outgoing, Payload, Protocol};
+use crate::network::Payload;
 
 /// Frames one connection may queue in one turn before the others have theirs.
 const FRAMES_PER_TURN: usize = 64;
@@ -246,7 +247,6 @@ impl Connection {
         }
         self.rcv.one_way &= sent == 0;
         let mss = self.snd.mss;
-        let mut headers = HeaderBuffer::new();
         let fields = HeaderFields {
             source_port: self.local_port,
             destination_port: self.remote_port,
@@ -260,17 +260,12 @@ impl Connection {
                 ..OptionFields::default()
             },
         };
-        fields.emit(headers.transport(fields.header_bytes()));
-        let outgoing = Outgoing {
-            protocol: Protocol::Tcp,
-            headers: &mut headers,
-            checksum_offset: CHECKSUM_OFFSET,
-            payload,
-            segment_bytes: (sent_bytes > u32::from(mss)).then_some(mss),
+        let envelope = Envelope {
             hop_limit: self.hop_limit,
             traffic_class: marking.traffic_class,
+            segment_bytes: (sent_bytes > u32::from(mss)).then_some(mss),
         };
-        if let Err(error) = cx.network.send(cx.now, &mut self.path, outgoing) {
+        if let Err(error) = emit(cx.now, cx.network, &mut self.path, &fields, payload, envelope) {
             self.ecn.on_unsent(marking);
             return Err(error);
         }
@@ -323,24 +318,14 @@ impl Connection {
                 ..OptionFields::default()
             },
         };
-        let mut headers = HeaderBuffer::new();
-        fields.emit(headers.transport(fields.header_bytes()));
-        self.send_empty(&mut headers, cx);
+        self.send_empty(&fields, cx);
     }
 
     /// Sends a segment without payload.
-    pub(super) fn send_empty(&mut self, headers: &mut HeaderBuffer, cx: &mut Context<'_>) {
-        let outgoing = Outgoing {
-            protocol: Protocol::Tcp,
-            headers,
-            checksum_offset: CHECKSUM_OFFSET,
-            payload: Payload::Empty,
-            segment_bytes: None,
-            hop_limit: self.hop_limit,
-            traffic_class: 0,
-        };
+    pub(super) fn send_empty(&mut self, fields: &HeaderFields<'_>, cx: &mut Context<'_>) {
+        let envelope = Envelope { hop_limit: self.hop_limit, traffic_class: 0, segment_bytes: None };
         // A control segment that does not get out is lost like any other.
-        if cx.network.send(cx.now, &mut self.path, outgoing).is_ok() {
+        if emit(cx.now, cx.network, &mut self.path, fields, Payload::Empty, envelope).is_ok() {
             cx.counters.out_segments += 1;
         }
         self.rcv.ack_now = false;

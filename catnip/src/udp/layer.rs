@@ -10,13 +10,16 @@ use super::socket::{Datagram, Socket, Waiting};
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::{
-    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, Path, Payload, PieceList, Plain,
-    Protocol,
+    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, PacketKind, Path, Payload, PieceList,
+    Plain, PlainProtocol, Protocol, TransportHeader,
 };
 use crate::random::Random;
 use crate::slab::Slab;
 use crate::tcp::demux::{ConnectionTable, FourTuple};
 use crate::wire::udp::{self, UdpHeader};
+
+/// Traffic class of what is sent: best effort, no ECN.
+const TRAFFIC_CLASS: u8 = 0;
 
 /// Largest payload that the length field expresses (RFC 768).
 const MAX_PAYLOAD_BYTES: usize = 65535 - udp::HEADER_BYTES;
@@ -253,7 +256,8 @@ impl UdpLayer {
             return self.refuse(now, network, &packet);
         };
         let from = SocketAddr::new(packet.source, header.source_port());
-        let Packet { head, rest, segment_bytes, .. } = packet;
+        let Packet { mut head, rest, segment_bytes, .. } = packet;
+        head.advance(udp::HEADER_BYTES);
         self.deliver(index, from, Body { head, rest, segment_bytes }, events, waiting);
     }
 
@@ -268,14 +272,18 @@ impl UdpLayer {
         plain: Plain,
         frame: RxFrame,
     ) {
-        let Some(header) = UdpHeader::of_checked(&frame.head) else { return };
+        let header = frame.head.get(plain.start..).and_then(UdpHeader::of_checked);
+        let Some(header) = header else { return };
         let (source, destination) = (plain.source.into(), plain.destination.into());
         let Some(index) = self.find(destination, header.destination_port(), source, header.source_port())
         else {
+            network.keep_header(&frame, plain);
             return self.refuse(now, network, &plain.packet(frame));
         };
         let from = SocketAddr::new(source, header.source_port());
-        let RxFrame { head, rest, segment_bytes, .. } = frame;
+        let RxFrame { mut head, rest, segment_bytes, .. } = frame;
+        head.truncate(plain.end);
+        head.advance(plain.start + udp::HEADER_BYTES);
         self.deliver(index, from, Body { head, rest, segment_bytes }, events, waiting);
     }
 
@@ -292,12 +300,11 @@ impl UdpLayer {
         &mut self,
         index: u32,
         from: SocketAddr,
-        mut body: Body,
+        body: Body,
         events: &mut EventQueue,
         waiting: &mut impl Waiting,
     ) {
         let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
-        body.head.advance(udp::HEADER_BYTES);
         if body.is_one_buffer()
             && socket.queue.is_empty()
             && socket.error.is_none()
@@ -534,6 +541,39 @@ fn send_from(
     to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
+    // The way of the last datagram, unless there is an error to tell of or this one goes elsewhere.
+    if let Some(path) = &socket.path
+        && let Some(to) = to.or(socket.remote.as_ref())
+        && path.leads_to(to)
+        && to.port() != 0
+        && socket.error.is_none()
+    {
+        let kind = PacketKind {
+            protocol: PlainProtocol::Udp,
+            hop_limit: socket.hop_limit,
+            traffic_class: TRAFFIC_CLASS,
+        };
+        // What is longer than its length field fits into no packet and is refused there.
+        let datagram_len = (data.len() + udp::HEADER_BYTES) as u16;
+        let bytes = udp::compose(socket.local.port(), to.port(), datagram_len);
+        let header = TransportHeader { bytes, checksum_offset: udp::CHECKSUM_OFFSET };
+        if network.send_express(now, path, kind, header, data) {
+            return Ok(());
+        }
+    }
+    send_any(now, network, socket, headers, to, data)
+}
+
+/// Sends a datagram of any kind.
+#[inline(never)]
+fn send_any(
+    now: Instant,
+    network: &mut Network,
+    socket: &mut Socket,
+    headers: &mut HeaderBuffer,
+    to: Option<&SocketAddr>,
+    data: &mut ScatterGather,
+) -> Result<(), Error> {
     let Socket { local, remote, path, hop_limit, error, .. } = socket;
     if let Some(error) = error.take() {
         return Err(error);
@@ -546,7 +586,6 @@ fn send_from(
     if len > MAX_PAYLOAD_BYTES {
         return Err(Error::MessageTooLong);
     }
-    // The way of the last datagram, unless this one goes elsewhere.
     let path = match path {
         Some(path) if path.leads_to(to) => path,
         other => other.insert(network.path(now, Some(local.ip()), to.ip())?),
@@ -561,7 +600,7 @@ fn send_from(
         payload: Payload::Empty,
         segment_bytes: None,
         hop_limit: *hop_limit,
-        traffic_class: 0,
+        traffic_class: TRAFFIC_CLASS,
     };
     match data.single_mut() {
         Some(buffer) => network.send(now, path, Outgoing { payload: Payload::Whole(buffer), ..outgoing })?,

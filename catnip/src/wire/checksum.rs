@@ -137,7 +137,7 @@ const fn length_words(length: usize) -> u64 {
 /// The checksum of words that were read as the machine reads them and added up.
 #[must_use]
 #[inline]
-pub(super) const fn of_sum(sum: u64) -> u16 {
+pub(crate) const fn of_sum(sum: u64) -> u16 {
     Checksum { sum, odd: false }.finish()
 }
 

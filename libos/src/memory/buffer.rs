@@ -143,15 +143,37 @@ impl Buffer {
             return None;
         }
         let mut framed = self.clone();
-        // SAFETY: there is room in front of the data within the block, which is an arena's since it
-        // may be written to, and whose bytes are initialised. No view covers these bytes: this one
-        // begins behind them, is alone, and is borrowed for as long as `write` has them.
-        unsafe {
-            framed.data = framed.data.sub(len);
-            write(std::slice::from_raw_parts_mut(framed.data.as_ptr(), len));
-        }
-        framed.len += len;
+        // SAFETY: there is room, and apart from the new view this one is alone, and borrowed meanwhile.
+        unsafe { framed.widen(len, write) };
         Some(framed)
+    }
+
+    /// Widens the view by `len` bytes in front, if it is the only one of the memory and there is room; `write` fills
+    /// them in, which hold whatever the memory held before. False, and nothing done, otherwise.
+    #[inline(always)]
+    #[must_use]
+    pub fn prepend_by(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
+        if !self.is_unique() || self.bytes_in_front() < len {
+            return false;
+        }
+        // SAFETY: there is room, and this view is alone.
+        unsafe { self.widen(len, write) };
+        true
+    }
+
+    /// Begins the view `len` bytes earlier; `write` fills them in.
+    ///
+    /// # Safety
+    /// The memory is an arena's and not lent, there are as many bytes between the block's header and the view,
+    /// and no view covers them, now or while `write` runs.
+    #[inline(always)]
+    unsafe fn widen(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
+        // SAFETY: the bytes are within the block, whose bytes are initialised, and nobody else's.
+        unsafe {
+            self.data = self.data.sub(len);
+            write(std::slice::from_raw_parts_mut(self.data.as_ptr(), len));
+        }
+        self.len += len;
     }
 
     /// The same bytes to write to, if this is the only view of the memory.

@@ -1,0 +1,261 @@
+//! The straight way out: one buffer over IPv4 and Ethernet, to where the last packet of its path went.
+//!
+//! The lower headers of the last packet are kept in the path and put in front of the next one, of which they
+//! differ in length, identification and checksum alone.
+
+use std::net::IpAddr;
+
+use libos::runtime::{PartialChecksum, TxChecksum, TxOffload};
+use libos::{Buffer, Instant, ScatterGather};
+
+use super::path::{EXPRESS_BYTES, Express};
+use super::{HeaderBuffer, Network, Path, PieceList, PlainProtocol, Protocol};
+use crate::slab::Key;
+use crate::wire::checksum::{self, Checksum};
+use crate::wire::{ethernet, ipv4};
+
+/// Largest packet that IPv4's length field expresses.
+const MAX_PACKET_BYTES: usize = 65535;
+
+const TOTAL_LENGTH_OFFSET: usize = ethernet::HEADER_BYTES + 2;
+const CHECKSUM_OFFSET: usize = ethernet::HEADER_BYTES + 10;
+
+/// What all packets of one sender to one destination have in common in their IPv4 header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PacketKind {
+    pub(crate) protocol: PlainProtocol,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+}
+
+/// A transport's header of N bytes, its checksum field zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransportHeader<const N: usize> {
+    pub(crate) bytes: [u8; N],
+    /// Bytes from the header's start to its checksum field.
+    pub(crate) checksum_offset: usize,
+}
+
+/// All headers of one packet, about to be written in front of its payload.
+struct Headers<'a, const N: usize> {
+    lower: &'a [u8; EXPRESS_BYTES],
+    /// Total length and identification, as they stand in the header.
+    length_and_identification: [u8; 4],
+    checksum: [u8; 2],
+    transport: [u8; N],
+    offload: TxOffload,
+}
+
+impl<const N: usize> Headers<'_, N> {
+    const BYTES: usize = EXPRESS_BYTES + N;
+
+    #[inline(always)]
+    fn write(&self, out: &mut [u8]) {
+        let Some((lower, out)) = out.split_first_chunk_mut::<EXPRESS_BYTES>() else { return };
+        *lower = *self.lower;
+        lower[TOTAL_LENGTH_OFFSET..TOTAL_LENGTH_OFFSET + 4].copy_from_slice(&self.length_and_identification);
+        lower[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2].copy_from_slice(&self.checksum);
+        if let Some(transport) = out.first_chunk_mut() {
+            *transport = self.transport;
+        }
+    }
+}
+
+impl Network {
+    /// Sends `data` behind a transport header along `path`, if it is one buffer that nobody else holds and
+    /// the last packet went the same way, and leaves `data` empty. False, and nothing done, for all else: it is
+    /// for [`Self::send`].
+    #[inline(always)]
+    pub(crate) fn send_express<const N: usize>(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        kind: PacketKind,
+        header: TransportHeader<N>,
+        data: &mut ScatterGather,
+    ) -> bool {
+        let Some(payload) = data.single_mut() else { return false };
+        let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
+        if !payload.prepend_by(Headers::<N>::BYTES, |out| headers.write(out)) {
+            return false;
+        }
+        if let Some(frame) = data.take_single() {
+            self.emit_express(frame, headers.offload);
+        }
+        true
+    }
+
+    /// As [`Self::send_express`], for a payload that its sender keeps: the headers go in front of it if nobody else
+    /// holds it, else into a segment of their own.
+    #[inline(always)]
+    pub(crate) fn send_express_kept<const N: usize>(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        kind: PacketKind,
+        header: TransportHeader<N>,
+        payload: &mut Buffer,
+    ) -> bool {
+        let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
+        match payload.with_header_by(Headers::<N>::BYTES, |out| headers.write(out)) {
+            Some(frame) => self.emit_express(frame, headers.offload),
+            None => return self.emit_separately(&headers, Some(payload.clone())),
+        }
+        true
+    }
+
+    /// As [`Self::send_express`], for at most one piece of a larger buffer, which is taken out of the list.
+    #[inline(always)]
+    pub(crate) fn send_express_behind<const N: usize>(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        kind: PacketKind,
+        header: TransportHeader<N>,
+        pieces: &mut PieceList,
+    ) -> bool {
+        let bytes = match pieces.as_slice() {
+            [] => &[],
+            [piece] => &**piece,
+            _ => return false,
+        };
+        match self.express_headers(now, path, kind, header, bytes) {
+            Some(headers) => self.emit_separately(&headers, pieces.pop()),
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn emit_separately<const N: usize>(&mut self, headers: &Headers<'_, N>, payload: Option<Buffer>) -> bool {
+        let Some(mut own) = self.arena.allocate(Headers::<N>::BYTES) else { return false };
+        own.set_len(Headers::<N>::BYTES);
+        headers.write(&mut own);
+        self.counters.ip_out_requests += 1;
+        self.counters.link_out_frames += 1;
+        self.frames.push(own.freeze());
+        if let Some(payload) = payload {
+            self.frames.push(payload);
+        }
+        self.frames.finish(headers.offload);
+        true
+    }
+
+    /// Keeps the headers of a packet to a neighbour for the next one of its kind.
+    pub(super) fn keep_express(
+        &self,
+        path: &mut Path,
+        neighbor: Key,
+        headers: &HeaderBuffer,
+        protocol: Protocol,
+        hop_limit: u8,
+        traffic_class: u8,
+    ) {
+        let protocol = match protocol {
+            Protocol::Tcp => PlainProtocol::Tcp,
+            Protocol::Udp => PlainProtocol::Udp,
+            Protocol::Icmpv4 | Protocol::Icmpv6 => return,
+        };
+        let mut lower = headers.express();
+        lower[TOTAL_LENGTH_OFFSET..TOTAL_LENGTH_OFFSET + 4].fill(0);
+        lower[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2].fill(0);
+        path.express = Express {
+            sum: !checksum::of(&lower[ethernet::HEADER_BYTES..]),
+            headers: lower,
+            kind: PacketKind { protocol, hop_limit, traffic_class },
+            epoch: self.neighbors.epoch(),
+            usable_until: self.neighbors.usable_until(neighbor),
+        };
+    }
+
+    #[inline(always)]
+    fn emit_express(&mut self, frame: Buffer, offload: TxOffload) {
+        self.counters.ip_out_requests += 1;
+        self.counters.link_out_frames += 1;
+        self.frames.push(frame);
+        self.frames.finish(offload);
+    }
+
+    #[inline(always)]
+    fn express_headers<'a, const N: usize>(
+        &mut self,
+        now: Instant,
+        path: &'a Path,
+        kind: PacketKind,
+        header: TransportHeader<N>,
+        payload: &[u8],
+    ) -> Option<Headers<'a, N>> {
+        let express = &path.express;
+        let packet_len = ipv4::HEADER_BYTES + N + payload.len();
+        let ready = express.epoch == self.neighbors.epoch()
+            && now < express.usable_until
+            && express.kind == kind
+            && packet_len <= path.mtu.min(MAX_PACKET_BYTES)
+            && !self.transmit_queue_is_full();
+        if !ready {
+            return None;
+        }
+        let mut transport = header.bytes;
+        let mut offload = TxOffload::default();
+        if self.device.tx_checksum != TxChecksum::Unneeded {
+            let checksum;
+            (checksum, offload) =
+                self.express_checksum(path, kind.protocol, &header.bytes, header.checksum_offset, payload);
+            if let Some(field) = transport.get_mut(header.checksum_offset..header.checksum_offset + 2) {
+                field.copy_from_slice(&checksum);
+            }
+        }
+        // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
+        let identification = match kind.protocol {
+            PlainProtocol::Tcp => 0,
+            PlainProtocol::Udp => self.identifications.next_v4(path.identification),
+        };
+        // Not above 65535 bytes, see above.
+        let total_len = packet_len as u16;
+        let sum = u32::from(express.sum) + u32::from(total_len) + u32::from(identification);
+        let [length, identification] = [total_len, identification].map(u16::to_be_bytes);
+        Some(Headers {
+            lower: &express.headers,
+            length_and_identification: [length[0], length[1], identification[0], identification[1]],
+            checksum: (!fold(sum)).to_be_bytes(),
+            transport,
+            offload,
+        })
+    }
+
+    /// The transport's checksum, or as much of it as the device wants.
+    #[inline(never)]
+    fn express_checksum(
+        &self,
+        path: &Path,
+        protocol: PlainProtocol,
+        header: &[u8],
+        checksum_offset: usize,
+        payload: &[u8],
+    ) -> ([u8; 2], TxOffload) {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (path.local, path.remote) else {
+            return ([0; 2], TxOffload::default());
+        };
+        let len = header.len() + payload.len();
+        let mut sum = Checksum::pseudo_header_v4(source, destination, protocol.protocol().number(), len);
+        if self.device.tx_checksum == TxChecksum::Partial {
+            let partial = PartialChecksum { start: EXPRESS_BYTES as u16, offset: checksum_offset as u16 };
+            let offload = TxOffload { checksum: Some(partial), segmentation: None };
+            return (sum.partial().to_be_bytes(), offload);
+        }
+        sum.add_bytes(header);
+        sum.add_bytes(payload);
+        // RFC 768: zero would say that there is no checksum.
+        let checksum = match (sum.finish(), protocol) {
+            (0, PlainProtocol::Udp) => 0xffff,
+            (checksum, _) => checksum,
+        };
+        (checksum.to_be_bytes(), TxOffload::default())
+    }
+}
+
+/// The one's complement sum of the two halves.
+#[inline(always)]
+const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum + (sum >> 16)) as u16
+}
