@@ -39,6 +39,8 @@ pub(super) enum RouteOrigin {
     Advertised,
     /// A redirect.
     Redirect,
+    /// A DHCP lease.
+    Leased,
 }
 
 #[derive(Debug, Clone, Copy)]

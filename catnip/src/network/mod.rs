@@ -7,6 +7,7 @@
 mod address;
 mod arp;
 mod counters;
+mod dhcp;
 mod express;
 mod fragment;
 mod groups;
@@ -45,6 +46,8 @@ use libos::{Arena, Error, Instant, SetupError};
 use address::AddressTable;
 pub use address::{AddressOrigin, AddressState, AddressStatus, ConflictDetection};
 pub use counters::NetworkCounters;
+use dhcp::DhcpClient;
+pub use dhcp::{DhcpCounters, Lease};
 pub(crate) use express::{PacketKind, TransportHeader};
 pub use fragment::FragmentConfig;
 use fragment::{FragmentCache, Identifications};
@@ -93,6 +96,10 @@ pub struct Network {
     conflict_detection: ConflictDetection,
     /// What is known from routers, if they are listened to.
     routers: Option<Box<RouterDiscovery>>,
+    /// What gets an IPv4 address from a server, if that is wanted.
+    dhcp: Option<Box<DhcpClient>>,
+    /// Largest IPv4 packet on the link, which a server may tell.
+    mtu_v4: usize,
     /// Redirects are followed.
     redirects: bool,
     /// Largest IPv6 packet on the link, which routers may tell.
@@ -144,6 +151,11 @@ impl Network {
                 let hardware = config.device.hardware_address;
                 Box::new(RouterDiscovery::new(hardware, config.address_secret, random.fork(), now))
             }),
+            dhcp: config.dhcp.then(|| {
+                let Capabilities { hardware_address, mtu, .. } = config.device;
+                Box::new(DhcpClient::new(hardware_address, mtu, random.fork(), now))
+            }),
+            mtu_v4: config.device.mtu,
             redirects: config.redirects,
             mtu_v6: config.device.mtu,
             hop_limit_v6: HOP_LIMIT,
@@ -202,7 +214,7 @@ impl Network {
             }
         };
         let identification = self.identifications.slot(remote);
-        let mtu = if remote.is_ipv6() { self.mtu_v6 } else { self.device.mtu };
+        let mtu = if remote.is_ipv6() { self.mtu_v6 } else { self.mtu_v4 };
         let generation = self.interface.generation();
         let (unconfirmed, express) = (false, Express::NONE);
         Ok(Path { local, remote, mtu, exit, identification, generation, unconfirmed, express })
@@ -365,8 +377,10 @@ impl Network {
         sink.gauge("reassembling_bytes", self.fragments.held_bytes() as u64);
         sink.gauge("routers", self.routers.as_ref().map_or(0, |routers| routers.len()) as u64);
         sink.gauge("ipv6_hop_limit", self.hop_limit_v6.into());
+        sink.gauge("ipv4_mtu", self.mtu_v4 as u64);
         sink.gauge("ipv6_mtu", self.mtu_v6 as u64);
         sink.gauge("groups", self.groups.len() as u64);
+        self.write_dhcp_metrics(sink);
         sink.enter("neighbors");
         self.neighbors.counters().write(sink);
         sink.gauge("entries", self.neighbors.len() as u64);

@@ -73,13 +73,15 @@ impl Network {
             }
         }
         self.upkeep_routers(now);
+        self.upkeep_dhcp(now);
         self.set_upkeep();
     }
 
     /// Finds out when there is next something to be done.
     pub(super) fn set_upkeep(&mut self) {
         let routers = self.routers.as_ref().map_or(Instant::FAR_FUTURE, |routers| routers.next_deadline());
-        self.upkeep_at = self.addresses.next_deadline().min(routers);
+        let dhcp = self.dhcp.as_ref().map_or(Instant::FAR_FUTURE, |client| client.next_deadline());
+        self.upkeep_at = self.addresses.next_deadline().min(routers).min(dhcp);
     }
 
     fn take_step(&mut self, now: Instant, step: Step) {
@@ -130,6 +132,9 @@ impl Network {
                 self.counters.address_duplicates += 1;
                 match (origin, address) {
                     (AddressOrigin::Formed, IpAddr::V6(address)) => self.replace_formed_address(now, address),
+                    (AddressOrigin::Leased, IpAddr::V4(address)) => {
+                        self.on_leased_address_conflict(now, address);
+                    }
                     // The entry stays, so that the program can see what became of the address.
                     (
                         AddressOrigin::Static
@@ -142,7 +147,10 @@ impl Network {
             }
             Reaction::GiveUp => {
                 self.counters.address_duplicates += 1;
-                self.drop_address(now, address);
+                match address {
+                    IpAddr::V4(address) => self.on_leased_address_conflict(now, address),
+                    IpAddr::V6(_) => self.drop_address(now, address),
+                }
             }
         }
         self.set_upkeep();

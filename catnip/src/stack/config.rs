@@ -41,6 +41,8 @@ pub struct StackConfig {
     /// Form a link-local IPv6 address from the hardware address (RFC 4862 section 5.3). IPv6 needs
     /// one on Ethernet.
     pub link_local: bool,
+    /// Get an IPv4 address, with router and MTU, from a DHCP server, and keep it (RFC 2131). Only on Ethernet.
+    pub dhcp: bool,
     /// Ask for IPv6 routers, use those that advertise themselves, and form addresses from the prefixes they
     /// tell (RFC 4861 section 6, RFC 4862 section 5.5).
     pub router_discovery: bool,
@@ -83,6 +85,7 @@ impl StackConfig {
             gateway_v6: None,
             routes: Vec::new(),
             link_local: true,
+            dhcp: false,
             router_discovery: false,
             address_secret: None,
             redirects: true,
@@ -149,7 +152,11 @@ impl StackConfig {
     pub fn check(&self) -> Result<(), SetupError> {
         self.check_device()?;
         // A device that leads nowhere needs none: loopback addresses are there anyway.
-        let needs_address = self.device.medium == Medium::Ethernet && !self.router_discovery;
+        let ethernet = self.device.medium == Medium::Ethernet;
+        let needs_address = ethernet && !self.router_discovery && !self.dhcp;
+        if self.dhcp && !ethernet {
+            return reject("dhcp", true, "false: the device has no hardware addresses");
+        }
         if (needs_address && self.addresses.is_empty()) || self.addresses.len() > MAX_ADDRESSES {
             return reject("addresses", self.addresses.len(), format!("1 to {MAX_ADDRESSES} addresses"));
         }

@@ -15,7 +15,7 @@ use libos::metrics::MetricsSink;
 use libos::{Arena, Error, FrameBatch, Instant, RxFrame, SetupError};
 
 use crate::events::{Event, EventQueue};
-use crate::network::{Ingress, Network, PlainProtocol, Protocol};
+use crate::network::{AddressStatus, Ingress, Lease, Network, PlainProtocol, Protocol};
 use crate::random::Random;
 use crate::tcp::TcpLayer;
 use crate::udp::{Nobody, UdpLayer, Waiting};
@@ -175,6 +175,23 @@ impl Stack {
     #[inline]
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop()
+    }
+
+    /// This stack's addresses: those configured, and those it got by itself; what state they are in, and until
+    /// when they are good.
+    pub fn addresses(&self) -> impl Iterator<Item = AddressStatus> {
+        self.network.addresses()
+    }
+
+    /// The lease of the IPv4 address, if a DHCP server granted one.
+    #[must_use]
+    pub fn dhcp_lease(&self) -> Option<&Lease> {
+        self.network.dhcp_lease()
+    }
+
+    /// Gives the leased address back. For a program that ends: no other is asked for.
+    pub fn release_dhcp_lease(&mut self, now: Instant) {
+        self.network.release_dhcp_lease(now);
     }
 
     /// Most sockets of all kinds together.

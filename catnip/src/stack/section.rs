@@ -55,6 +55,7 @@ impl StackConfig {
             gateway_v6: section.parsed::<Ipv6Addr>("gateway_v6", "an IPv6 address")?,
             routes: section.parsed_list("routes", ROUTES)?,
             link_local: section.bool("link_local", default.link_local)?,
+            dhcp: section.bool("dhcp", default.dhcp)?,
             router_discovery: section.bool("router_discovery", default.router_discovery)?,
             address_secret: section.parsed::<Secret>("address_secret", SECRET)?.map(|secret| secret.0),
             redirects: section.bool("redirects", default.redirects)?,

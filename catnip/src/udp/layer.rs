@@ -71,7 +71,9 @@ impl UdpLayer {
         }
         let port = match local.port() {
             0 => self.ephemeral_port(address).ok_or(Error::AddressNotAvailable)?,
-            port if self.is_taken(address, port) => return Err(Error::AddressInUse),
+            port if network.is_reserved_udp_port(port) || self.is_taken(address, port) => {
+                return Err(Error::AddressInUse);
+            }
             port => port,
         };
         let socket = Socket::new(SocketAddr::new(address, port), self.config.hop_limit);
@@ -291,6 +293,9 @@ impl UdpLayer {
     #[cold]
     #[inline(never)]
     fn refuse(&mut self, now: Instant, network: &mut Network, packet: &Packet) {
+        if network.receive_unclaimed_datagram(now, packet) {
+            return;
+        }
         self.counters.no_ports += 1;
         network.send_port_unreachable(now, packet);
     }
