@@ -15,3 +15,4 @@ mod logger;
 mod metrics;
 mod options;
 mod results;
+mod tcp_info;

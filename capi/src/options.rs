@@ -9,6 +9,7 @@ use catnip_os::libos::{CongestionName, SocketOption, SocketOptionName};
 use libc::socklen_t;
 
 use crate::errno;
+use crate::tcp_info::TcpInfo;
 
 /// The option that a level and a name stand for.
 ///
@@ -27,6 +28,7 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Ok(Name::NoDelay),
         (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => Ok(Name::Congestion),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(Name::MaxSegmentSize),
+        (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(Name::StreamInfo),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => Ok(Name::Cork),
         (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => Ok(Name::QuickAck),
         (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => Ok(Name::UserTimeout),
@@ -93,8 +95,8 @@ pub unsafe fn read(
 pub unsafe fn check_room(name: SocketOptionName, len: *const socklen_t) -> Result<(), c_int> {
     let needed = match name {
         SocketOptionName::Linger => size_of::<libc::linger>(),
-        // As much of a name as there is room for, as on Linux.
-        SocketOptionName::Congestion => 0,
+        // As much as there is room for, as on Linux.
+        SocketOptionName::Congestion | SocketOptionName::StreamInfo => 0,
         _ => size_of::<c_int>(),
     };
     // SAFETY: the caller vouches for `len`.
@@ -120,6 +122,20 @@ unsafe fn read_name(place: *const c_void, len: socklen_t) -> Result<CongestionNa
     CongestionName::new(name).ok_or(libc::EINVAL)
 }
 
+/// Stores as much of a structure as there is room for.
+///
+/// # Safety
+/// `len` can be read and written, and `*len` bytes can be written at `place`.
+unsafe fn write_prefix<T: Copy>(value: &T, place: *mut c_void, len: *mut socklen_t) {
+    // SAFETY: the caller vouches for `len`.
+    let room = unsafe { ptr::read_unaligned(len) } as usize;
+    let count = room.min(size_of::<T>());
+    // SAFETY: no more than the room that the caller vouches for and than there is to copy.
+    unsafe { ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), place.cast::<u8>(), count) };
+    // SAFETY: the caller vouches for `len`.
+    unsafe { ptr::write_unaligned(len, count as socklen_t) };
+}
+
 /// # Safety
 /// `len` can be read and written, and `*len` bytes can be written at `place`.
 unsafe fn write_name(name: &CongestionName, place: *mut c_void, len: *mut socklen_t) {
@@ -142,6 +158,11 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
             let linger = libc::linger { l_onoff: c_int::from(wait.is_some()), l_linger: saturate(seconds) };
             // SAFETY: the caller vouches for both.
             return unsafe { write_value(&linger, place, len) };
+        }
+        SocketOption::StreamInfo(info) => {
+            // SAFETY: the caller vouches for both.
+            unsafe { write_prefix(&TcpInfo::from(&info), place, len) };
+            return Ok(());
         }
         SocketOption::Congestion(name) => {
             // SAFETY: the caller vouches for both.
@@ -265,6 +286,26 @@ mod tests {
                 (expected, true)
             );
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_cut_to_the_room_there_is() {
+        let info = libos_info(1_234);
+        for (room, filled) in [(72_u32, 72), (4_096, 232), (0, 0)] {
+            let mut place = [0xaa_u8; 4_096];
+            let mut len = room;
+            // SAFETY: the pointer and the size belong to `place`.
+            unsafe { write(info, place.as_mut_ptr().cast(), &raw mut len) }.unwrap();
+            assert_eq!(len, filled);
+            assert!(place[filled as usize..].iter().all(|&byte| byte == 0xaa));
+            if filled > 0 {
+                assert_eq!(place[68..72], 1_234_u32.to_ne_bytes(), "tcpi_rtt");
+            }
+        }
+    }
+
+    fn libos_info(rtt_us: u32) -> SocketOption {
+        SocketOption::StreamInfo(catnip_os::libos::StreamInfo { rtt_us, ..Default::default() })
     }
 
     #[test]

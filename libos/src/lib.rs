@@ -18,6 +18,7 @@ mod queues;
 pub mod runtime;
 pub mod scatter_gather;
 pub mod socket;
+mod stream_info;
 mod sys;
 pub mod time;
 
@@ -33,4 +34,5 @@ pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, Que
 pub use runtime::{Capabilities, FrameBatch, Runtime, RxFrame};
 pub use scatter_gather::ScatterGather;
 pub use socket::{CongestionName, Domain, Shutdown, SocketKind, SocketOption, SocketOptionName};
+pub use stream_info::StreamInfo;
 pub use time::{Clock, Instant};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::StreamInfo;
+
 /// Address family of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Domain {
@@ -110,6 +112,8 @@ pub enum SocketOption {
     UserTimeout(Option<Duration>),
     /// Hop limit of what is sent (`IP_TTL`, `IPV6_UNICAST_HOPS`).
     HopLimit(u8),
+    /// A snapshot of the connection (`TCP_INFO`). Read only.
+    StreamInfo(StreamInfo),
     /// The pending error, cleared by reading it (`SO_ERROR`). Read only.
     PendingError(Option<crate::Error>),
 }
@@ -144,6 +148,8 @@ pub enum SocketOptionName {
     UserTimeout,
     /// [`SocketOption::HopLimit`].
     HopLimit,
+    /// [`SocketOption::StreamInfo`].
+    StreamInfo,
     /// [`SocketOption::PendingError`].
     PendingError,
 }

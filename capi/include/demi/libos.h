@@ -143,8 +143,9 @@ extern int demi_setsockopt(_In_ int qd, _In_ int level, _In_ int optname,
                            _In_reads_bytes_(optlen) const void *optval, _In_ socklen_t optlen);
 
 /**
- * Reads a socket option: those of demi_setsockopt(), and SOL_SOCKET SO_ERROR, which is the pending error and
- * is cleared by reading it. *optlen is the room at optval, and on return the bytes of the value.
+ * Reads a socket option: those of demi_setsockopt(), SOL_SOCKET SO_ERROR, which is the pending error and
+ * is cleared by reading it, and IPPROTO_TCP TCP_INFO, which is Linux's struct tcp_info up to tcpi_snd_wnd, cut to the
+ * room there is (counts of segments are computed from bytes, and what is not known is 0). *optlen is the room at optval, and on return the bytes of the value.
  *
  * Errors: EINVAL there is too little room; ENOPROTOOPT no such option on this queue.
  */

@@ -75,6 +75,16 @@ impl TcpLayer {
 
     pub(crate) fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.shared.counters.write(sink);
+        let infos = || self.connections.iter().map(|(_, connection)| connection);
+        let stands =
+            |connection: &&Connection| matches!(connection.state, State::Established | State::CloseWait);
+        sink.enter("mib");
+        self.shared.counters.write_mib(infos().filter(stands).count() as u64, sink);
+        sink.leave();
+        let sum = |bytes: fn(&Connection) -> usize| infos().map(|each| bytes(each) as u64).sum();
+        sink.gauge("send_queue_bytes", sum(|connection| connection.snd.queue.len_bytes()));
+        sink.gauge("receive_queue_bytes", sum(|connection| connection.rcv.queue.len_bytes()));
+        sink.gauge("out_of_order_memory_bytes", self.shared.out_of_order_bytes as u64);
         sink.gauge("connections", self.connections.len() as u64);
         sink.gauge("listeners", self.listeners.len() as u64);
         sink.enter("transitions");

@@ -23,18 +23,44 @@ pub(super) struct ReceiveTuning {
     /// What the program had taken, and when, as measuring began.
     taken: SequenceNumber,
     since: Instant,
+    /// Bytes received up to a sequence number that follows RCV.NXT within less than its range.
+    received_bytes: u64,
+    received_to: SequenceNumber,
 }
 
 impl ReceiveTuning {
     pub(super) const fn new(max_bytes: u32) -> Self {
         let zero = SequenceNumber::new(0);
-        Self { max_bytes, look_at: zero, taken: zero, since: Instant::ZERO }
+        Self {
+            max_bytes,
+            look_at: zero,
+            taken: zero,
+            since: Instant::ZERO,
+            received_bytes: 0,
+            received_to: zero,
+        }
     }
 }
 
 impl Connection {
+    /// The connection stands.
+    pub(super) fn begin_receive_tuning(&mut self, now: Instant) {
+        self.rcv.tuning.received_to = self.rcv.nxt;
+        self.start_receive_tuning(now);
+    }
+
+    /// Bytes received in order, in all.
+    pub(super) fn received_bytes(&self) -> u64 {
+        let tuning = &self.rcv.tuning;
+        let fin = u32::from(self.rcv.fin);
+        let newer = self.rcv.nxt.distance_from(tuning.received_to).saturating_sub(fin);
+        if self.state.is_synchronised() { tuning.received_bytes + u64::from(newer) } else { 0 }
+    }
+
     /// Begins measuring what the program takes.
-    pub(super) fn start_receive_tuning(&mut self, now: Instant) {
+    fn start_receive_tuning(&mut self, now: Instant) {
+        self.rcv.tuning.received_bytes = self.received_bytes();
+        self.rcv.tuning.received_to = self.rcv.nxt;
         let grows = self.rcv.tuning.max_bytes > self.rcv.limit_bytes;
         let distance = if grows { (self.rcv.limit_bytes / 4).max(1) } else { SELDOM_BYTES };
         self.rcv.tuning.look_at = self.rcv.nxt + distance;

@@ -85,3 +85,41 @@ counters! {
     /// Acknowledgments that waited for their timer.
     delayed_acks => "delayed_acks",
 }
+
+impl TcpCounters {
+    /// Writes what the TCP MIB (RFC 4022) and Linux's `TcpExt` count as well, under their names.
+    /// `established` is the number of connections in ESTABLISHED and CLOSE-WAIT.
+    pub fn write_mib(&self, established: u64, sink: &mut dyn MetricsSink) {
+        let counters = [
+            ("tcpActiveOpens", self.active_opens),
+            ("tcpPassiveOpens", self.passive_opens),
+            ("tcpAttemptFails", self.attempt_fails),
+            ("tcpEstabResets", self.established_resets),
+            ("tcpInSegs", self.in_segments),
+            ("tcpOutSegs", self.out_segments.saturating_sub(self.retransmitted_segments)),
+            ("tcpRetransSegs", self.retransmitted_segments),
+            ("tcpInErrs", self.in_errors),
+            ("tcpOutRsts", self.out_resets),
+            ("SyncookiesSent", self.syn_cookies_sent),
+            ("SyncookiesRecv", self.syn_cookies_received),
+            ("SyncookiesFailed", self.syn_cookies_failed),
+            ("ListenOverflows", self.listen_overflows),
+            ("PAWSEstab", self.paws_rejected),
+            ("DelayedACKs", self.delayed_acks),
+            ("TCPTimeouts", self.retransmission_timeouts),
+            ("TCPFastRetrans", self.fast_retransmits),
+            ("TCPWinProbe", self.zero_window_probes),
+            ("TCPKeepAlive", self.keepalive_probes),
+            ("TCPAbortOnTimeout", self.timeouts),
+            ("TCPChallengeACK", self.challenge_acks),
+            ("TCPACKSkippedChallenge", self.skipped_challenges),
+            ("TCPOFOQueue", self.out_of_order),
+            ("TCPOFODrop", self.out_of_order_drops),
+            ("TCPRcvQDrop", self.memory_drops),
+        ];
+        for (name, value) in counters {
+            sink.counter(name, value);
+        }
+        sink.gauge("tcpCurrEstab", established);
+    }
+}

@@ -312,7 +312,7 @@ impl Connection {
         self.retransmissions = 0;
         self.deadlines.retransmit = Instant::FAR_FUTURE;
         self.limit_receive_buffer(self.rcv.limit_bytes);
-        self.start_receive_tuning(cx.now);
+        self.begin_receive_tuning(cx.now);
         self.snd.mss = self.effective_mss();
         self.congestion.on_established(u32::from(self.snd.mss), cx.now);
         self.start_keepalive(cx.now, cx.settings);

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use libos::StreamInfo;
+
 use super::congestion::CongestionControl;
 use super::connection::Connection;
 use super::state::State;
@@ -43,12 +45,101 @@ pub struct TcpInfo {
     pub retransmissions: u8,
     /// True while a loss is being repaired.
     pub in_recovery: bool,
+    /// Bytes queued and not sent.
+    pub unsent_bytes: u32,
+    /// Segments and bytes sent again.
+    pub retransmitted_segments: u32,
+    /// Bytes sent again.
+    pub retransmitted_bytes: u64,
+    /// Bytes that the peer has acknowledged.
+    pub acknowledged_bytes: u64,
+    /// Bytes received in order.
+    pub received_bytes: u64,
+    /// Bytes a second at which segments are spaced, where the congestion control asks for it.
+    pub pacing_bytes_per_s: Option<u64>,
+    /// Bytes a second delivered while what is in flight was; `None` when nothing is.
+    pub delivery_bytes_per_s: Option<u64>,
+    /// The path's largest packet, in bytes.
+    pub path_mtu_bytes: usize,
+    /// Payload bytes of the largest segment received.
+    pub rcv_mss_bytes: u16,
+    /// The limits of both buffers, in bytes.
+    pub send_buffer_bytes: usize,
+    /// The receive buffer's present limit, in bytes.
+    pub receive_buffer_bytes: usize,
+    /// Timestamps were agreed on.
+    pub timestamps: bool,
+    /// Selective acknowledgments were agreed on.
+    pub sack: bool,
+    /// Marks of congestion were agreed on.
+    pub ecn: bool,
+    /// The shifts of the peer's windows and of ours, when they are scaled.
+    pub window_scales: Option<(u8, u8)>,
     /// Bytes queued to be sent or acknowledged.
     pub send_queue_bytes: usize,
     /// Bytes the program has not received yet.
     pub receive_queue_bytes: usize,
     /// Bytes that wait behind a gap.
     pub out_of_order_bytes: usize,
+}
+
+/// A loss is assumed when three segments behind it have arrived (RFC 5681, section 3.2).
+const REORDERING_SEGMENTS: u32 = 3;
+
+impl From<&TcpInfo> for StreamInfo {
+    fn from(info: &TcpInfo) -> Self {
+        let micros = |nanos: u64| u32::try_from(nanos / 1_000).unwrap_or(u32::MAX);
+        let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            state: linux_number(info.state),
+            in_recovery: info.in_recovery,
+            timeouts: info.retransmissions,
+            timestamps: info.timestamps,
+            selective_acknowledgments: info.sack,
+            ecn: info.ecn,
+            window_scales: info.window_scales,
+            rto_us: micros(info.rto_ns),
+            rtt_us: micros(info.srtt_ns.unwrap_or(0)),
+            rtt_variation_us: micros(info.rttvar_ns.unwrap_or(0)),
+            send_segment_bytes: info.snd_mss_bytes.into(),
+            receive_segment_bytes: info.rcv_mss_bytes.into(),
+            path_mtu_bytes: bytes(info.path_mtu_bytes),
+            cwnd_bytes: info.cwnd_bytes,
+            ssthresh_bytes: info.ssthresh_bytes,
+            in_flight_bytes: info.snd_max.wrapping_sub(info.snd_una),
+            unsent_bytes: info.unsent_bytes,
+            send_queue_bytes: bytes(info.send_queue_bytes),
+            receive_queue_bytes: bytes(info.receive_queue_bytes),
+            out_of_order_bytes: bytes(info.out_of_order_bytes),
+            send_window_bytes: info.snd_wnd_bytes,
+            receive_window_bytes: info.rcv_wnd_bytes,
+            receive_buffer_bytes: bytes(info.receive_buffer_bytes),
+            reordering_segments: REORDERING_SEGMENTS,
+            retransmitted_segments: info.retransmitted_segments,
+            retransmitted_bytes: info.retransmitted_bytes,
+            acknowledged_bytes: info.acknowledged_bytes,
+            received_bytes: info.received_bytes,
+            pacing_bytes_per_s: info.pacing_bytes_per_s,
+            delivery_bytes_per_s: info.delivery_bytes_per_s.unwrap_or(0),
+        }
+    }
+}
+
+/// The state's number in Linux's `<netinet/tcp.h>`.
+const fn linux_number(state: State) -> u8 {
+    match state {
+        State::Established => 1,
+        State::SynSent => 2,
+        State::SynReceived => 3,
+        State::FinWait1 => 4,
+        State::FinWait2 => 5,
+        State::TimeWait => 6,
+        State::Closed => 7,
+        State::CloseWait => 8,
+        State::LastAck => 9,
+        State::Listen => 10,
+        State::Closing => 11,
+    }
 }
 
 impl Connection {
@@ -73,10 +164,32 @@ impl Connection {
             rto_ns: self.rtt.rto_ns(),
             retransmissions: self.retransmissions,
             in_recovery: self.recovery.is_active(),
+            unsent_bytes: self.snd.unsent(),
+            retransmitted_segments: self.sent.resent().0,
+            retransmitted_bytes: self.sent.resent().1,
+            acknowledged_bytes: self.acknowledged_bytes(),
+            received_bytes: self.received_bytes(),
+            pacing_bytes_per_s: self.congestion.pacing_rate(),
+            delivery_bytes_per_s: self.sent.delivery_rate(),
+            path_mtu_bytes: self.path.mtu,
+            rcv_mss_bytes: self.rcv.segment_bytes,
+            send_buffer_bytes: self.snd.limit_bytes,
+            receive_buffer_bytes: self.rcv.limit_bytes as usize,
+            timestamps: self.timestamps.is_some(),
+            sack: self.sack_permitted,
+            ecn: self.ecn.is_agreed(),
+            window_scales: (self.snd.scale != 0 || self.rcv.scale != 0)
+                .then_some((self.snd.scale, self.rcv.scale)),
             send_queue_bytes: self.snd.queue.len_bytes(),
             receive_queue_bytes: self.rcv.queue.len_bytes(),
             out_of_order_bytes: self.rcv.reassembly.as_ref().map_or(0, |queue| queue.len_bytes()),
         }
+    }
+
+    /// Bytes delivered, without the SYN and the FIN, which count as bytes do.
+    fn acknowledged_bytes(&self) -> u64 {
+        let controls = u64::from(self.snd.una.after(self.snd.iss)) + u64::from(self.snd.fin_acknowledged());
+        self.sent.delivered_bytes().saturating_sub(controls)
     }
 
     /// The first rule among the connection's variables that does not hold, for tests that ask after every event.

@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub memory_short: bool,
     pub throttle: Throttle,
     /// Bytes of memory that data ahead of gaps holds, of all connections together.
-    out_of_order_bytes: usize,
+    pub out_of_order_bytes: usize,
     pieces: PieceList,
 }
 

@@ -151,6 +151,7 @@ impl Connection {
                 Ok(SocketOption::PendingError(self.error.or_else(|| self.soft_error.take())))
             }
             SocketOptionName::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(usize::from(self.snd.mss))),
+            SocketOptionName::StreamInfo => Ok(SocketOption::StreamInfo((&self.info()).into())),
             _ => self.options().get(name),
         }
     }

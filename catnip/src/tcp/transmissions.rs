@@ -101,6 +101,9 @@ pub struct Transmissions {
     /// C.app_limited: until so many bytes are delivered, samples tell what the program gave, not what the
     /// path carries. 0 when the path is the limit.
     app_limited_until_bytes: u64,
+    /// Segments and bytes sent again.
+    resent_segments: u32,
+    resent_bytes: u64,
 }
 
 impl Transmissions {
@@ -114,6 +117,8 @@ impl Transmissions {
             delivered_at: now,
             first_sent_at: now,
             app_limited_until_bytes: 0,
+            resent_segments: 0,
+            resent_bytes: 0,
         }
     }
 
@@ -133,6 +138,21 @@ impl Transmissions {
     #[must_use]
     pub const fn delivered_bytes(&self) -> u64 {
         self.delivered_bytes
+    }
+
+    /// Segments and bytes that were sent again, in all.
+    #[must_use]
+    pub const fn resent(&self) -> (u32, u64) {
+        (self.resent_segments, self.resent_bytes)
+    }
+
+    /// Bytes a second delivered since the oldest of what is in flight was sent; `None` when nothing is.
+    #[must_use]
+    pub fn delivery_rate(&self) -> Option<u64> {
+        let oldest = self.records.front()?;
+        let bytes = self.delivered_bytes.saturating_sub(oldest.delivered_bytes);
+        let nanos = self.delivered_at.nanos_since(oldest.delivered_at);
+        bytes.saturating_mul(1_000_000_000).checked_div(nanos)
     }
 
     /// The sequence numbers from the first record's to behind the last one's.
@@ -222,6 +242,10 @@ impl Transmissions {
             if record_end.after(end) {
                 break;
             }
+            let len = record_end.distance_from(start);
+            self.resent_bytes += u64::from(len);
+            self.resent_segments =
+                self.resent_segments.wrapping_add(len.div_ceil(u32::from(segment_bytes).max(1)));
             let record =
                 Transmission { retransmitted: true, ..self.stamped(start, record_end, segment_bytes, now) };
             if let Some(place) = self.records.get_mut(at) {

@@ -12,6 +12,7 @@ mod ecn;
 mod handshake;
 mod hostile;
 mod icmp;
+mod info;
 mod keepalive;
 mod limits;
 mod options;
