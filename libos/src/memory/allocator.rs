@@ -123,7 +123,7 @@ impl Allocator {
         self.reclaim();
         let fits = self.used_bytes().saturating_add(capacity) <= limit_bytes;
         if !fits {
-            self.failed_allocations.set(self.failed_allocations.get() + 1);
+            self.count_failure();
         }
         fits
     }
@@ -146,12 +146,30 @@ impl Allocator {
         if let Some(block) = self.current_slab(class).take() {
             return Some(block);
         }
-        let slab = match self.partial[class.index()].pop() {
-            Some(slab) => slab,
-            None => self.cut_span(SLAB_CHUNKS, Some(class))?,
-        };
+        let slab = self.partial[class.index()].pop().or_else(|| self.cut_span(SLAB_CHUNKS, Some(class)));
+        let Some(slab) = slab else { return self.allocate_from_larger(class) };
         self.replace_current(class, slab);
         self.current_slab(class).take()
+    }
+
+    /// No slab is left for the class: takes a slot of a larger one. Else memory that received data has cut up could
+    /// have room enough and still none for the header of an acknowledgment, and so never get rid of that data.
+    fn allocate_from_larger(&self, class: Class) -> Option<NonNull<Block>> {
+        for larger in Class::all().skip(class.index() + 1) {
+            if let Some(block) = self.current_slab(larger).take() {
+                return Some(block);
+            }
+            if let Some(slab) = self.partial[larger.index()].pop() {
+                self.replace_current(larger, slab);
+                return self.current_slab(larger).take();
+            }
+        }
+        self.count_failure();
+        None
+    }
+
+    fn count_failure(&self) {
+        self.failed_allocations.set(self.failed_allocations.get() + 1);
     }
 
     /// Makes `slab` the one that the class allocates from.
@@ -176,7 +194,10 @@ impl Allocator {
         self.reclaim();
         // More chunks than can be counted are more than there are: the search then fails.
         let chunks = capacity.saturating_add(DATA_OFFSET_BYTES).div_ceil(CHUNK_BYTES);
-        let slab = self.cut_span(u32::try_from(chunks).unwrap_or(u32::MAX), None)?;
+        let Some(slab) = self.cut_span(u32::try_from(chunks).unwrap_or(u32::MAX), None) else {
+            self.count_failure();
+            return None;
+        };
         // SAFETY: the slab was just made.
         let block = unsafe { slab.as_ref() }.take()?;
         // SAFETY: a live block of ours.
@@ -191,10 +212,7 @@ impl Allocator {
             self.release_empty_slabs();
             found = self.spans.borrow_mut().allocate(chunks);
         }
-        let Some(head) = found else {
-            self.failed_allocations.set(self.failed_allocations.get() + 1);
-            return None;
-        };
+        let head = found?;
         let slab = nth_slab(self.slabs, head as usize);
         // SAFETY: the pool gave the span, and with it the slab, to nobody else.
         unsafe { Slab::cut(slab, self.this, self.chunk(head), head, class, chunks as usize * CHUNK_BYTES) };

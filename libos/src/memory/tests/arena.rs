@@ -61,6 +61,24 @@ fn one_block_more_fits_when_one_was_given_back() {
 }
 
 #[test]
+fn a_small_buffer_fits_wherever_a_larger_one_was_given_back() {
+    let arena = arena(1 << 20);
+    let mut held = exhaust(&arena, 2048);
+    // One block in each slab stays in use, so that no slab can be cut anew.
+    let mut number = 0;
+    held.retain(|_| {
+        number += 1;
+        number % 20 == 0
+    });
+    let failed_before = arena.stats().failed_allocations;
+    let small = exhaust(&arena, 100);
+    assert!(small.len() >= number - held.len(), "{} of {number}", small.len());
+    assert_eq!(arena.stats().failed_allocations, failed_before + 1);
+    drop((held, small));
+    assert_eq!(holdings(arena.stats()), (0, 0, 0));
+}
+
+#[test]
 fn impossible_sizes_fail_without_harm() {
     let arena = arena(1 << 20);
     for capacity in [1 << 20, usize::MAX, usize::MAX - 191, usize::MAX / 2, 1 << 47] {
