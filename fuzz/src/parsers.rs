@@ -179,7 +179,7 @@ pub fn configuration(bytes: &[u8]) {
             max_segments: 16,
         };
         let stack = StackConfig::from_config(&config, device)
-            .and_then(|config| Stack::new(&config, crate::arena(), 1, Instant::from_millis(1)));
+            .and_then(|config| Stack::new(&config, super::arena(), 1, Instant::from_millis(1)));
         match stack {
             Ok(mut stack) => {
                 stack.poll(Instant::from_millis(1));

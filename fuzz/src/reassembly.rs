@@ -27,7 +27,7 @@ pub struct Insert {
 
 /// Runs the insertions and compares after each.
 pub fn run(inserts: &[Insert]) {
-    let arena = crate::arena();
+    let arena = super::arena();
     let base = SequenceNumber::new(BASE);
     let mut queue = Reassembly::new(LIMIT_BYTES);
     let mut model: BTreeMap<u32, u8> = BTreeMap::new();

@@ -4,6 +4,7 @@ mod setup;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::setup::Setup;
 use crate::coverage::Coverage;
@@ -44,7 +45,17 @@ fn run_seeds(kinds: [Kind; 2]) -> Coverage {
         assert!(same, "seed {seed} of {kinds:?} failed once and then did not: not a function of its seed");
         panic!("seed {seed} of {kinds:?} failed; replay with: make sim SEED={seed}");
     }
+    report(kinds, &coverage);
     coverage
+}
+
+/// Prints how much virtual time was simulated, by these runs and by all so far.
+fn report(kinds: [Kind; 2], coverage: &Coverage) {
+    static ALL_SECONDS: AtomicU64 = AtomicU64::new(0);
+    let own = coverage.simulated().as_secs();
+    let all = ALL_SECONDS.fetch_add(own, Ordering::Relaxed) + own;
+    let days = |seconds: u64| seconds as f64 / 86_400.0;
+    println!("{kinds:?}: {} seeds, {:.2} days; {:.2} days in all", seeds().len(), days(own), days(all));
 }
 
 #[test]
@@ -61,7 +72,7 @@ fn two_catnips_deliver_everything_under_any_faults() {
     coverage.print();
     coverage.assert_sound();
     if seeds().len() >= COVERING_SEEDS {
-        coverage.assert_complete();
+        coverage.assert_complete(seeds().len());
     }
 }
 

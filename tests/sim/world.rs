@@ -23,6 +23,9 @@ const MAX_FRUITLESS_ROUNDS: usize = 3;
 /// Virtual time for connections to leave TIME-WAIT and their like after everything is closed.
 const DRAIN_TIME: Duration = Duration::from_secs(1200);
 
+/// When virtual time starts.
+const START: Instant = Instant::from_millis(1000);
+
 /// Hosts on one link.
 pub struct World {
     pub clock: ManualClock,
@@ -40,7 +43,7 @@ impl World {
     pub fn new(medium: Medium, seed: u64, configs: &[HostConfig]) -> Self {
         let clock = ManualClock::new();
         // Virtual time starts late enough that nothing can take the clock's start for "never".
-        clock.set(Instant::from_millis(1000));
+        clock.set(START);
         let fabric = Fabric::new(clock.clone(), medium, seed);
         let hosts: Vec<_> = configs.iter().map(|config| new_host(&fabric, medium, config)).collect();
         let ours = hosts.iter().filter(|host| host.kind() == Kind::Catnip).map(|host| host.port());
@@ -69,6 +72,11 @@ impl World {
 
     pub fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// Virtual time since the world was made.
+    pub fn age(&self) -> Duration {
+        self.now() - START
     }
 
     pub fn add_app(&mut self, host: usize, app: impl App + 'static) {

@@ -49,7 +49,7 @@ struct World {
 
 /// One whole run.
 pub fn run(input: Input) {
-    let arena = crate::arena();
+    let arena = super::arena();
     let mut world = World::new(input.setup, arena.clone());
     for action in input.actions.into_iter().take(MAX_ACTIONS) {
         world.act(action);
@@ -116,7 +116,7 @@ impl World {
     /// Brings one connection to where data can flow.
     fn open_connection(&mut self, number: u8) {
         let family = if number < 2 { Family::V4 } else { Family::V6 };
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let remote_port = program::FIRST_REMOTE_PORT + u16::from(number);
             let tuple = Tuple { family, local_port: program::LISTEN_PORT, remote_port };
             self.send_syn(tuple, Options::Usual);

@@ -107,7 +107,7 @@ impl Ip {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let (offset, more, identification) = self.fragment.unwrap_or((0, false, 1));
-                let flags = offset / 8 | u16::from(more) << 13;
+                let flags = (offset / 8) | (u16::from(more) << 13);
                 packet.extend([0x45, self.traffic_class]);
                 packet.extend((20 + payload.len() as u16).to_be_bytes());
                 packet.extend(u16::from(identification).to_be_bytes());

@@ -182,6 +182,7 @@ impl World {
 
     fn receive(&mut self, at: usize, len: usize) {
         let held = &mut self.program.connections[at];
+        let len = len.max(1);
         let limit = PopLimit { segments: usize::MAX, bytes: len };
         if let Ok(Some(data)) = self.stack.tcp_receive(held.id, limit) {
             assert!(data.len() <= len);
@@ -196,18 +197,20 @@ impl World {
     }
 
     fn set_option(&mut self, on: u8, option: u8, value: u32) {
+        let Some(at) = self.held(on) else { return };
+        let id = self.program.connections[at].id;
+        // A smaller limit than what is queued already would look like a limit that was broken.
+        let queued_bytes = self.stack.tcp_info(id).map_or(0, |info| info.send_queue_bytes);
         let option = match option % 7 {
             0 => SocketOption::NoDelay(value & 1 != 0),
             1 => SocketOption::KeepAlive(value & 1 != 0),
             2 => SocketOption::Linger((value & 1 != 0).then(|| Duration::from_secs(u64::from(value & 2)))),
-            3 => SocketOption::SendBuffer(value as usize),
+            3 => SocketOption::SendBuffer(queued_bytes.max(value as usize)),
             4 => SocketOption::ReceiveBuffer(value as usize),
             5 => SocketOption::MaxSegmentSize(value as usize),
             _ => SocketOption::HopLimit(value as u8),
         };
-        if let Some(at) = self.held(on) {
-            let _ = self.stack.tcp_set_option(self.program.connections[at].id, option);
-        }
+        let _ = self.stack.tcp_set_option(id, option);
     }
 
     fn send_datagram(&mut self, connected: bool, len: usize) {
@@ -220,6 +223,6 @@ impl World {
             (bound, Some(SocketAddr::new(Family::V6.remote(), PEER_PORT)))
         };
         let Some(buffer) = self.arena.copy_from(&vec![7; len]) else { return };
-        let _ = self.stack.udp_send(self.now, id, to, &mut ScatterGather::from(buffer.freeze()));
+        let _ = self.stack.udp_send(self.now, id, to.as_ref(), &mut ScatterGather::from(buffer.freeze()));
     }
 }

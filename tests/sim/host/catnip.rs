@@ -104,6 +104,7 @@ impl CatnipHost {
         let options = &mut stack_config.tcp.options;
         options.set(SocketOption::SendBuffer(config.send_buffer_bytes)).expect("a size");
         options.set(SocketOption::ReceiveBuffer(config.receive_buffer_bytes)).expect("a size");
+        config.switches.apply(&mut stack_config);
         let now = libos::Clock::now(&clock);
         let stack =
             Stack::new(&stack_config, arena.clone(), config.seed, now).expect("a valid configuration");

@@ -4,6 +4,7 @@ mod catnip;
 mod device;
 mod shared;
 mod smoltcp;
+mod switches;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use runtime_sim::{Fabric, PathConfig, PortConfig, PortId};
 
 pub use self::catnip::CatnipHost;
 pub use self::smoltcp::SmoltcpHost;
+pub use self::switches::Switches;
 
 /// Whose stack a host runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +76,8 @@ pub struct HostConfig {
     pub receiving: runtime_sim::Receiving,
     /// The path to the host.
     pub path: PathConfig,
+    /// What the stack's settings have beside the defaults; for our own hosts.
+    pub switches: Switches,
     pub seed: u64,
 }
 
@@ -94,6 +98,7 @@ impl HostConfig {
             transmitting: runtime_sim::Transmitting::default(),
             receiving: runtime_sim::Receiving::default(),
             path: PathConfig::default(),
+            switches: Switches::default(),
             seed: u64::from(number),
         }
     }

@@ -66,7 +66,7 @@ impl Session {
         options: &[u8],
         payload: &[u8],
     ) -> Vec<Segment> {
-        let packet = self.raw.tcp(&Tcp {
+        self.send_segment(&Tcp {
             to: SocketAddr::new(address(1, false), PORT),
             from_port: RAW_PORT,
             sequence,
@@ -75,7 +75,11 @@ impl Session {
             window: 10_000,
             options,
             payload,
-        });
+        })
+    }
+
+    fn send_segment(&mut self, segment: &Tcp<'_>) -> Vec<Segment> {
+        let packet = self.raw.tcp(segment);
         self.raw.received();
         self.world.fabric.inject(self.raw.port(), &packet);
         self.world.run_for(Duration::from_millis(1));
@@ -270,5 +274,34 @@ fn a_reset_in_time_wait_does_not_end_it() {
     session.next = session.next.wrapping_sub(1);
     let answers = session.send(ACK | FIN, &[], &[]);
     assert_eq!(answers.len(), 1);
+    session.end(connection);
+}
+
+#[test]
+fn a_segment_that_was_overtaken_does_not_bring_back_its_window() {
+    // RFC 9293, section 3.10.7.4: SND.WL1 and SND.WL2. The peer's window is closed in its first segment and open in
+    // the second, which overtakes it; with the older window, what the program then writes would wait for a probe.
+    let (mut session, connection) = Session::open(&MSS_1460);
+    let (first, expected) = (session.next, session.expected);
+    let with_window = |sequence, window, payload| Tcp {
+        to: SocketAddr::new(address(1, false), PORT),
+        from_port: RAW_PORT,
+        sequence,
+        acknowledgement: expected,
+        flags: ACK,
+        window,
+        options: &[],
+        payload,
+    };
+    session.send_segment(&with_window(first.wrapping_add(5), 10_000, b"world"));
+    session.send_segment(&with_window(first, 0, b"hello"));
+    assert_eq!(session.read(connection, 10), b"helloworld");
+    assert_eq!(session.world.host(0).send(connection, b"at once"), Ok(7));
+    session.world.run_for(Duration::from_millis(1));
+    let sent = session.raw.received();
+    assert!(
+        sent.iter().any(|segment| segment.payload_bytes == 7),
+        "a window that is open was not used: {sent:?}"
+    );
     session.end(connection);
 }

@@ -11,7 +11,7 @@ use runtime_sim::{Faults, PathConfig, Ppm, Receiving, Transmitting};
 
 use crate::app::{Ending, Plan, Workload};
 use crate::coverage::Coverage;
-use crate::host::{HostConfig, Kind};
+use crate::host::{HostConfig, Kind, Switches};
 use crate::world::World;
 
 const FIRST_PORT: u16 = 7000;
@@ -144,6 +144,7 @@ impl Dice {
                 ring_frames: if faulty && self.chance(20) { self.spread(4, 64) as usize } else { 1024 },
             },
             path: self.path(faulty, start),
+            switches: Switches::draw(&mut self.0),
             seed: self.between(0, u64::MAX),
             ..HostConfig::new(kind, number)
         }

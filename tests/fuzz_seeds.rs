@@ -1,0 +1,70 @@
+//! The fuzz targets' kept inputs as ordinary tests, on any toolchain: what was found once stays mended, and what the
+//! targets call stays there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::cast_lossless, clippy::needless_pass_by_value, reason = "shared with the fuzz crate")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arbitrary::{Arbitrary, Unstructured};
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+/// The kept inputs of a target.
+fn seeds(target: &str) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    files.map(|file| {
+        let path = file.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        (path, bytes)
+    })
+}
+
+/// Runs a target on its inputs; a failing one's name is the last that is printed.
+fn run_bytes(target: &str, run: impl Fn(&[u8])) {
+    for (path, bytes) in seeds(target) {
+        println!("{}", path.display());
+        run(&bytes);
+    }
+}
+
+/// As [`run_bytes`], for structured inputs. An input made for an earlier structure may fit no more.
+fn run_structured<T: for<'a> Arbitrary<'a>>(target: &str, run: impl Fn(T)) {
+    run_bytes(target, |bytes| {
+        if let Ok(input) = T::arbitrary_take_rest(Unstructured::new(bytes)) {
+            run(input);
+        }
+    });
+}
+
+#[test]
+fn parsers_read_every_kept_input() {
+    run_bytes("ethernet", fuzz::parsers::ethernet);
+    run_bytes("arp", fuzz::parsers::arp);
+    run_bytes("ipv4", fuzz::parsers::ipv4);
+    run_bytes("ipv6", fuzz::parsers::ipv6);
+    run_bytes("icmp", fuzz::parsers::icmp);
+    run_bytes("ndp", fuzz::parsers::ndp);
+    run_bytes("udp", fuzz::parsers::udp);
+    run_bytes("tcp_segment", fuzz::parsers::tcp_segment);
+}
+
+#[test]
+fn every_kept_configuration_makes_a_stack_or_one_line_of_complaint() {
+    run_bytes("configuration", fuzz::parsers::configuration);
+}
+
+#[test]
+fn reassembly_agrees_with_its_model_on_every_kept_input() {
+    run_structured("reassembly", |inserts: Vec<fuzz::reassembly::Insert>| {
+        fuzz::reassembly::run(&inserts);
+    });
+}
+
+#[test]
+fn the_stack_bears_every_kept_ingress() {
+    run_structured("ingress", fuzz::ingress::run);
+}
