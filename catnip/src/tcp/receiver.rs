@@ -148,9 +148,10 @@ impl Connection {
             // A buffer is a piece of a frame of at most 64 KiB.
             let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
             self.place_buffer(at, buffer, limit, cx);
+            // At once: the next buffer then fills the gap as well, which no limit refuses.
+            self.drain_reassembly(cx);
             at += len;
         }
-        self.drain_reassembly(cx);
         *cx.out_of_order_bytes =
             (*cx.out_of_order_bytes + self.out_of_order_held_bytes()).saturating_sub(held_before);
         if self.rcv.nxt != before {

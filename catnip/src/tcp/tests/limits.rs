@@ -87,3 +87,15 @@ fn out_of_order_data_of_all_connections_together_is_bounded() {
     }
     assert_eq!(t.info(id).out_of_order_bytes, 20_000);
 }
+
+#[test]
+fn a_segment_in_two_buffers_fills_a_gap_whole_though_no_more_may_wait() {
+    let mut t = Script::configured(|config| config.tcp.max_out_of_order_bytes = 1);
+    let id = t.open();
+    t.inject(seg().seq(1_001).ack(1).data(1_000));
+    t.expect(seg().seq(1).ack(1));
+    // IP and TCP headers, and 460 bytes of data.
+    t.inject_scattered(seg().seq(1).ack(1).data(1_000), 500);
+    t.expect(seg().seq(1).ack(2_001));
+    assert_eq!(t.read(id), 2_000);
+}

@@ -116,6 +116,15 @@ impl Script {
         self.turn();
     }
 
+    /// The peer sends a segment, which arrives in two buffers: `head_bytes` of the packet, and the others.
+    pub(super) fn inject_scattered(&mut self, seg: Seg, head_bytes: usize) {
+        let packet = self.compose(&seg);
+        let [head, rest] = [&packet[..head_bytes], &packet[head_bytes..]]
+            .map(|part| self.arena.copy_from(part).unwrap().freeze());
+        self.stack.receive(self.now, RxFrame { rest: vec![rest], ..RxFrame::from(head) });
+        self.turn();
+    }
+
     /// Several segments arrive in one burst, before the stack has its turn.
     pub(super) fn inject_burst(&mut self, segs: impl IntoIterator<Item = Seg>) {
         for seg in segs {
