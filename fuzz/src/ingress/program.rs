@@ -164,7 +164,7 @@ impl World {
     fn connect(&mut self, family: Family, port: u8) {
         let options = self.stack.default_tcp_options().clone();
         let remote = SocketAddr::new(family.remote(), FIRST_REMOTE_PORT + u16::from(port % REMOTE_PORTS));
-        if let Ok(id) = self.stack.tcp_connect(self.now, None, remote, &options) {
+        if let Ok(id) = self.stack.tcp_connect(self.now, &mut None, remote, &options) {
             self.hold(id);
         }
     }

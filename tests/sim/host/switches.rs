@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use catnip::StackConfig;
+use catnip::tcp::EcnMode;
 use catnip::tcp::congestion::Algorithm;
 use rand::{Rng, RngExt};
 
@@ -15,6 +16,9 @@ const SWITCHES: &[(&str, Change)] = &[
     ("no timestamps", |config| config.tcp.timestamps = false),
     ("no window scaling", |config| config.tcp.window_scaling = false),
     ("no SACK", |config| config.tcp.sack = false),
+    ("ECN on", |config| config.tcp.ecn = EcnMode::On),
+    ("ECN off", |config| config.tcp.ecn = EcnMode::Off),
+    ("quick acknowledgements", |config| config.tcp.options.quick_ack = true),
     ("NewReno", |config| config.tcp.options.congestion = Algorithm::NewReno),
     ("RTO_min of a millisecond", |config| config.tcp.rto_min = Duration::from_millis(1)),
     ("RTO_min of a second", |config| config.tcp.rto_min = Duration::from_secs(1)),
