@@ -5,6 +5,9 @@ use libos::{Config, LibOs, MemoryQueues, Module, SetupError};
 /// The tables that every library OS reads; modules and runtimes have theirs.
 const TABLES: [&str; 4] = ["runtime", "libos", "memory", "memory_queue"];
 
+/// Longest time that a program waits for its addresses.
+const HOUR_MS: u64 = 3_600_000;
+
 /// Values of `runtime.kind`; the first is the default.
 const KINDS: &[&str] = &[
     #[cfg(feature = "catnip")]
@@ -23,14 +26,18 @@ const KINDS: &[&str] = &[
 /// | `"tap"` | a TAP interface of Linux | `[tap]` and those above |
 /// | `"none"` | no stack at all | |
 ///
+/// With `wait_for_addresses_ms` in `[runtime]`, it returns once the addresses that the stack gets or probes by
+/// itself can be used.
+///
 /// Every key is described in `docs/catnip.toml`. Tables of devices that are not used are allowed.
 ///
 /// # Errors
-/// [`SetupError`]: a mistake in the configuration, or what the machine does not provide.
+/// [`SetupError`]: a mistake in the configuration, what the machine does not provide, or no address in time.
 pub fn open(config: &Config) -> Result<LibOs, SetupError> {
     config.check_sections(&tables())?;
     let mut section = config.section("runtime");
     let kind = section.choice("kind", KINDS, KINDS[0])?;
+    let wait = section.duration_ms("wait_for_addresses_ms", 0..=HOUR_MS, 0)?;
     section.finish()?;
     let libos = LibOs::builder().config(config).build()?;
     install(&libos, MemoryQueues::from_config(config)?)?;
@@ -38,7 +45,10 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
         #[cfg(feature = "catnip")]
         "loopback" => network::install(&libos, config, network::loopback()?)?,
         #[cfg(feature = "tap")]
-        "tap" => network::install(&libos, config, network::tap(&libos, config)?)?,
+        "tap" => {
+            network::install(&libos, config, network::tap(&libos, config)?)?;
+            network::wait_for_addresses(&libos, wait)?;
+        }
         _ => {}
     }
     Ok(libos)
@@ -64,12 +74,19 @@ fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupErro
 
 #[cfg(feature = "catnip")]
 mod network {
+    #[cfg(feature = "tap")]
+    use std::time::Duration;
+
     use catnip::{Stack, StackConfig, StackModule};
     use libos::{Config, LibOs, Runtime, SetupError};
     use rand::TryRng;
     use rand::rngs::SysRng;
 
     use crate::loopback::Loopback;
+
+    /// Between two looks at whether addresses can be used.
+    #[cfg(feature = "tap")]
+    const LOOK_EVERY: Duration = Duration::from_millis(2);
 
     /// Puts a stack on the device.
     pub fn install(
@@ -85,6 +102,30 @@ mod network {
     /// A secret: sequence numbers, ports and hash keys follow from it.
     fn seed() -> Result<u64, SetupError> {
         SysRng.try_next_u64().map_err(|error| failed("system", "getrandom", error.to_string()))
+    }
+
+    /// Waits until the addresses that the stack gets or probes by itself can be used; not at all for no time.
+    #[cfg(feature = "tap")]
+    pub fn wait_for_addresses(libos: &LibOs, longest: Duration) -> Result<(), SetupError> {
+        let failed = |reason: String| failed("network", "wait for addresses", reason);
+        let awaits = || {
+            let metrics = libos.metrics().map_err(|error| failed(error.to_string()))?;
+            Ok(metrics.get("catnip.network.awaits_addresses").is_some_and(|metric| metric.value() > 0))
+        };
+        if longest.is_zero() {
+            return Ok(());
+        }
+        let waiting = async {
+            while awaits()? {
+                libos.sleep(LOOK_EVERY).await;
+            }
+            Ok(())
+        };
+        match libos.block_on(libos.timeout(longest, waiting)) {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(failed(format!("none within {} ms", longest.as_millis()))),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 
     pub fn loopback() -> Result<Loopback, SetupError> {

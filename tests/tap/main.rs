@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod addresses;
 mod bulk;
 mod clients;
 mod closing;

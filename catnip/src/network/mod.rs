@@ -375,6 +375,8 @@ impl Network {
         sink.gauge("queued_frames", self.frames.len() as u64);
         sink.gauge("reassembling_packets", self.fragments.len() as u64);
         sink.gauge("reassembling_bytes", self.fragments.held_bytes() as u64);
+        sink.gauge("addresses", self.addresses.statuses().count() as u64);
+        sink.gauge("awaits_addresses", u64::from(self.awaits_addresses()));
         sink.gauge("routers", self.routers.as_ref().map_or(0, |routers| routers.len()) as u64);
         sink.gauge("ipv6_hop_limit", self.hop_limit_v6.into());
         sink.gauge("ipv4_mtu", self.mtu_v4 as u64);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libos::Instant;
 use libos::runtime::Medium;
 
-use super::address::{AddressOrigin, Lifetime, Reaction, Start, Step, announcements};
+use super::address::{AddressOrigin, AddressState, Lifetime, Reaction, Start, Step, announcements};
 use super::{ConflictDetection, Network, Prefix};
 use crate::stack::StackConfig;
 use crate::wire::ndp::solicited_node;
@@ -60,6 +60,20 @@ impl Network {
             }
         }
         true
+    }
+
+    /// True while addresses are being got or probed: until then something of what was configured cannot be used.
+    #[must_use]
+    pub fn awaits_addresses(&self) -> bool {
+        let has = |origin: AddressOrigin| {
+            self.addresses.statuses().any(|status| {
+                status.origin == origin
+                    && matches!(status.state, AddressState::Preferred | AddressState::Deprecated)
+            })
+        };
+        self.addresses.statuses().any(|status| status.state == AddressState::Tentative)
+            || self.dhcp.is_some() && !has(AddressOrigin::Leased)
+            || self.routers.is_some() && !has(AddressOrigin::Formed)
     }
 
     /// Does what is due. Bounded work.
