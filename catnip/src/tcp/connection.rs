@@ -381,6 +381,7 @@ impl Connection {
         self.drop_out_of_order(cx);
         self.rcv.ack_now = false;
         self.sent.clear();
+        self.recovery.release();
         let armed = self.deadlines.armed;
         self.deadlines = Deadlines { armed, ..Deadlines::none() };
     }
@@ -388,7 +389,9 @@ impl Connection {
     /// True when a turn of output may find something to send.
     #[inline]
     pub(super) fn has_output(&self) -> bool {
-        self.rcv.ack_now || (self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent()))
+        self.rcv.ack_now
+            || (self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent()))
+            || self.sent.lost_bytes() > 0
     }
 
     /// Our address and port.

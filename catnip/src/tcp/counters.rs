@@ -44,6 +44,14 @@ counters! {
     retransmission_timeouts => "retransmission_timeouts",
     /// Losses repaired by fast retransmit.
     fast_retransmits => "fast_retransmits",
+    /// Tail loss probes sent (RFC 8985, section 7).
+    tail_loss_probes => "tail_loss_probes",
+    /// Timeouts that turned out to be spurious (RFC 5682).
+    spurious_timeouts => "spurious_timeouts",
+    /// Recoveries that the peer reported as needless altogether (RFC 3708).
+    recoveries_undone => "recoveries_undone",
+    /// Reports of something that came twice (RFC 2883).
+    dsacks_received => "dsacks_received",
     /// Zero-window probes sent.
     zero_window_probes => "zero_window_probes",
     /// Keepalive probes sent.

@@ -172,7 +172,7 @@ impl Connection {
         self.snd.nxt = self.snd.iss + 1;
         self.snd.max = self.snd.nxt;
         self.send_syn(cx);
-        self.arm_retransmission(cx.now);
+        self.arm_retransmission(cx);
     }
 
     /// Takes what a SYN says: the initial sequence number and the options (RFC 7323, RFC 2018).
@@ -294,7 +294,7 @@ impl Connection {
             self.ecn.on_peer_syn(segment.flags, self.ecn.has_asked());
             self.transition(Trigger::Syn, cx.transitions);
             self.send_syn(cx);
-            self.arm_retransmission(cx.now);
+            self.arm_retransmission(cx);
         }
         Disposition::Keep
     }

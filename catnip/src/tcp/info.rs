@@ -210,6 +210,14 @@ impl Connection {
                 "out-of-order data lies in the window",
             ),
             (
+                self.sent.left_bytes() <= snd.max.distance_from(snd.una),
+                "no more is lost or selectively acknowledged than is unacknowledged",
+            ),
+            (
+                !self.recovery.is_quiet() || self.sent.left_bytes() == 0,
+                "recovery looks after what left the network",
+            ),
+            (
                 self.sent.span().is_none_or(|(start, end)| start == snd.una && end.at_or_before(snd.max)),
                 "the records of what was sent are of what is unacknowledged",
             ),

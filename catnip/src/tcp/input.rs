@@ -3,13 +3,13 @@
 
 use libos::{Error, Instant};
 
-use super::congestion::{AckEvent, CongestionControl, LossEvent, LossKind};
+use super::congestion::{AckEvent, CongestionControl};
 use super::connection::{Connection, Context, Disposition};
 use super::receiver::Data;
-use super::recovery::Action;
 use super::segment::{Flags, Segment};
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
+use super::transmissions::Delivered;
 use crate::events::Readiness;
 
 /// Whether the rest of a segment is looked at.
@@ -338,9 +338,12 @@ impl Connection {
             if self.is_ecn_echo(segment) {
                 self.on_ecn_echo(cx);
             }
-            if duplicate {
+            if self.sack_permitted && (segment.options.sack.is_some() || duplicate) {
+                self.on_telling_acknowledgment(Delivered::default(), 0, segment, cx);
+            } else if duplicate {
                 self.on_duplicate(cx);
-            } else if self.snd.una == self.snd.nxt && !self.orphan {
+            }
+            if (self.snd.una == self.snd.nxt || self.snd.wnd == 0) && !self.orphan {
                 // The answer to a zero-window probe: the peer is there, so probing goes on for ever
                 // (RFC 9293, section 3.8.6.1). Not so when nobody waits for the data to get through: a peer
                 // must not be able to hold memory for ever (RFC 6429, section 4).
@@ -367,6 +370,7 @@ impl Connection {
                 // Probing is over, and how long it took says nothing about the path.
                 self.rtt.reset_backoff();
                 self.retransmissions = 0;
+                self.on_window_reopened();
             }
             self.snd.wnd = u32::from(segment.window) << self.snd.scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
@@ -397,7 +401,6 @@ impl Connection {
         self.soft_error = None;
         cx.network.confirm(cx.now, &mut self.path);
         let mss = self.snd.mss;
-        let action = self.recovery.on_progress(acknowledgment, acked_bytes, mss);
         let ecn_echo = self.is_ecn_echo(segment);
         let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());
         self.congestion.on_ack(&AckEvent {
@@ -406,22 +409,16 @@ impl Connection {
             bytes_in_flight: in_flight_before,
             rtt_ns,
             app_limited: in_flight_before + u32::from(mss) <= usable_before,
-            in_recovery: self.recovery.is_active() || action == Action::ExitRecovery,
+            in_recovery: self.recovery.is_active(),
             ecn_echo,
         });
         if ecn_echo {
             self.on_ecn_echo(cx);
         }
-        match action {
-            Action::Continue | Action::EnterRecovery => {}
-            Action::RetransmitNext => self.retransmit_front(cx),
-            Action::ExitRecovery => self.congestion.on_recovery_exit(self.snd.in_flight(), cx.now),
-        }
-        // RFC 6298, sections 5.2 and 5.3.
-        if self.snd.una == self.snd.max {
-            self.deadlines.retransmit = Instant::FAR_FUTURE;
+        if self.recovery.is_quiet() && segment.options.sack.is_none() {
+            self.restart_retransmission(cx);
         } else {
-            self.deadlines.retransmit = cx.now.plus_nanos(self.rtt.rto_ns());
+            self.on_telling_acknowledgment(delivered, acked_bytes, segment, cx);
         }
         if self.wants_room && self.snd.queue.len_bytes() < self.snd.limit_bytes {
             self.wants_room = false;
@@ -453,24 +450,6 @@ impl Connection {
             self.rtt.sample(rtt_ns, cx.settings.clock_granularity_ns);
         }
         sample
-    }
-
-    #[inline(never)]
-    fn on_duplicate(&mut self, cx: &mut Context<'_>) {
-        match self.recovery.on_duplicate(self.snd.una, self.snd.max, self.snd.mss) {
-            Action::EnterRecovery => {
-                cx.counters.fast_retransmits += 1;
-                self.ecn.on_reduction(self.snd.max);
-                self.congestion.on_loss(&LossEvent {
-                    now: cx.now,
-                    bytes_in_flight: self.snd.max.distance_from(self.snd.una),
-                    kind: LossKind::FastRetransmit,
-                });
-                self.retransmit_front(cx);
-                self.deadlines.retransmit = cx.now.plus_nanos(self.rtt.rto_ns());
-            }
-            Action::Continue | Action::RetransmitNext | Action::ExitRecovery => {}
-        }
     }
 
     /// Our FIN is acknowledged (RFC 9293, section 3.10.7.4, fifth, from FIN-WAIT-1 on).

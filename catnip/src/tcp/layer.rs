@@ -175,6 +175,9 @@ impl TcpLayer {
             return;
         };
         let Some(connection) = self.connections.get_index_mut(index) else { return };
+        if segment.options.sack.is_some() {
+            connection.note_sack_blocks(&segment, &packet.head);
+        }
         let data = Data::behind_header(packet, segment.header_bytes);
         let mut cx = self.shared.context(now, network, events);
         let disposition = connection.on_segment(&segment, data, &mut cx);
@@ -520,7 +523,7 @@ impl Connection {
             self.path.mtu = mtu;
             self.change_mss();
             if self.state.is_synchronised() {
-                self.snd.nxt = self.snd.una;
+                self.give_up_flight();
             }
         }
     }

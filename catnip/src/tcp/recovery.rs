@@ -1,160 +1,518 @@
-//! Loss recovery by duplicate acknowledgments: fast retransmit (RFC 5681, section 3.2) and NewReno (RFC 6582).
+//! Loss recovery: what an acknowledgment says about losses, and what is done about it.
 //!
-//! The congestion-control algorithm owns the window; this part says when a loss was noticed, what to send
-//! again, and by how much the window is inflated for segments that have left the network.
+//! With selective acknowledgments, losses are found by RACK (RFC 8985) on the scoreboard (RFC 6675) and repaired
+//! under proportional rate reduction (RFC 9937); a timeout is checked for being spurious (RFC 5682). A peer without
+//! them is left to duplicate acknowledgments ([`super::duplicates`]). While nothing is amiss, all of it costs an
+//! acknowledgment one comparison.
 
+use arrayvec::ArrayVec;
+use libos::Instant;
+
+use super::congestion::{CongestionControl, LossEvent, LossKind};
+use super::connection::{Connection, Context};
+use super::duplicates::{Action, Duplicates};
+use super::options::MAX_SACK_BLOCKS;
+use super::prr::{RateReduction, Step};
+use super::rack::{Rack, Waiting};
+use super::scoreboard::{Reported, Scoreboard};
+use super::segment::Segment;
+use super::selective::Block;
 use super::sequence::SequenceNumber;
+use super::tail_probe::TailProbe;
+use super::transmissions::{Delivered, Transmission, Transmissions};
 
-/// Duplicate acknowledgments that mean a loss (RFC 5681, section 3.2).
-const DUPLICATE_THRESHOLD: u32 = 3;
+/// Least time after which a peer that dropped what it had reported is sent it again.
+const RENEGING_DELAY_NS: u64 = 10_000_000;
 
-/// What the sender is to do after an acknowledgment.
+/// What the retransmission deadline stands for: one timer serves all (RFC 8985, section 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Go on.
-    Continue,
-    /// A loss was noticed: tell the congestion control, then send the segment at SND.UNA again.
-    EnterRecovery,
-    /// The next hole of the same loss: send the segment at SND.UNA again.
-    RetransmitNext,
-    /// Everything that was in flight when the loss was noticed has arrived.
-    ExitRecovery,
+pub(super) enum Alarm {
+    /// The retransmission timeout, or the persist timer.
+    Retransmission,
+    /// The tail loss probe.
+    TailProbe,
+    /// The end of the reordering window.
+    Reordering,
 }
 
-/// NewReno's variables.
-#[derive(Debug, Clone, Copy)]
+/// Where a connection stands with its losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// None is known.
+    Open,
+    /// Losses found by acknowledgments are repaired.
+    Recovery,
+    /// A timeout gave up all that was in flight.
+    Timeout,
+}
+
+/// The check whether a timeout was spurious (RFC 5682, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimeoutCheck {
+    /// There is none, or it is settled.
+    Settled,
+    /// Step 2: the oldest segment was sent again.
+    Retransmitted,
+    /// Step 3: it was acknowledged, and new data is sent instead of old.
+    Probing,
+}
+
+/// One connection's loss recovery.
+#[derive(Debug)]
 pub(super) struct Recovery {
-    duplicates: u32,
-    /// `recover` of RFC 6582: the highest sequence number sent when the last loss was noticed.
+    /// For a peer without selective acknowledgments.
+    duplicates: Duplicates,
+    phase: Phase,
+    pub alarm: Alarm,
+    /// True while there is nothing to look after: then acknowledgments and sending pass by all this.
+    quiet: bool,
+    /// RecoveryPoint: when so much is acknowledged, the present phase is over.
     recover: SequenceNumber,
-    active: bool,
-    /// Bytes added to the congestion window for segments known to have left the network.
-    inflation_bytes: u32,
+    pub probe: Option<TailProbe>,
+    /// Made when first needed.
+    repair: Option<Box<Repair>>,
+}
+
+/// What only a connection needs that has seen a gap.
+#[derive(Debug)]
+pub(super) struct Repair {
+    pub scoreboard: Scoreboard,
+    rack: Rack,
+    reduction: Option<RateReduction>,
+    check: TimeoutCheck,
+    /// The blocks of the segment being worked on.
+    blocks: ArrayVec<Block, MAX_SACK_BLOCKS>,
+    /// Retransmissions of the last recovery that the peer has not reported as needless; `None` when that can no
+    /// longer undo anything.
+    needed: Option<u32>,
 }
 
 impl Recovery {
-    /// RFC 6582, section 3.2, step 1: `recover` starts at the initial sequence number.
     pub(super) const fn new(iss: SequenceNumber) -> Self {
-        Self { duplicates: 0, recover: iss, active: false, inflation_bytes: 0 }
-    }
-
-    pub(super) const fn is_active(&self) -> bool {
-        self.active
-    }
-
-    pub(super) const fn inflation_bytes(&self) -> u32 {
-        self.inflation_bytes
-    }
-
-    /// A duplicate acknowledgment of `una` came; `max` is the highest sequence number sent.
-    pub(super) fn on_duplicate(&mut self, una: SequenceNumber, max: SequenceNumber, mss: u16) -> Action {
-        self.duplicates = self.duplicates.saturating_add(1);
-        if self.active {
-            // RFC 6582, section 3.2, step 3 and RFC 5681, section 3.2, step 4.
-            self.inflation_bytes = self.inflation_bytes.saturating_add(u32::from(mss));
-            return Action::Continue;
-        }
-        if self.duplicates < DUPLICATE_THRESHOLD {
-            // Limited transmit (RFC 3042): each of the first two lets one new segment out.
-            self.inflation_bytes = self.duplicates * u32::from(mss);
-            return Action::Continue;
-        }
-        // RFC 6582, section 3.2, step 2: duplicates of what a timeout already sent again start nothing.
-        if una.after(self.recover) {
-            self.active = true;
-            self.recover = max;
-            self.inflation_bytes = DUPLICATE_THRESHOLD * u32::from(mss);
-            Action::EnterRecovery
-        } else {
-            self.inflation_bytes = 0;
-            Action::Continue
+        Self {
+            duplicates: Duplicates::new(iss),
+            phase: Phase::Open,
+            alarm: Alarm::Retransmission,
+            quiet: true,
+            recover: iss,
+            probe: None,
+            repair: None,
         }
     }
 
-    /// `acked_bytes` new bytes were acknowledged, up to `una`.
+    /// True while a loss is being repaired and the congestion control has been told.
+    pub(super) fn is_active(&self) -> bool {
+        self.phase == Phase::Recovery || self.duplicates.is_active()
+    }
+
     #[inline]
-    pub(super) fn on_progress(&mut self, una: SequenceNumber, acked_bytes: u32, mss: u16) -> Action {
-        self.duplicates = 0;
-        if !self.active {
-            self.inflation_bytes = 0;
-            return Action::Continue;
-        }
-        if una.at_or_after(self.recover) {
-            self.active = false;
-            self.inflation_bytes = 0;
-            return Action::ExitRecovery;
-        }
-        // A partial acknowledgment: deflate by what was acknowledged, add back one segment
-        // (RFC 6582, section 3.2, step 3).
-        self.inflation_bytes = self.inflation_bytes.saturating_sub(acked_bytes);
-        if acked_bytes >= u32::from(mss) {
-            self.inflation_bytes = self.inflation_bytes.saturating_add(u32::from(mss));
-        }
-        Action::RetransmitNext
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
-    /// The retransmission timer went off (RFC 6582, section 3.2, step 4).
-    pub(super) fn on_timeout(&mut self, max: SequenceNumber) {
-        self.duplicates = 0;
-        self.active = false;
-        self.inflation_bytes = 0;
-        self.recover = max;
+    /// True while new data is sent in the place of what a timeout gave up (RFC 5682, section 3.1, step 2b).
+    pub(super) fn holds_retransmissions(&self) -> bool {
+        self.repair.as_ref().is_some_and(|repair| repair.check == TimeoutCheck::Probing)
+    }
+
+    /// Something of `bytes` was sent, first or again.
+    #[cold]
+    pub(super) fn on_sent(&mut self, bytes: u32) {
+        if self.phase == Phase::Recovery
+            && let Some(reduction) = self.repair.as_mut().and_then(|repair| repair.reduction.as_mut())
+        {
+            reduction.on_sent(bytes);
+        }
+    }
+
+    /// Lets go of what only an ongoing transfer needs.
+    pub(super) fn release(&mut self) {
+        self.repair = None;
+        self.probe = None;
+        self.phase = Phase::Open;
+        self.quiet = true;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MSS: u16 = 1000;
-
-    fn at(raw: u32) -> SequenceNumber {
-        SequenceNumber::new(raw)
-    }
-
-    fn in_recovery() -> Recovery {
-        let mut recovery = Recovery::new(at(0));
-        for _ in 0..2 {
-            assert_eq!(recovery.on_duplicate(at(1), at(10_001), MSS), Action::Continue);
+impl Repair {
+    fn new(una: SequenceNumber) -> Self {
+        Self {
+            scoreboard: Scoreboard::new(una),
+            rack: Rack::new(),
+            reduction: None,
+            check: TimeoutCheck::Settled,
+            blocks: ArrayVec::new(),
+            needed: None,
         }
-        assert_eq!(recovery.on_duplicate(at(1), at(10_001), MSS), Action::EnterRecovery);
-        recovery
     }
 
-    #[test]
-    fn the_third_duplicate_enters_recovery_and_further_ones_inflate() {
-        let mut recovery = in_recovery();
-        assert_eq!(recovery.inflation_bytes(), 3000);
-        assert_eq!(recovery.on_duplicate(at(1), at(10_001), MSS), Action::Continue);
-        assert_eq!(recovery.inflation_bytes(), 4000);
-    }
-
-    #[test]
-    fn the_first_two_duplicates_each_let_one_segment_out() {
-        let mut recovery = Recovery::new(at(0));
-        let _ = recovery.on_duplicate(at(1), at(10_001), MSS);
-        assert_eq!(recovery.inflation_bytes(), 1000);
-        let _ = recovery.on_duplicate(at(1), at(10_001), MSS);
-        assert_eq!(recovery.inflation_bytes(), 2000);
-    }
-
-    #[test]
-    fn a_partial_acknowledgment_retransmits_and_a_full_one_exits() {
-        let mut recovery = in_recovery();
-        assert_eq!(recovery.on_progress(at(2001), 2000, MSS), Action::RetransmitNext);
-        assert_eq!(recovery.inflation_bytes(), 2000);
-        assert_eq!(recovery.on_progress(at(10_001), 8000, MSS), Action::ExitRecovery);
-        assert_eq!(recovery.inflation_bytes(), 0);
-        assert!(!recovery.is_active());
-    }
-
-    #[test]
-    fn duplicates_of_what_a_timeout_sent_again_do_not_enter_recovery() {
-        let mut recovery = Recovery::new(at(0));
-        recovery.on_timeout(at(10_001));
-        for _ in 0..5 {
-            assert_eq!(recovery.on_duplicate(at(5001), at(10_001), MSS), Action::Continue);
+    /// `start..end` was sent again, and so its record was renewed.
+    pub(super) fn on_resent(&mut self, start: SequenceNumber, end: SequenceNumber, sent: &Transmissions) {
+        self.scoreboard.on_resent(start, end, sent);
+        self.needed = self.needed.map(|needed| needed.saturating_add(1));
+        if let Some(reduction) = &mut self.reduction {
+            reduction.on_sent(end.distance_from(start));
         }
-        assert!(!recovery.is_active());
+    }
+
+    /// The congestion window of a connection that sends again: in recovery the rate reduction sets it.
+    pub(super) fn window_bytes(&self, connection: &Connection) -> u32 {
+        match (connection.recovery.phase, &self.reduction) {
+            (Phase::Recovery, Some(reduction)) => reduction.cwnd_bytes(),
+            (Phase::Recovery, None) | (Phase::Open | Phase::Timeout, _) => connection.congestion.cwnd_bytes(),
+        }
+    }
+}
+
+impl Connection {
+    /// A segment with SACK blocks came; what they say counts once its acknowledgment does.
+    #[cold]
+    pub(super) fn note_sack_blocks(&mut self, segment: &Segment, bytes: &[u8]) {
+        if self.sack_permitted {
+            let mut repair = self.take_repair();
+            repair.blocks = segment.sack_blocks(bytes).take(MAX_SACK_BLOCKS).collect();
+            self.recovery.repair = Some(repair);
+        }
+    }
+
+    pub(super) fn take_repair(&mut self) -> Box<Repair> {
+        self.recovery.repair.take().unwrap_or_else(|| Box::new(Repair::new(self.snd.una)))
+    }
+
+    pub(super) fn put_repair(&mut self, repair: Box<Repair>) {
+        self.recovery.repair = Some(repair);
+    }
+
+    /// Bytes that may lie between SND.UNA and what is sent next, for all the congestion control says.
+    #[inline]
+    pub(super) fn flight_limit_bytes(&self) -> u32 {
+        if self.recovery.quiet { self.congestion.cwnd_bytes() } else { self.flight_limit_in_recovery() }
+    }
+
+    #[cold]
+    fn flight_limit_in_recovery(&self) -> u32 {
+        let repair = self.recovery.repair.as_ref();
+        repair
+            .map_or(self.congestion.cwnd_bytes(), |repair| repair.window_bytes(self))
+            .saturating_add(self.recovery.duplicates.inflation_bytes())
+            .saturating_add(self.sent.left_bytes())
+    }
+
+    /// Bytes in the network, as far as is known: `pipe` of RFC 6675.
+    pub(super) fn pipe_bytes(&self) -> u32 {
+        self.snd.in_flight().saturating_sub(self.sent.left_bytes())
+    }
+
+    /// An acknowledgment that says, or may say, something about losses. `acked_bytes` is by how much SND.UNA advanced.
+    #[inline(never)]
+    pub(super) fn on_telling_acknowledgment(
+        &mut self,
+        mut delivered: Delivered,
+        acked_bytes: u32,
+        segment: &Segment,
+        cx: &mut Context<'_>,
+    ) {
+        if !self.sack_permitted {
+            self.on_unselective_progress(acked_bytes, cx);
+            return;
+        }
+        let mut repair = self.take_repair();
+        let advanced = acked_bytes > 0;
+        let reneged = repair.scoreboard.on_acknowledged(self.snd.una, &self.sent);
+        let reported = self.read_blocks(&mut repair, segment, &mut delivered, cx);
+        if let Some(newest) = self.trusted_newest(&delivered, segment, cx) {
+            repair.rack.on_arrival(&newest, cx.now);
+        }
+        if delivered.reordered {
+            repair.rack.on_reordering();
+        }
+        repair.rack.on_progress(self.snd.una);
+        self.check_duplicate_report(&mut repair, &reported, cx);
+        self.check_probe(&reported, advanced, segment, cx);
+        self.check_timeout(&mut repair, &delivered, &reported, advanced, cx);
+        if self.recovery.phase != Phase::Open && self.snd.una.at_or_after(self.recovery.recover) {
+            self.leave_recovery(&mut repair, cx);
+        }
+        let lost_before = self.sent.lost_bytes();
+        let wait_ns = self.detect_losses(&mut repair, cx);
+        self.react_to_losses(&mut repair, delivered.bytes, cx);
+        if let Some(reduction) = repair.reduction.as_mut().filter(|_| self.recovery.phase == Phase::Recovery)
+        {
+            reduction.on_acknowledgment(Step {
+                delivered_bytes: delivered.bytes,
+                pipe_bytes: self.snd.in_flight().saturating_sub(self.sent.left_bytes()),
+                is_safe: advanced && self.sent.lost_bytes() <= lost_before,
+                mss_bytes: u32::from(self.snd.mss),
+            });
+        }
+        self.put_repair(repair);
+        self.settle_recovery();
+        self.set_alarm(wait_ns, reneged, advanced || reported.news, cx);
+    }
+
+    fn read_blocks(
+        &mut self,
+        repair: &mut Repair,
+        segment: &Segment,
+        delivered: &mut Delivered,
+        cx: &Context<'_>,
+    ) -> Reported {
+        if segment.options.sack.is_none() {
+            return Reported::default();
+        }
+        let mut by_sack = Delivered::default();
+        let blocks = std::mem::take(&mut repair.blocks);
+        let (una, max) = (self.snd.una, self.snd.max);
+        let reported = repair.scoreboard.take(&blocks, una, max, &mut self.sent, &mut by_sack);
+        self.sent.count_sacked(&by_sack, cx.now);
+        delivered.merge(&by_sack);
+        reported
+    }
+
+    /// Of what arrived, what left last, unless an acknowledgment of something sent twice may be of the first copy
+    /// (RFC 8985, section 6.2, step 2).
+    fn trusted_newest(
+        &self,
+        delivered: &Delivered,
+        segment: &Segment,
+        cx: &Context<'_>,
+    ) -> Option<Transmission> {
+        let newest = delivered.newest?;
+        if newest.retransmitted {
+            let rtt_ns = cx.now.nanos_since(newest.sent_at);
+            let least_ns = self.rtt.min_rtt_ns().unwrap_or(0).max(cx.settings.clock_granularity_ns);
+            let echoes_first = match (self.timestamps, segment.options.timestamp) {
+                (Some(ours), Some(theirs)) => {
+                    theirs.echo.wrapping_sub(ours.value(newest.sent_at)).cast_signed() < 0
+                }
+                (Some(_) | None, Some(_) | None) => false,
+            };
+            if rtt_ns < least_ns || echoes_first {
+                return delivered.newest_once();
+            }
+        }
+        Some(newest)
+    }
+
+    /// The peer reports what came twice (RFC 2883).
+    fn check_duplicate_report(&mut self, repair: &mut Repair, reported: &Reported, cx: &mut Context<'_>) {
+        let Some((start, end)) = reported.duplicate else { return };
+        cx.counters.dsacks_received += 1;
+        if self.recovery.probe.is_some_and(|probe| probe.end == end) {
+            return;
+        }
+        let Some(needed) = repair.needed else { return };
+        repair.rack.on_needless_retransmission(self.snd.max);
+        let segments = end.distance_from(start).div_ceil(u32::from(self.snd.mss).max(1));
+        repair.needed = Some(needed.saturating_sub(segments));
+        if needed > 0 && segments >= needed {
+            // Not one retransmission of the whole recovery was needed (RFC 3708).
+            repair.needed = None;
+            cx.counters.recoveries_undone += 1;
+            self.congestion.on_spurious(cx.now);
+            if self.recovery.phase == Phase::Recovery {
+                repair.scoreboard.take_back_losses(self.snd.una, &mut self.sent);
+                self.recovery.phase = Phase::Open;
+            }
+        }
+    }
+
+    /// F-RTO with selective acknowledgments (RFC 5682, section 3.1).
+    fn check_timeout(
+        &mut self,
+        repair: &mut Repair,
+        delivered: &Delivered,
+        reported: &Reported,
+        advanced: bool,
+        cx: &mut Context<'_>,
+    ) {
+        match repair.check {
+            TimeoutCheck::Settled => {}
+            TimeoutCheck::Retransmitted if advanced => {
+                // Step 2: new data tells more than old, if there is any that may go.
+                let has_new = self.snd.unsent() > 0 && self.snd.in_flight() < self.snd.wnd;
+                let is_over = self.snd.una.at_or_after(self.recovery.recover);
+                repair.check =
+                    if has_new && !is_over { TimeoutCheck::Probing } else { TimeoutCheck::Settled };
+            }
+            TimeoutCheck::Retransmitted => {}
+            TimeoutCheck::Probing if delivered.was_not_lost => {
+                // Step 3b: what was not sent again arrived, so that the timeout was early.
+                repair.check = TimeoutCheck::Settled;
+                repair.scoreboard.take_back_losses(self.snd.una, &mut self.sent);
+                self.recovery.phase = Phase::Open;
+                self.rtt.reset_backoff();
+                cx.counters.spurious_timeouts += 1;
+                self.congestion.on_spurious(cx.now);
+            }
+            // Step 3a: what left after the timeout arrived before what it gave up.
+            TimeoutCheck::Probing if advanced || reported.news => repair.check = TimeoutCheck::Settled,
+            TimeoutCheck::Probing => {}
+        }
+    }
+
+    fn leave_recovery(&mut self, repair: &mut Repair, cx: &Context<'_>) {
+        repair.rack.on_recovered();
+        if self.recovery.phase == Phase::Recovery {
+            repair.reduction = None;
+            self.congestion.on_recovery_exit(self.pipe_bytes(), cx.now);
+        }
+        repair.check = TimeoutCheck::Settled;
+        self.recovery.phase = Phase::Open;
+    }
+
+    /// Gives up what RACK finds lost. Returns after how many nanoseconds to look again.
+    fn detect_losses(&mut self, repair: &mut Repair, cx: &Context<'_>) -> Option<u64> {
+        let waiting = Waiting {
+            recovering: self.recovery.phase != Phase::Open,
+            sacked_segments: self.sent.sacked_segments(),
+            granularity_ns: cx.settings.clock_granularity_ns,
+        };
+        let window_ns = repair.rack.window_ns(waiting, &self.rtt);
+        let rack = &repair.rack;
+        repair.scoreboard.detect(&mut self.sent, |record| rack.judge(record, window_ns, cx.now))
+    }
+
+    /// Begins recovery if a loss was found that is not yet being repaired. `delivered_bytes` is what the
+    /// acknowledgment told of.
+    fn react_to_losses(&mut self, repair: &mut Repair, delivered_bytes: u32, cx: &mut Context<'_>) {
+        if self.recovery.phase != Phase::Open || self.sent.lost_bytes() == 0 {
+            return;
+        }
+        cx.counters.fast_retransmits += 1;
+        let outstanding = self.snd.max.distance_from(self.snd.una);
+        self.ecn.on_reduction(self.snd.max);
+        self.congestion.on_loss(&LossEvent {
+            now: cx.now,
+            bytes_in_flight: outstanding,
+            kind: LossKind::FastRetransmit,
+        });
+        // RFC 9937, section 6.1: RecoverFS is without what had been selectively acknowledged before.
+        let flight = outstanding.saturating_sub(self.sent.sacked_bytes()).saturating_add(delivered_bytes);
+        let target = self.congestion.cwnd_bytes().min(self.congestion.ssthresh_bytes());
+        repair.reduction = Some(RateReduction::new(flight, target));
+        repair.needed = Some(0);
+        self.recovery.phase = Phase::Recovery;
+        self.recovery.recover = self.snd.max;
+        self.recovery.probe = None;
+    }
+
+    /// Whether acknowledgments pass by from now on.
+    pub(super) fn settle_recovery(&mut self) {
+        self.recovery.quiet = self.recovery.phase == Phase::Open
+            && self.recovery.probe.is_none()
+            && self.sent.left_bytes() == 0;
+    }
+
+    /// Sets the deadline after an acknowledgment with news: the end of the reordering window, or what
+    /// [`Self::arm_retransmission`] finds (RFC 8985, section 8).
+    fn set_alarm(&mut self, wait_ns: Option<u64>, reneged: bool, news: bool, cx: &Context<'_>) {
+        let now = cx.now;
+        if self.snd.una == self.snd.max {
+            self.deadlines.retransmit = Instant::FAR_FUTURE;
+        } else if let Some(wait_ns) = wait_ns {
+            self.recovery.alarm = Alarm::Reordering;
+            self.deadlines.retransmit = now.plus_nanos(wait_ns);
+        } else if reneged {
+            // The peer dropped what it had. Waiting long for it makes nothing better, but it may yet say more.
+            let soon_ns = (self.rtt.srtt_ns().unwrap_or(0) / 2).max(RENEGING_DELAY_NS);
+            self.recovery.alarm = Alarm::Retransmission;
+            self.deadlines.retransmit = self.deadlines.retransmit.min(now.plus_nanos(soon_ns));
+        } else if news || self.recovery.alarm == Alarm::Reordering {
+            // RFC 6298, section 5.3, and what is selectively acknowledged is progress too (RFC 6675, section 6).
+            self.restart_retransmission(cx);
+        }
+    }
+
+    /// The reordering window is over: what was waited for is lost.
+    pub(super) fn on_reordering_timeout(&mut self, cx: &mut Context<'_>) {
+        let mut repair = self.take_repair();
+        let wait_ns = self.detect_losses(&mut repair, cx);
+        self.react_to_losses(&mut repair, 0, cx);
+        if let Some(reduction) = repair.reduction.as_mut().filter(|_| self.recovery.phase == Phase::Recovery)
+        {
+            reduction.on_acknowledgment(Step {
+                delivered_bytes: 0,
+                pipe_bytes: self.snd.in_flight().saturating_sub(self.sent.left_bytes()),
+                is_safe: false,
+                mss_bytes: u32::from(self.snd.mss),
+            });
+        }
+        self.put_repair(repair);
+        self.settle_recovery();
+        self.set_alarm(wait_ns, false, true, cx);
+    }
+
+    /// The retransmission timer went off for what is in flight: all of it is given up (RFC 6298, section 5.4).
+    pub(super) fn on_loss_timeout(&mut self) {
+        if !self.sack_permitted {
+            self.recovery.duplicates.on_timeout(self.snd.max);
+            self.recovery.quiet = true;
+            // Sending starts again at the oldest, one segment first.
+            self.snd.nxt = self.snd.una;
+            return;
+        }
+        let is_first = self.recovery.phase == Phase::Open;
+        self.give_up_flight();
+        if let Some(repair) = &mut self.recovery.repair {
+            repair.check = if is_first { TimeoutCheck::Retransmitted } else { TimeoutCheck::Settled };
+        }
+    }
+
+    /// Everything in flight is to be sent again, for a reason the congestion control need not hear of here.
+    pub(super) fn give_up_flight(&mut self) {
+        if !self.sack_permitted {
+            self.snd.nxt = self.snd.una;
+            return;
+        }
+        let mut repair = self.take_repair();
+        repair.scoreboard.give_up_all(self.snd.max, &mut self.sent);
+        repair.check = TimeoutCheck::Settled;
+        repair.reduction = None;
+        repair.needed = None;
+        self.put_repair(repair);
+        self.recovery.phase = Phase::Timeout;
+        self.recovery.recover = self.snd.max;
+        self.recovery.probe = None;
+        self.settle_recovery();
+    }
+
+    /// The peer opens the window it had closed. What it was sent again while it was closed, it did not take.
+    #[cold]
+    pub(super) fn on_window_reopened(&mut self) {
+        if self.sack_permitted && self.recovery.phase == Phase::Timeout {
+            self.give_up_flight();
+        }
+    }
+
+    /// Progress with a peer that has no selective acknowledgments.
+    fn on_unselective_progress(&mut self, acked_bytes: u32, cx: &mut Context<'_>) {
+        match self.recovery.duplicates.on_progress(self.snd.una, acked_bytes, self.snd.mss) {
+            Action::Continue | Action::EnterRecovery => {}
+            Action::RetransmitNext => self.retransmit_front(cx),
+            Action::ExitRecovery => self.congestion.on_recovery_exit(self.snd.in_flight(), cx.now),
+        }
+        self.recovery.quiet = !self.recovery.duplicates.is_active();
+        self.restart_retransmission(cx);
+    }
+
+    /// A duplicate acknowledgment by a peer that has no selective ones.
+    #[inline(never)]
+    pub(super) fn on_duplicate(&mut self, cx: &mut Context<'_>) {
+        self.recovery.quiet = false;
+        match self.recovery.duplicates.on_duplicate(self.snd.una, self.snd.max, self.snd.mss) {
+            Action::EnterRecovery => {
+                cx.counters.fast_retransmits += 1;
+                self.ecn.on_reduction(self.snd.max);
+                self.congestion.on_loss(&LossEvent {
+                    now: cx.now,
+                    bytes_in_flight: self.snd.max.distance_from(self.snd.una),
+                    kind: LossKind::FastRetransmit,
+                });
+                self.retransmit_front(cx);
+                self.restart_retransmission(cx);
+            }
+            Action::Continue | Action::RetransmitNext | Action::ExitRecovery => {}
+        }
     }
 }

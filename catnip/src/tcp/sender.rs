@@ -6,6 +6,7 @@ use super::congestion::CongestionControl;
 use super::connection::{Connection, Context, Timestamps};
 use super::emit::{Envelope, emit};
 use super::options::OptionFields;
+use super::retransmission::Resent;
 use super::segment::{Flags, HeaderFields};
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
@@ -13,7 +14,7 @@ use super::window;
 use crate::network::Payload;
 
 /// Frames one connection may queue in one turn before the others have theirs.
-const FRAMES_PER_TURN: usize = 64;
+pub(super) const FRAMES_PER_TURN: usize = 64;
 
 /// Frames waiting for the device from which on nobody composes further ones.
 pub(super) const MAX_QUEUED_FRAMES: usize = 512;
@@ -41,25 +42,16 @@ impl Connection {
         if self.rcv.ahead_of_gap > 0 {
             self.send_duplicate_acknowledgments(cx);
         }
+        let mut resent = Resent::All;
+        if self.sent.lost_bytes() > 0 {
+            resent = self.send_lost(cx);
+            outcome = resent.into();
+        }
         if self.state.sends_data() {
-            for turn in 0.. {
-                let Some(next) = self.next_segment(cx) else { break };
-                if turn == FRAMES_PER_TURN || cx.network.frames().len() >= MAX_QUEUED_FRAMES {
-                    outcome = Output::More;
-                    break;
-                }
-                match self.send_next(next, cx) {
-                    Ok(()) if self.snd.nxt.after(self.snd.end()) => break,
-                    Ok(()) => {}
-                    Err(Error::WouldBlock) => {
-                        outcome = Output::More;
-                        break;
-                    }
-                    // Without memory or a way to the peer, the retransmission timer tries again.
-                    Err(_) => break,
-                }
+            if resent == Resent::All {
+                outcome = self.send_new(cx);
             }
-            self.arm_retransmission(cx.now);
+            self.arm_retransmission(cx);
         }
         if self.rcv.ack_now {
             if cx.network.transmit_queue_is_full() {
@@ -68,6 +60,25 @@ impl Connection {
             self.send_acknowledgment(cx);
         }
         outcome
+    }
+
+    /// Sends what was not sent since SND.NXT last went back.
+    #[inline]
+    fn send_new(&mut self, cx: &mut Context<'_>) -> Output {
+        for turn in 0.. {
+            let Some(next) = self.next_segment(cx) else { break };
+            if turn == FRAMES_PER_TURN || cx.network.frames().len() >= MAX_QUEUED_FRAMES {
+                return Output::More;
+            }
+            match self.send_next(next, cx) {
+                Ok(()) if self.snd.nxt.after(self.snd.end()) => break,
+                Ok(()) => {}
+                Err(Error::WouldBlock) => return Output::More,
+                // Without memory or a way to the peer, the retransmission timer tries again.
+                Err(_) => break,
+            }
+        }
+        Output::Done
     }
 
     /// Acknowledges each segment that arrived ahead of a gap, however many came in one burst: three make the peer
@@ -91,8 +102,7 @@ impl Connection {
             return None;
         }
         let in_flight = self.snd.in_flight();
-        let cwnd = self.congestion.cwnd_bytes().saturating_add(self.recovery.inflation_bytes());
-        let usable = self.snd.wnd.min(cwnd).saturating_sub(in_flight);
+        let usable = self.snd.wnd.min(self.flight_limit_bytes()).saturating_sub(in_flight);
         let mss = u32::from(self.snd.mss);
         let mut len = unsent.min(usable).min(self.largest_segment(cx));
         if len < unsent && len > mss {
@@ -133,6 +143,18 @@ impl Connection {
         }
     }
 
+    /// Sends one segment of new data, or the FIN, whatever the congestion window says, if the peer's has room.
+    pub(super) fn send_new_segment(&mut self, cx: &mut Context<'_>) {
+        let usable = self.snd.wnd.saturating_sub(self.snd.in_flight());
+        let unsent = self.snd.unsent();
+        let len = unsent.min(usable).min(u32::from(self.snd.mss));
+        let fin = len == unsent && self.snd.fin_unsent() && usable > len;
+        if len > 0 || fin {
+            // Failure is a loss like any other: the timer tries again.
+            let _ = self.send_next(Next { len, fin }, cx);
+        }
+    }
+
     /// Payload bytes of the largest frame: one segment, or what the device cuts by itself.
     #[inline]
     fn largest_segment(&self, cx: &Context<'_>) -> u32 {
@@ -157,6 +179,9 @@ impl Connection {
         let fin = next.fin && sent == next.len;
         self.snd.nxt = sequence + sent + u32::from(fin);
         self.sent.on_sent(sequence, self.snd.nxt, self.snd.mss, cx.now);
+        if !self.recovery.is_quiet() {
+            self.recovery.on_sent(sent);
+        }
         if self.snd.nxt.after(self.snd.max) {
             self.snd.max = self.snd.nxt;
         } else {
@@ -186,23 +211,6 @@ impl Connection {
         }
     }
 
-    /// Sends the segment at SND.UNA again, without moving SND.NXT.
-    pub(super) fn retransmit_front(&mut self, cx: &mut Context<'_>) {
-        let outstanding = self.snd.max.distance_from(self.snd.front);
-        let queued = u32::try_from(self.snd.queue.len_bytes()).unwrap_or(u32::MAX);
-        let len = queued.min(outstanding).min(u32::from(self.snd.mss));
-        let fin = self.snd.fin && len == queued && outstanding > queued;
-        if len == 0 && !fin {
-            return;
-        }
-        cx.counters.retransmitted_segments += 1;
-        // Failure is a loss like any other: the timer tries again.
-        if let Ok(sent) = self.send_data(self.snd.una, len, fin, cx) {
-            let end = self.snd.una + sent + u32::from(fin && sent == len);
-            self.sent.on_sent(self.snd.una, end, self.snd.mss, cx.now);
-        }
-    }
-
     /// Sends one byte beyond a closed window (RFC 9293, section 3.8.6.1), or asks again for the
     /// acknowledgment of the last one.
     pub(super) fn send_window_probe(&mut self, cx: &mut Context<'_>) {
@@ -220,7 +228,7 @@ impl Connection {
     }
 
     /// Sends `len` bytes from `sequence` on, returns how many fitted into one frame.
-    fn send_data(
+    pub(super) fn send_data(
         &mut self,
         sequence: SequenceNumber,
         len: u32,

@@ -5,6 +5,7 @@ use libos::{Error, Instant};
 
 use super::congestion::CongestionControl;
 use super::connection::{Connection, Context, Disposition, Settings};
+use super::recovery::Alarm;
 use super::state::{State, Trigger};
 use crate::events::Readiness;
 
@@ -24,8 +25,14 @@ impl Connection {
         }
         if self.deadlines.retransmit <= cx.now {
             self.deadlines.retransmit = Instant::FAR_FUTURE;
-            if self.on_retransmission_timeout(cx) == Disposition::Closed {
-                return Disposition::Closed;
+            match self.recovery.alarm {
+                Alarm::TailProbe if self.may_probe_tail() => self.on_probe_timeout(cx),
+                Alarm::Reordering if self.snd.una != self.snd.max => self.on_reordering_timeout(cx),
+                Alarm::TailProbe | Alarm::Reordering | Alarm::Retransmission => {
+                    if self.on_retransmission_timeout(cx) == Disposition::Closed {
+                        return Disposition::Closed;
+                    }
+                }
             }
         }
         if self.deadlines.idle <= cx.now {
@@ -38,17 +45,17 @@ impl Connection {
     /// Arms the retransmission timer if something is in flight (RFC 6298, section 5.1), or the persist timer
     /// if there is something to send and the window keeps it back (RFC 9293, section 3.8.6.1).
     #[inline]
-    pub(super) fn arm_retransmission(&mut self, now: Instant) {
+    pub(super) fn arm_retransmission(&mut self, cx: &Context<'_>) {
         if self.deadlines.retransmit != Instant::FAR_FUTURE {
             return;
         }
         let in_flight = self.snd.max != self.snd.una;
         if self.cork && !in_flight {
-            return self.arm_cork(now);
+            return self.arm_cork(cx.now);
         }
         let held_back = self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent());
         if in_flight || held_back {
-            self.deadlines.retransmit = now.plus_nanos(self.rtt.rto_ns());
+            self.deadlines.retransmit = self.retransmission_deadline(cx);
             if self.user_timeout.limit.is_some() {
                 self.deadlines.retransmit =
                     self.deadlines.retransmit.min(self.user_timeout.deadline(self.snd.una));
@@ -65,6 +72,14 @@ impl Connection {
         }
     }
 
+    /// Starts the retransmission timer over while something is in flight, and stops it when nothing is
+    /// (RFC 6298, sections 5.2 and 5.3).
+    #[inline]
+    pub(super) fn restart_retransmission(&mut self, cx: &Context<'_>) {
+        self.deadlines.retransmit =
+            if self.snd.una == self.snd.max { Instant::FAR_FUTURE } else { self.retransmission_deadline(cx) };
+    }
+
     /// True when nothing is in flight that the window let out, so that the timer is the persist timer.
     fn is_probing(&self) -> bool {
         self.state.sends_data()
@@ -79,7 +94,7 @@ impl Connection {
             // Nothing is lost. A cork held this back, or the window is too small to be worth a segment: after this
             // long it is used all the same (RFC 9293, section 3.8.6.2.1, the override timeout).
             self.send_what_fits(cx);
-            self.arm_retransmission(cx.now);
+            self.arm_retransmission(cx);
             return Disposition::Keep;
         }
         let config = &cx.settings.config;
@@ -110,15 +125,13 @@ impl Connection {
                 cx.now,
             );
             self.ecn.on_reduction(self.snd.max);
-            self.recovery.on_timeout(self.snd.max);
-            // Everything in flight counts as lost: sending starts again at the oldest, one segment first.
-            self.snd.nxt = self.snd.una;
+            self.on_loss_timeout();
         } else {
             // Nothing is in flight and the window is too small to be worth a segment: after this long it
             // is used all the same (RFC 9293, section 3.8.6.2.1, the override timeout).
             self.send_what_fits(cx);
         }
-        self.arm_retransmission(cx.now);
+        self.arm_retransmission(cx);
         Disposition::Keep
     }
 

@@ -10,6 +10,17 @@ use libos::Instant;
 
 use super::sequence::SequenceNumber;
 
+/// What is known of where a transmission is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// In the network, for all that is known.
+    InFlight,
+    /// Arrived, by a selective acknowledgment, which may still be taken back (RFC 2018, section 8).
+    Sacked,
+    /// Given up for lost, and not sent again.
+    Lost,
+}
+
 /// One range of sequence numbers, as it was last sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmission {
@@ -21,8 +32,12 @@ pub struct Transmission {
     pub order: u32,
     /// Payload bytes of the segments it went in; the last one may have fewer, and a FIN.
     pub segment_bytes: u16,
+    /// Where it is.
+    pub fate: Fate,
     /// True when it was sent more than once.
     pub retransmitted: bool,
+    /// True when it was said to have arrived before a timeout made us forget that.
+    pub was_sacked: bool,
     /// P.is_app_limited: the program gave too little to fill the path when it was sent.
     pub app_limited: bool,
     /// When it was last sent.
@@ -48,6 +63,23 @@ impl Transmission {
         self.len() == 0
     }
 
+    /// Its segments.
+    #[must_use]
+    pub const fn segments(&self) -> u32 {
+        let segment_bytes = if self.segment_bytes == 0 { 1 } else { self.segment_bytes as u32 };
+        self.len().div_ceil(segment_bytes)
+    }
+
+    /// Its part within `start..end` that has whole segments; empty, or turned around, when there is none.
+    fn whole_segments(&self, start: SequenceNumber, end: SequenceNumber) -> (SequenceNumber, SequenceNumber) {
+        let segment_bytes = u32::from(self.segment_bytes).max(1);
+        let skipped = if start.after(self.start) { start.distance_from(self.start) } else { 0 };
+        let from = self.start + skipped.next_multiple_of(segment_bytes);
+        let covered = end.min(self.end).distance_from(self.start);
+        let until = if end.at_or_after(self.end) { covered } else { covered - covered % segment_bytes };
+        (from, self.start + until)
+    }
+
     /// True when it left after `other` did.
     #[must_use]
     pub const fn sent_after(&self, other: &Self) -> bool {
@@ -65,6 +97,12 @@ pub struct Delivered {
     pub newest: Option<Transmission>,
     /// Some of it was sent more than once.
     pub retransmitted: bool,
+    /// Beside a newest one that was sent more than once: the newest that was sent once.
+    newest_once: Option<Transmission>,
+    /// Something arrived after what was sent behind it.
+    pub reordered: bool,
+    /// Something arrived that had been given up for lost and was not sent again.
+    pub was_not_lost: bool,
 }
 
 impl Delivered {
@@ -76,12 +114,54 @@ impl Delivered {
         if self.retransmitted { None } else { self.newest.map(|newest| newest.sent_at) }
     }
 
+    /// Of what was sent once only, the transmission that left last.
+    #[must_use]
+    pub fn newest_once(&self) -> Option<Transmission> {
+        self.newest.filter(|newest| !newest.retransmitted).or(self.newest_once)
+    }
+
     #[inline]
     fn note(&mut self, record: &Transmission, bytes: u32) {
         self.bytes += bytes;
-        self.retransmitted |= record.retransmitted;
+        if record.retransmitted || record.fate != Fate::InFlight || self.retransmitted {
+            self.note_rare(record);
+        }
+        self.note_newest(record);
+    }
+
+    #[inline]
+    fn note_newest(&mut self, record: &Transmission) {
         if self.newest.is_none_or(|newest| record.sent_after(&newest)) {
             self.newest = Some(*record);
+        }
+    }
+
+    #[cold]
+    fn note_rare(&mut self, record: &Transmission) {
+        if record.retransmitted {
+            self.newest_once = self.newest_once();
+        } else {
+            self.was_not_lost |= record.fate == Fate::Lost && !record.was_sacked;
+            if self.newest_once.is_none_or(|newest| record.sent_after(&newest)) {
+                self.newest_once = Some(*record);
+            }
+        }
+        self.retransmitted |= record.retransmitted;
+    }
+
+    /// Adds what else the same acknowledgment told of.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.retransmitted |= other.retransmitted;
+        self.reordered |= other.reordered;
+        self.was_not_lost |= other.was_not_lost;
+        for newest in [other.newest_once(), other.newest].into_iter().flatten() {
+            if newest.retransmitted {
+                self.newest_once = self.newest_once();
+            } else if self.newest_once().is_none_or(|known| newest.sent_after(&known)) {
+                self.newest_once = Some(newest);
+            }
+            self.note_newest(&newest);
         }
     }
 }
@@ -90,6 +170,11 @@ impl Delivered {
 #[derive(Debug)]
 pub struct Transmissions {
     records: VecDeque<Transmission>,
+    /// Bytes of [`Fate::Sacked`] and of [`Fate::Lost`].
+    sacked_bytes: u32,
+    lost_bytes: u32,
+    /// Segments of [`Fate::Sacked`].
+    sacked_segments: u32,
     /// The order of the last transmission.
     order: u32,
     /// C.delivered: bytes delivered in all.
@@ -112,6 +197,9 @@ impl Transmissions {
     pub const fn new(now: Instant) -> Self {
         Self {
             records: VecDeque::new(),
+            sacked_bytes: 0,
+            lost_bytes: 0,
+            sacked_segments: 0,
             order: 0,
             delivered_bytes: 0,
             delivered_at: now,
@@ -161,9 +249,134 @@ impl Transmissions {
         Some((self.records.front()?.start, self.records.back()?.end))
     }
 
+    /// Bytes known to be no longer in the network: they arrived, or are given up for lost.
+    #[must_use]
+    pub const fn left_bytes(&self) -> u32 {
+        self.sacked_bytes + self.lost_bytes
+    }
+
+    /// Bytes selectively acknowledged.
+    #[must_use]
+    pub const fn sacked_bytes(&self) -> u32 {
+        self.sacked_bytes
+    }
+
+    /// Segments selectively acknowledged.
+    #[must_use]
+    pub const fn sacked_segments(&self) -> u32 {
+        self.sacked_segments
+    }
+
+    /// Bytes given up for lost and not sent again.
+    #[must_use]
+    pub const fn lost_bytes(&self) -> u32 {
+        self.lost_bytes
+    }
+
+    /// The record at a place.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&Transmission> {
+        self.records.get(index)
+    }
+
+    /// The place of the first record that ends behind `at`: the one that covers it, if any does.
+    #[must_use]
+    pub fn index_of(&self, at: SequenceNumber) -> usize {
+        match self.records.front() {
+            Some(first) if first.end.after(at) => 0,
+            Some(_) | None => self.records.partition_point(|record| record.end.at_or_before(at)),
+        }
+    }
+
     /// Forgets all records, and gives their memory back.
     pub fn clear(&mut self) {
         self.records = VecDeque::new();
+        (self.sacked_bytes, self.lost_bytes, self.sacked_segments) = (0, 0, 0);
+    }
+
+    /// Changes what is known of a record.
+    pub(super) fn set_fate(&mut self, index: usize, fate: Fate) {
+        if let Some(record) = self.records.get_mut(index) {
+            let (before, bytes, segments) = (record.fate, record.len(), record.segments());
+            record.fate = fate;
+            self.uncount(before, bytes, segments);
+            match fate {
+                Fate::InFlight => {}
+                Fate::Sacked => {
+                    self.sacked_bytes += bytes;
+                    self.sacked_segments += segments;
+                }
+                Fate::Lost => self.lost_bytes += bytes,
+            }
+        }
+    }
+
+    fn uncount(&mut self, fate: Fate, bytes: u32, segments: u32) {
+        match fate {
+            Fate::InFlight => {}
+            Fate::Sacked => {
+                self.sacked_bytes = self.sacked_bytes.saturating_sub(bytes);
+                self.sacked_segments = self.sacked_segments.saturating_sub(segments);
+            }
+            Fate::Lost => self.lost_bytes = self.lost_bytes.saturating_sub(bytes),
+        }
+    }
+
+    /// Gives up all that is not acknowledged, what was selectively so included: the receiver may have dropped it
+    /// (RFC 2018, section 8).
+    pub(super) fn give_up_all(&mut self) {
+        let mut lost_bytes = 0;
+        for record in &mut self.records {
+            record.was_sacked |= record.fate == Fate::Sacked;
+            record.fate = Fate::Lost;
+            lost_bytes += record.len();
+        }
+        (self.sacked_bytes, self.lost_bytes, self.sacked_segments) = (0, lost_bytes, 0);
+    }
+
+    /// What was given up was not lost after all, but for what is under way again.
+    pub(super) fn take_back_losses(&mut self) {
+        for record in &mut self.records {
+            if record.fate == Fate::Lost {
+                record.fate = Fate::InFlight;
+            }
+        }
+        self.lost_bytes = 0;
+    }
+
+    /// All whole segments within `start..end` arrived; they are not yet known to have. A segment of which only a
+    /// part is covered waits for the rest. Returns the range that was marked.
+    pub(super) fn on_sacked(
+        &mut self,
+        start: SequenceNumber,
+        end: SequenceNumber,
+        highest_before: SequenceNumber,
+        delivered: &mut Delivered,
+    ) -> Option<(SequenceNumber, SequenceNumber)> {
+        let mut index = self.index_of(start);
+        let mut marked: Option<(SequenceNumber, SequenceNumber)> = None;
+        while let Some(&record) = self.records.get(index).filter(|record| record.start.before(end)) {
+            let (from, until) = record.whole_segments(start, end);
+            if from.before(until) {
+                if from.after(record.start) {
+                    self.divide(from);
+                    index += 1;
+                }
+                self.divide(until);
+                let part = Transmission { start: from, end: until, ..record };
+                delivered.note(&part, part.len());
+                delivered.reordered |= !part.retransmitted && until.before(highest_before);
+                self.set_fate(index, Fate::Sacked);
+                marked = Some((marked.map_or(from, |(first, _)| first), until));
+            }
+            index += 1;
+        }
+        marked
+    }
+
+    /// Counts what [`Self::on_sacked`] noted as delivered.
+    pub(super) fn count_sacked(&mut self, delivered: &Delivered, now: Instant) {
+        self.on_delivered(delivered, now);
     }
 
     /// The program has given less than the path would carry: what is sent until all of it is delivered,
@@ -193,6 +406,7 @@ impl Transmissions {
                 && last.delivered_bytes == self.delivered_bytes
                 && last.segment_bytes == segment_bytes
                 && !last.retransmitted
+                && last.fate == Fate::InFlight
                 && last.end.distance_from(last.start).is_multiple_of(u32::from(segment_bytes).max(1))
             {
                 last.end = end;
@@ -222,7 +436,9 @@ impl Transmissions {
             end,
             order: self.order,
             segment_bytes,
+            fate: Fate::InFlight,
             retransmitted: false,
+            was_sacked: false,
             app_limited: self.app_limited_until_bytes != 0,
             sent_at: now,
             delivered_bytes: self.delivered_bytes,
@@ -238,14 +454,14 @@ impl Transmissions {
         self.divide(end);
         let first = self.records.partition_point(|record| record.start.before(start));
         let mut at = first;
-        while let Some(&Transmission { start, end: record_end, segment_bytes, .. }) = self.records.get(at) {
+        while let Some(&record) = self.records.get(at) {
+            let Transmission { start, end: record_end, segment_bytes, .. } = record;
             if record_end.after(end) {
                 break;
             }
-            let len = record_end.distance_from(start);
-            self.resent_bytes += u64::from(len);
-            self.resent_segments =
-                self.resent_segments.wrapping_add(len.div_ceil(u32::from(segment_bytes).max(1)));
+            self.uncount(record.fate, record.len(), record.segments());
+            self.resent_bytes += u64::from(record.len());
+            self.resent_segments = self.resent_segments.wrapping_add(record.segments());
             let record =
                 Transmission { retransmitted: true, ..self.stamped(start, record_end, segment_bytes, now) };
             if let Some(place) = self.records.get_mut(at) {
@@ -261,8 +477,12 @@ impl Transmissions {
         if let Some(record) = self.records.get_mut(index)
             && record.start.before(at)
         {
+            let segments = record.segments();
             let behind = Transmission { start: at, ..*record };
             record.end = at;
+            if record.fate == Fate::Sacked {
+                self.sacked_segments += record.segments() + behind.segments() - segments;
+            }
             self.records.insert(index + 1, behind);
         }
     }
@@ -274,16 +494,36 @@ impl Transmissions {
         while let Some(record) = self.records.front_mut() {
             if record.end.after(una) {
                 if record.start.before(una) {
-                    delivered.note(record, una.distance_from(record.start));
-                    record.start = una;
+                    if record.fate == Fate::InFlight {
+                        delivered.note(record, una.distance_from(record.start));
+                        record.start = una;
+                    } else {
+                        self.divide(una);
+                        continue;
+                    }
                 }
                 break;
             }
-            delivered.note(record, record.len());
+            if record.fate == Fate::InFlight {
+                delivered.note(record, record.len());
+                delivered.reordered |= self.sacked_bytes > 0 && !record.retransmitted;
+            } else {
+                let record = *record;
+                self.on_rare_acknowledged(&record, &mut delivered);
+            }
             self.records.pop_front();
         }
         self.on_delivered(&delivered, now);
         delivered
+    }
+
+    #[cold]
+    fn on_rare_acknowledged(&mut self, record: &Transmission, delivered: &mut Delivered) {
+        self.uncount(record.fate, record.len(), record.segments());
+        if record.fate == Fate::Lost {
+            delivered.note(record, record.len());
+            delivered.reordered |= self.sacked_bytes > 0 && !record.retransmitted;
+        }
     }
 
     #[inline]

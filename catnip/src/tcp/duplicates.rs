@@ -1,0 +1,160 @@
+//! Loss recovery by duplicate acknowledgments: fast retransmit (RFC 5681, section 3.2) and NewReno (RFC 6582).
+//!
+//! The congestion-control algorithm owns the window; this part says when a loss was noticed, what to send
+//! again, and by how much the window is inflated for segments that have left the network.
+
+use super::sequence::SequenceNumber;
+
+/// Duplicate acknowledgments that mean a loss (RFC 5681, section 3.2).
+const DUPLICATE_THRESHOLD: u32 = 3;
+
+/// What the sender is to do after an acknowledgment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Go on.
+    Continue,
+    /// A loss was noticed: tell the congestion control, then send the segment at SND.UNA again.
+    EnterRecovery,
+    /// The next hole of the same loss: send the segment at SND.UNA again.
+    RetransmitNext,
+    /// Everything that was in flight when the loss was noticed has arrived.
+    ExitRecovery,
+}
+
+/// NewReno's variables.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Duplicates {
+    duplicates: u32,
+    /// `recover` of RFC 6582: the highest sequence number sent when the last loss was noticed.
+    recover: SequenceNumber,
+    active: bool,
+    /// Bytes added to the congestion window for segments known to have left the network.
+    inflation_bytes: u32,
+}
+
+impl Duplicates {
+    /// RFC 6582, section 3.2, step 1: `recover` starts at the initial sequence number.
+    pub(super) const fn new(iss: SequenceNumber) -> Self {
+        Self { duplicates: 0, recover: iss, active: false, inflation_bytes: 0 }
+    }
+
+    pub(super) const fn is_active(&self) -> bool {
+        self.active
+    }
+
+    pub(super) const fn inflation_bytes(&self) -> u32 {
+        self.inflation_bytes
+    }
+
+    /// A duplicate acknowledgment of `una` came; `max` is the highest sequence number sent.
+    pub(super) fn on_duplicate(&mut self, una: SequenceNumber, max: SequenceNumber, mss: u16) -> Action {
+        self.duplicates = self.duplicates.saturating_add(1);
+        if self.active {
+            // RFC 6582, section 3.2, step 3 and RFC 5681, section 3.2, step 4.
+            self.inflation_bytes = self.inflation_bytes.saturating_add(u32::from(mss));
+            return Action::Continue;
+        }
+        if self.duplicates < DUPLICATE_THRESHOLD {
+            // Limited transmit (RFC 3042): each of the first two lets one new segment out.
+            self.inflation_bytes = self.duplicates * u32::from(mss);
+            return Action::Continue;
+        }
+        // RFC 6582, section 3.2, step 2: duplicates of what a timeout already sent again start nothing.
+        if una.after(self.recover) {
+            self.active = true;
+            self.recover = max;
+            self.inflation_bytes = DUPLICATE_THRESHOLD * u32::from(mss);
+            Action::EnterRecovery
+        } else {
+            self.inflation_bytes = 0;
+            Action::Continue
+        }
+    }
+
+    /// `acked_bytes` new bytes were acknowledged, up to `una`.
+    #[inline]
+    pub(super) fn on_progress(&mut self, una: SequenceNumber, acked_bytes: u32, mss: u16) -> Action {
+        self.duplicates = 0;
+        if !self.active {
+            self.inflation_bytes = 0;
+            return Action::Continue;
+        }
+        if una.at_or_after(self.recover) {
+            self.active = false;
+            self.inflation_bytes = 0;
+            return Action::ExitRecovery;
+        }
+        // A partial acknowledgment: deflate by what was acknowledged, add back one segment
+        // (RFC 6582, section 3.2, step 3).
+        self.inflation_bytes = self.inflation_bytes.saturating_sub(acked_bytes);
+        if acked_bytes >= u32::from(mss) {
+            self.inflation_bytes = self.inflation_bytes.saturating_add(u32::from(mss));
+        }
+        Action::RetransmitNext
+    }
+
+    /// The retransmission timer went off (RFC 6582, section 3.2, step 4).
+    pub(super) fn on_timeout(&mut self, max: SequenceNumber) {
+        self.duplicates = 0;
+        self.active = false;
+        self.inflation_bytes = 0;
+        self.recover = max;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u16 = 1000;
+
+    fn at(raw: u32) -> SequenceNumber {
+        SequenceNumber::new(raw)
+    }
+
+    fn in_recovery() -> Duplicates {
+        let mut recovery = Duplicates::new(at(0));
+        for _ in 0..2 {
+            assert_eq!(recovery.on_duplicate(at(1), at(10_001), MSS), Action::Continue);
+        }
+        assert_eq!(recovery.on_duplicate(at(1), at(10_001), MSS), Action::EnterRecovery);
+        recovery
+    }
+
+    #[test]
+    fn the_third_duplicate_enters_recovery_and_further_ones_inflate() {
+        let mut recovery = in_recovery();
+        assert_eq!(recovery.inflation_bytes(), 3000);
+        assert_eq!(recovery.on_duplicate(at(1), at(10_001), MSS), Action::Continue);
+        assert_eq!(recovery.inflation_bytes(), 4000);
+    }
+
+    #[test]
+    fn the_first_two_duplicates_each_let_one_segment_out() {
+        let mut recovery = Duplicates::new(at(0));
+        let _ = recovery.on_duplicate(at(1), at(10_001), MSS);
+        assert_eq!(recovery.inflation_bytes(), 1000);
+        let _ = recovery.on_duplicate(at(1), at(10_001), MSS);
+        assert_eq!(recovery.inflation_bytes(), 2000);
+    }
+
+    #[test]
+    fn a_partial_acknowledgment_retransmits_and_a_full_one_exits() {
+        let mut recovery = in_recovery();
+        assert_eq!(recovery.on_progress(at(2001), 2000, MSS), Action::RetransmitNext);
+        assert_eq!(recovery.inflation_bytes(), 2000);
+        assert_eq!(recovery.on_progress(at(10_001), 8000, MSS), Action::ExitRecovery);
+        assert_eq!(recovery.inflation_bytes(), 0);
+        assert!(!recovery.is_active());
+    }
+
+    #[test]
+    fn duplicates_of_what_a_timeout_sent_again_do_not_enter_recovery() {
+        let mut recovery = Duplicates::new(at(0));
+        recovery.on_timeout(at(10_001));
+        for _ in 0..5 {
+            assert_eq!(recovery.on_duplicate(at(5001), at(10_001), MSS), Action::Continue);
+        }
+        assert!(!recovery.is_active());
+    }
+}
