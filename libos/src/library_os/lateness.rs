@@ -47,15 +47,17 @@ impl Lateness {
         self.last_poll = None;
     }
 
-    /// A poll begins at `now`. `has_work` says whether anybody was waiting for it; it is asked for only when
-    /// the poll is late.
-    #[inline]
-    pub(super) fn poll_begins(&mut self, now: Instant, has_work: impl FnOnce() -> bool) -> Option<Warning> {
+    /// A poll begins at `now`. When it is late, how long after the last one, in nanoseconds: if anybody was
+    /// waiting for it, [`Self::note_late`] follows.
+    #[inline(always)]
+    pub(super) fn poll_begins(&mut self, now: Instant) -> Option<u64> {
         let last_poll = self.last_poll.replace(now)?;
         let gap_ns = now.nanos_since(last_poll);
-        if gap_ns <= self.limit_ns || !has_work() {
-            return None;
-        }
+        (gap_ns > self.limit_ns).then_some(gap_ns)
+    }
+
+    /// Counts a late poll. Returns what is to be said about it, if anything.
+    pub(super) fn note_late(&mut self, now: Instant, gap_ns: u64) -> Option<Warning> {
         self.late_polls += 1;
         self.longest_ns = self.longest_ns.max(gap_ns);
         if self.last_warning.is_some_and(|last| now - last < WARNING_INTERVAL) {
@@ -75,6 +77,12 @@ mod tests {
         Instant::from_millis(ms)
     }
 
+    /// A poll at `now`, for which somebody `waits` or not.
+    fn poll(lateness: &mut Lateness, now: Instant, waits: bool) -> Option<Warning> {
+        let gap_ns = lateness.poll_begins(now).filter(|_| waits)?;
+        lateness.note_late(now, gap_ns)
+    }
+
     fn late(gap_ms: u64, not_warned: u64) -> Option<Warning> {
         Some(Warning { gap: Duration::from_millis(gap_ms), not_warned })
     }
@@ -82,10 +90,10 @@ mod tests {
     #[test]
     fn only_gaps_above_the_limit_with_work_pending_are_late() {
         let mut lateness = Lateness::new(Some(Duration::from_millis(100)));
-        assert_eq!(lateness.poll_begins(at(500), || true), None, "the first poll is never late");
-        assert_eq!(lateness.poll_begins(at(600), || true), None, "the limit itself is in order");
-        assert_eq!(lateness.poll_begins(at(900), || false), None, "nobody waited");
-        assert_eq!(lateness.poll_begins(at(1_050), || true), late(150, 0));
+        assert_eq!(poll(&mut lateness, at(500), true), None, "the first poll is never late");
+        assert_eq!(poll(&mut lateness, at(600), true), None, "the limit itself is in order");
+        assert_eq!(poll(&mut lateness, at(900), false), None, "nobody waited");
+        assert_eq!(poll(&mut lateness, at(1_050), true), late(150, 0));
         assert_eq!((lateness.late_polls, lateness.longest_ns), (1, 150_000_000));
     }
 
@@ -93,7 +101,7 @@ mod tests {
     fn warnings_come_once_a_second_and_say_how_many_were_left_out() {
         let mut lateness = Lateness::new(Some(Duration::from_millis(100)));
         let warnings: Vec<_> =
-            [0, 200, 400, 600, 1_300].map(|ms| lateness.poll_begins(at(ms), || true)).into_iter().collect();
+            [0, 200, 400, 600, 1_300].map(|ms| poll(&mut lateness, at(ms), true)).into_iter().collect();
         assert_eq!(warnings, [None, late(200, 0), None, None, late(700, 2)]);
         assert_eq!(lateness.late_polls, 4);
     }
@@ -101,16 +109,16 @@ mod tests {
     #[test]
     fn time_asleep_is_not_the_programs() {
         let mut lateness = Lateness::new(Some(Duration::from_millis(100)));
-        lateness.poll_begins(at(0), || true);
+        poll(&mut lateness, at(0), true);
         lateness.slept();
-        assert_eq!(lateness.poll_begins(at(5_000), || true), None);
-        assert_eq!(lateness.poll_begins(at(5_200), || true), late(200, 0));
+        assert_eq!(poll(&mut lateness, at(5_000), true), None);
+        assert_eq!(poll(&mut lateness, at(5_200), true), late(200, 0));
     }
 
     #[test]
     fn without_a_limit_nothing_is_late() {
         let mut lateness = Lateness::new(None);
-        lateness.poll_begins(at(0), || true);
-        assert_eq!(lateness.poll_begins(at(1_000_000), || true), None);
+        poll(&mut lateness, at(0), true);
+        assert_eq!(poll(&mut lateness, at(1_000_000), true), None);
     }
 }

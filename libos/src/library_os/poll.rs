@@ -1,6 +1,6 @@
 //! One turn of the library OS.
 
-use super::LibOs;
+use super::{LibOs, State};
 use crate::{Error, Instant};
 
 impl LibOs {
@@ -15,20 +15,34 @@ impl LibOs {
     }
 
     /// [`Self::poll`], and the time it took place at.
+    #[inline(always)]
     pub(crate) fn poll_now(&self) -> Result<Instant, Error> {
         let now = self.inner.clock.now();
         let mut state = self.state()?;
         self.inner.now.set(now);
         if !self.inner.abandoned.borrow().is_empty() {
-            let abandoned = self.inner.abandoned.take();
-            abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
+            self.give_up_abandoned(now, &mut state);
         }
         state.poll(now);
         // Buffers that other threads let go of.
         self.inner.arena.reclaim();
-        self.inner.executor.expire_timers(now, |wake| state.core.wake(wake));
+        if self.inner.executor.next_timer().is_some_and(|next| next <= now) {
+            self.expire_timers(now, &mut state);
+        }
         self.release(state);
         Ok(now)
+    }
+
+    #[inline(never)]
+    fn expire_timers(&self, now: Instant, state: &mut State) {
+        self.inner.executor.expire_timers(now, |wake| state.core.wake(wake));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_up_abandoned(&self, now: Instant, state: &mut State) {
+        let abandoned = self.inner.abandoned.take();
+        abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
     }
 
     /// When a module or a timer next has something to do though nothing arrives.

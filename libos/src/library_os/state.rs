@@ -57,16 +57,12 @@ impl State {
     }
 
     /// Lets every module make progress.
+    #[inline(always)]
     pub(super) fn poll(&mut self, now: Instant) {
-        let Self { core, modules, lateness, .. } = self;
-        let has_work = || modules.iter().any(|module| module.has_pending_work());
-        if let Some(warning) = lateness.poll_begins(now, has_work) {
-            log::warn!(
-                "the program kept the core for {} ms while peers were waiting ({} more times not reported)",
-                warning.gap.as_millis(),
-                warning.not_warned,
-            );
+        if let Some(gap_ns) = self.lateness.poll_begins(now) {
+            self.poll_is_late(now, gap_ns);
         }
+        let Self { core, modules, .. } = self;
         let completed = core.operations.completed();
         for module in modules {
             module.poll(now, core);
@@ -77,6 +73,22 @@ impl State {
         self.pushed = false;
         // What came may have left something to be sent that did not fit into this poll.
         self.unflushed = true;
+    }
+
+    /// Says that the program kept the core for too long, if anybody was waiting for it.
+    #[cold]
+    #[inline(never)]
+    fn poll_is_late(&mut self, now: Instant, gap_ns: u64) {
+        if !self.modules.iter().any(|module| module.has_pending_work()) {
+            return;
+        }
+        if let Some(warning) = self.lateness.note_late(now, gap_ns) {
+            log::warn!(
+                "the program kept the core for {} ms while peers were waiting ({} more times not reported)",
+                warning.gap.as_millis(),
+                warning.not_warned,
+            );
+        }
     }
 
     /// True when a wait may answer without a poll: not so often in a row that packets and timers starve, and

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Idling, LibOs};
-use crate::queues::Core;
-use crate::{Completion, Error, Token};
+use crate::queues::{Core, SlotIndex};
+use crate::{Completion, Error, Instant, Token};
 
 /// Waits. Each polls until it has what it waits for or `timeout` is over; `None` waits as long as it takes, and
 /// `Some(Duration::ZERO)` polls once. After [`Error::TimedOut`] the tokens are as outstanding
@@ -22,17 +22,30 @@ impl LibOs {
     /// was taken, or for which a future waits.
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
         let mut state = self.state()?;
-        if state.may_skip_poll()
-            && let Some(slot) = state.core.operations.find_ready(token)
-        {
-            state.unpolled_waits += 1;
-            return Ok(state.core.operations.take(slot));
-        }
-        drop(state);
-        let slot = self
-            .poll_until(timeout, |core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot)))?;
-        // Nothing has run since: what was found is still there.
-        Ok(self.state()?.core.operations.take(slot))
+        let ready = match state.may_skip_poll() {
+            true => state.core.operations.find_ready(token),
+            false => None,
+        };
+        let slot = match ready {
+            Some(slot) => {
+                state.unpolled_waits += 1;
+                slot
+            }
+            None => {
+                drop(state);
+                let slot = self.poll_for(token, timeout)?;
+                // Nothing has run since: what was found is still there.
+                state = self.state()?;
+                slot
+            }
+        };
+        Ok(state.core.operations.take(slot))
+    }
+
+    /// Polls until the token's operation has completed.
+    #[inline(never)]
+    fn poll_for(&self, token: Token, timeout: Option<Duration>) -> Result<SlotIndex, Error> {
+        self.poll_until(timeout, |core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot)))
     }
 
     /// Waits for any of the tokens: the one that completed first, and its place among them.
@@ -149,27 +162,36 @@ impl LibOs {
         Ok(take(&mut state.core, found))
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn poll_until<R>(
         &self,
         timeout: Option<Duration>,
         ready: impl Fn(&Core) -> Result<Option<R>, Error>,
     ) -> Result<R, Error> {
-        let mut deadline = None;
+        // The first poll mostly brings it; what else it takes to wait is set up after it.
+        let now = self.poll_now()?;
+        let state = self.state()?;
+        let completed = state.core.operations.completed();
+        if let Some(found) = ready(&state.core)? {
+            return Ok(found);
+        }
+        drop(state);
+        self.keep_polling(timeout, (now, completed), ready)
+    }
+
+    /// Goes on polling after a poll at a time after which so many operations had completed.
+    #[cold]
+    #[inline(never)]
+    fn keep_polling<R>(
+        &self,
+        timeout: Option<Duration>,
+        (mut now, mut completed): (Instant, u64),
+        ready: impl Fn(&Core) -> Result<Option<R>, Error>,
+    ) -> Result<R, Error> {
+        let deadline = timeout.map(|timeout| now + timeout);
         let mut idling = Idling::default();
-        let mut checked_at = None;
+        let mut checked_at = Some(completed);
         loop {
-            let now = self.poll_now()?;
-            let state = self.state()?;
-            let completed = state.core.operations.completed();
-            if checked_at != Some(completed)
-                && let Some(found) = ready(&state.core)?
-            {
-                return Ok(found);
-            }
-            checked_at = Some(completed);
-            drop(state);
-            let deadline = *deadline.get_or_insert_with(|| timeout.map(|timeout| now + timeout));
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(Error::TimedOut);
             }
@@ -177,6 +199,15 @@ impl LibOs {
                 // Foreign code ran and may have taken completions away.
                 checked_at = None;
             }
+            now = self.poll_now()?;
+            let state = self.state()?;
+            completed = state.core.operations.completed();
+            if checked_at != Some(completed)
+                && let Some(found) = ready(&state.core)?
+            {
+                return Ok(found);
+            }
+            checked_at = Some(completed);
         }
     }
 }

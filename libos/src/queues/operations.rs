@@ -60,6 +60,28 @@ struct Slot {
     wake: WakeTarget,
 }
 
+impl Slot {
+    /// Puts the slot in front of the `free` ones.
+    #[inline(always)]
+    fn free(&mut self, free: &mut u32, claimed: &mut usize, index: u32) {
+        self.stage = Stage::Free;
+        // The next generation of the same slot; the last one is followed by the first.
+        self.token = match self.token.raw().checked_add(1 << INDEX_BITS) {
+            Some(raw) => Token::from_raw(raw),
+            None => token(1, index),
+        };
+        self.next = *free;
+        *free = index;
+        if self.awaited {
+            *claimed -= 1;
+        }
+        if self.watched {
+            self.watched = false;
+            self.wake = WakeTarget::Nobody;
+        }
+    }
+}
+
 /// The token of a slot's generation, which is not 0, so that no token is.
 const fn token(generation: u64, index: u32) -> Token {
     Token::from_raw((generation << INDEX_BITS) | index as u64)
@@ -259,8 +281,7 @@ impl OperationTable {
     ) -> (OperationKind, bool) {
         self.completed += 1;
         let slot = &mut self.slots[index as usize];
-        // What was there is `Closed` and owns nothing: no need to look at it to drop it.
-        std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
+        slot.outcome = outcome;
         slot.stage = Stage::Completed;
         slot.completed_at = self.completed;
         let (kind, watched) = (slot.kind, slot.watched);
@@ -296,37 +317,18 @@ impl OperationTable {
             self.unready(index);
         }
         let slot = &mut self.slots[index as usize];
-        let outcome = std::mem::replace(&mut slot.outcome, Outcome::Closed);
-        let completion = Completion { token: slot.token, queue: slot.queue, kind: slot.kind, outcome };
-        self.free_slot(index);
-        completion
+        let (token, queue, kind) = (slot.token, slot.queue, slot.kind);
+        slot.free(&mut self.free, &mut self.claimed, index);
+        self.used -= 1;
+        // Last, so that it moves from the slot to the caller's place at once.
+        Completion { token, queue, kind, outcome: std::mem::replace(&mut slot.outcome, Outcome::Closed) }
     }
 
     /// Frees the slot of an operation that is on no queue's list, without completing it.
     pub(crate) fn forget(&mut self, SlotIndex(index): SlotIndex) {
         self.forgotten += 1;
-        self.free_slot(index);
-    }
-
-    #[inline(always)]
-    fn free_slot(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        slot.stage = Stage::Free;
-        // The next generation of the same slot; the last one is followed by the first.
-        slot.token = match slot.token.raw().checked_add(1 << INDEX_BITS) {
-            Some(raw) => Token::from_raw(raw),
-            None => token(1, index),
-        };
-        slot.next = self.free;
-        self.free = index;
         self.used -= 1;
-        if slot.awaited {
-            self.claimed -= 1;
-        }
-        if slot.watched {
-            slot.watched = false;
-            slot.wake = WakeTarget::Nobody;
-        }
+        self.slots[index as usize].free(&mut self.free, &mut self.claimed, index);
     }
 
     /// Reserves the completion for a future: only [`Self::find_claimed`] finds it from now on.
