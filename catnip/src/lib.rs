@@ -12,6 +12,8 @@ pub mod udp;
 pub mod wire;
 
 mod module;
+mod waiting;
 
 pub use module::StackModule;
 pub use stack::{Stack, StackConfig};
+pub use waiting::{Nobody, Waiting};

@@ -10,7 +10,7 @@ use super::StackModule;
 use super::operations::outcome;
 use super::sockets::{Datagram, Socket, any_address, check_family};
 use crate::events::UdpId;
-use crate::slab::{Key, Slab};
+use crate::slab::Key;
 use crate::stack::Stack;
 use crate::udp;
 
@@ -120,29 +120,6 @@ pub(super) fn serve_pops(stack: &mut Stack, datagram: &mut Datagram, completions
         let Some(popped) = popped(stack, id) else { return };
         datagram.pops.pop();
         completions.complete(token, outcome(popped));
-    }
-}
-
-/// Waiting pops, to be completed with datagrams as they arrive.
-pub(super) struct Pops<'a> {
-    pub(super) sockets: &'a mut Slab<Socket>,
-    pub(super) completions: &'a mut dyn Completions,
-}
-
-impl udp::Waiting for Pops<'_> {
-    type Ticket = Token;
-
-    #[inline(always)]
-    fn next(&mut self, user_data: u64) -> Option<Token> {
-        match self.sockets.get_mut(Key::from_bits(user_data)) {
-            Some(Socket::Datagram(datagram)) => datagram.pops.pop().map(|(token, ())| token),
-            Some(Socket::Fresh(_) | Socket::Stream(_) | Socket::Listener { .. }) | None => None,
-        }
-    }
-
-    #[inline(always)]
-    fn hand_over(&mut self, token: Token, udp::Datagram { from, data }: udp::Datagram) {
-        self.completions.complete(token, Outcome::Popped { data, from: Some(from) });
     }
 }
 

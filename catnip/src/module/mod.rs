@@ -4,6 +4,7 @@ mod datagrams;
 mod failure;
 mod fifo;
 mod operations;
+mod pops;
 mod sockets;
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use libos::{
 
 use crate::slab::{Key, Slab};
 use crate::stack::Stack;
-use datagrams::Pops;
+use pops::Pops;
 use sockets::Socket;
 
 /// The stack on the queue pair of one device.
@@ -65,14 +66,14 @@ impl<R: Runtime> StackModule<R> {
         self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self, now: Instant, completions: &mut dyn Completions) {
         if self.runtime.receive(now, &mut self.received).is_err() {
             self.on_device_failure(now, completions);
         }
         // A lone frame, the usual case where latency counts, needs no draining.
         if self.received.len() == 1 {
-            let mut pops = Pops { sockets: &mut self.sockets, completions };
+            let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
             if let Some(frame) = self.received.pop() {
                 self.stack.receive_for(now, frame, &mut pops);
             }
@@ -83,15 +84,22 @@ impl<R: Runtime> StackModule<R> {
 
     #[inline(never)]
     fn receive_burst(&mut self, now: Instant, completions: &mut dyn Completions) {
-        let mut pops = Pops { sockets: &mut self.sockets, completions };
+        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: true };
         for frame in self.received.drain(..) {
             self.stack.receive_for(now, frame, &mut pops);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, now: Instant, completions: &mut dyn Completions) {
-        if !self.stack.frames().is_empty() && self.runtime.transmit(now, self.stack.frames()).is_err() {
+        if !self.stack.frames().is_empty() {
+            self.transmit_frames(now, completions);
+        }
+    }
+
+    #[inline(never)]
+    fn transmit_frames(&mut self, now: Instant, completions: &mut dyn Completions) {
+        if self.runtime.transmit(now, self.stack.frames()).is_err() {
             self.on_device_failure(now, completions);
         }
     }

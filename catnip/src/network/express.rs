@@ -20,17 +20,22 @@ const MAX_PACKET_BYTES: usize = 65535;
 const TOTAL_LENGTH_OFFSET: usize = ethernet::HEADER_BYTES + 2;
 const CHECKSUM_OFFSET: usize = ethernet::HEADER_BYTES + 10;
 
-/// What all packets of one sender to one destination have in common in their IPv4 header.
+/// What all packets of one sender to one destination have in common in their IPv4 header: protocol, hop limit and
+/// traffic class in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PacketKind {
-    pub(crate) protocol: PlainProtocol,
-    pub(crate) hop_limit: u8,
-    pub(crate) traffic_class: u8,
+pub(crate) struct PacketKind(u32);
+
+impl PacketKind {
+    #[inline(always)]
+    pub(crate) const fn new(protocol: PlainProtocol, hop_limit: u8, traffic_class: u8) -> Self {
+        Self((protocol as u32) << 16 | (hop_limit as u32) << 8 | traffic_class as u32)
+    }
 }
 
 /// A transport's header of N bytes, its checksum field zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransportHeader<const N: usize> {
+    pub(crate) protocol: PlainProtocol,
     pub(crate) bytes: [u8; N],
     /// Bytes from the header's start to its checksum field.
     pub(crate) checksum_offset: usize,
@@ -161,7 +166,7 @@ impl Network {
         path.express = Express {
             sum: !checksum::of(&lower[ethernet::HEADER_BYTES..]),
             headers: lower,
-            kind: PacketKind { protocol, hop_limit, traffic_class },
+            kind: PacketKind::new(protocol, hop_limit, traffic_class),
             epoch: self.neighbors.epoch(),
             usable_until: self.neighbors.usable_until(neighbor),
         };
@@ -199,13 +204,13 @@ impl Network {
         if self.device.tx_checksum != TxChecksum::Unneeded {
             let checksum;
             (checksum, offload) =
-                self.express_checksum(path, kind.protocol, &header.bytes, header.checksum_offset, payload);
+                self.express_checksum(path, header.protocol, &header.bytes, header.checksum_offset, payload);
             if let Some(field) = transport.get_mut(header.checksum_offset..header.checksum_offset + 2) {
                 field.copy_from_slice(&checksum);
             }
         }
         // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
-        let identification = match kind.protocol {
+        let identification = match header.protocol {
             PlainProtocol::Tcp => 0,
             PlainProtocol::Udp => self.identifications.next_v4(path.identification),
         };

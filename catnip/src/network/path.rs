@@ -32,7 +32,7 @@ impl Express {
     pub(super) const NONE: Self = Self {
         headers: [0; EXPRESS_BYTES],
         sum: 0,
-        kind: PacketKind { protocol: PlainProtocol::Udp, hop_limit: 0, traffic_class: 0 },
+        kind: PacketKind::new(PlainProtocol::Udp, 0, 0),
         epoch: 0,
         usable_until: Instant::ZERO,
     };

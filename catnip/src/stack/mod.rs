@@ -18,7 +18,8 @@ use crate::events::{Event, EventQueue};
 use crate::network::{AddressStatus, Ingress, Lease, Network, PlainProtocol, Protocol};
 use crate::random::Random;
 use crate::tcp::TcpLayer;
-use crate::udp::{Nobody, UdpLayer, Waiting};
+use crate::udp::UdpLayer;
+use crate::waiting::{Nobody, Waiting};
 
 /// The part of the arena from which on memory counts as short: then only those who read get more.
 const MEMORY_SHORT_NUMERATOR: usize = 7;
@@ -74,14 +75,14 @@ impl Stack {
         self.receive_for(now, frame, &mut Nobody);
     }
 
-    /// As [`Self::receive`]; a datagram that somebody is `waiting` for goes to them at once.
+    /// As [`Self::receive`]; what somebody is `waiting` for goes to them at once.
     #[inline]
     pub fn receive_for(&mut self, now: Instant, frame: RxFrame, waiting: &mut impl Waiting) {
         self.received = true;
         let Self { network, udp, tcp, events, .. } = self;
         match network.receive_plain(&frame) {
             Some(plain) => match plain.protocol {
-                PlainProtocol::Tcp => tcp.receive(now, plain.packet(frame), network, events),
+                PlainProtocol::Tcp => tcp.receive(now, plain.packet(frame), network, events, waiting),
                 PlainProtocol::Udp => udp.on_plain(now, network, events, waiting, plain, frame),
             },
             None => {
@@ -97,7 +98,7 @@ impl Stack {
         match ingress {
             Ingress::Consumed => {}
             Ingress::Packet(packet) => match packet.protocol {
-                Protocol::Tcp => tcp.receive(now, packet, network, events),
+                Protocol::Tcp => tcp.receive(now, packet, network, events, waiting),
                 Protocol::Udp => udp.on_packet(now, network, events, waiting, packet),
                 Protocol::Icmpv4 | Protocol::Icmpv6 => {}
             },

@@ -142,6 +142,8 @@ pub(super) struct Receiver {
     pub fin: bool,
     /// Where the peer's FIN is, when it arrived ahead of a gap.
     pub fin_at: Option<SequenceNumber>,
+    /// True while nobody was told of data that has just come in order.
+    pub arrived: bool,
     /// True when an acknowledgment must go out at once.
     pub ack_now: bool,
     /// True when the program wants no more data (`SHUT_RD`): it is acknowledged and thrown away.

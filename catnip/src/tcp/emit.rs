@@ -79,7 +79,7 @@ fn emit_express(
     envelope: Envelope,
 ) -> bool {
     let Envelope { hop_limit, traffic_class, .. } = envelope;
-    let kind = PacketKind { protocol: PlainProtocol::Tcp, hop_limit, traffic_class };
+    let kind = PacketKind::new(PlainProtocol::Tcp, hop_limit, traffic_class);
     let fixed = fixed_part(fields);
     let options_bytes = fields.options.len();
     match fields.options.timestamp {
@@ -87,11 +87,16 @@ fn emit_express(
             if options_bytes == STAMPED_BYTES - MIN_HEADER_BYTES && !fields.options.sack_permitted =>
         {
             let bytes = stamped(fixed, stamp);
-            let header = TransportHeader { bytes, checksum_offset: CHECKSUM_OFFSET };
+            let header =
+                TransportHeader { protocol: PlainProtocol::Tcp, bytes, checksum_offset: CHECKSUM_OFFSET };
             put(now, network, path, kind, header, payload)
         }
         None if options_bytes == 0 => {
-            let header = TransportHeader { bytes: fixed, checksum_offset: CHECKSUM_OFFSET };
+            let header = TransportHeader {
+                protocol: PlainProtocol::Tcp,
+                bytes: fixed,
+                checksum_offset: CHECKSUM_OFFSET,
+            };
             put(now, network, path, kind, header, payload)
         }
         Some(_) | None => false,

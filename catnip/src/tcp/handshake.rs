@@ -121,6 +121,7 @@ impl Connection {
                 scale: if config.window_scaling { window::scale_for(limit_max_bytes) } else { 0 },
                 fin: false,
                 fin_at: None,
+                arrived: false,
                 ack_now: false,
                 shut: false,
                 quick_ack: options.quick_ack,

@@ -26,6 +26,7 @@ use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, Network, Packet,
 use crate::random::Random;
 use crate::slab::{Key, Slab};
 use crate::timer::TimerWheel;
+use crate::waiting::{Nobody, Waiting};
 
 /// What all connections share while they work.
 #[derive(Debug)]
@@ -155,6 +156,7 @@ impl TcpLayer {
         packet: Packet,
         network: &mut Network,
         events: &mut EventQueue,
+        waiting: &mut impl Waiting,
     ) {
         self.shared.counters.in_segments += 1;
         let Ok(segment) = Segment::parse(&packet.head) else {
@@ -181,6 +183,9 @@ impl TcpLayer {
         let data = Data::behind_header(packet, segment.header_bytes);
         let mut cx = self.shared.context(now, network, events);
         let disposition = connection.on_segment(&segment, data, &mut cx);
+        if connection.rcv.arrived {
+            connection.announce_data(waiting, events);
+        }
         match disposition {
             Disposition::Keep => schedule(connection, index, &mut self.outgoing, &mut self.timers),
             Disposition::Reopen => self.reopen(now, index, &segment, network, events),
@@ -221,6 +226,9 @@ impl TcpLayer {
                     let Some(connection) = self.connections.get_index_mut(index) else { return };
                     let mut cx = self.shared.context(now, network, events);
                     let disposition = connection.on_segment(segment, data, &mut cx);
+                    if connection.rcv.arrived {
+                        connection.announce_data(&mut Nobody, events);
+                    }
                     self.settle(index, disposition, events);
                 }
             }

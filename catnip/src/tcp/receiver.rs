@@ -7,8 +7,9 @@ use super::reassembly::{Insertion, Reassembly};
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
 use super::window;
-use crate::events::Readiness;
+use crate::events::{EventQueue, Readiness};
 use crate::network::Packet;
+use crate::waiting::Waiting;
 
 /// The payload of a received frame.
 #[derive(Debug)]
@@ -62,7 +63,29 @@ impl Connection {
         if self.rcv.nxt.at_or_after(self.rcv.tuning.look_at) {
             self.tune_receive_buffer(cx);
         }
-        self.raise(Readiness::READABLE, cx.events);
+        self.rcv.arrived = true;
+    }
+
+    /// Gives data that has just arrived in order to who is `waiting` for it, or tells of it by an event.
+    #[inline(always)]
+    pub(super) fn announce_data(&mut self, waiting: &mut impl Waiting, events: &mut EventQueue) {
+        self.rcv.arrived = false;
+        if self.rcv.queue.len_bytes() > 0
+            && let Some((ticket, limit)) = waiting.next_for_data(self.user_data)
+        {
+            waiting.data(ticket, self.take_queued(limit));
+            if self.rcv.queue.len_bytes() == 0 {
+                return;
+            }
+        }
+        self.raise(Readiness::READABLE, events);
+    }
+
+    #[inline(always)]
+    fn take_queued(&mut self, limit: PopLimit) -> ScatterGather {
+        let data = self.rcv.queue.pop(limit);
+        self.consider_window_update();
+        data
     }
 
     /// False when memory is short and the program has not read what it already has: then the peer has to
@@ -240,9 +263,7 @@ impl Connection {
     /// What the program receives: data, `Some(empty)` at the end of the stream, `None` for now.
     pub(super) fn receive(&mut self, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
         if self.rcv.queue.len_bytes() > 0 {
-            let data = self.rcv.queue.pop(limit);
-            self.consider_window_update();
-            return Ok(Some(data));
+            return Ok(Some(self.take_queued(limit)));
         }
         if let Some(error) = self.error {
             return Err(error);

@@ -6,7 +6,7 @@ use libos::metrics::MetricsSink;
 use libos::{Buffer, Error, Instant, RxFrame, ScatterGather};
 
 use super::ports::PortTable;
-use super::socket::{Datagram, Socket, Waiting};
+use super::socket::{Datagram, Socket};
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::{
@@ -16,6 +16,7 @@ use crate::network::{
 use crate::random::Random;
 use crate::slab::Slab;
 use crate::tcp::demux::{ConnectionTable, FourTuple};
+use crate::waiting::Waiting;
 use crate::wire::udp::{self, UdpHeader};
 
 /// Traffic class of what is sent: best effort, no ECN.
@@ -313,10 +314,10 @@ impl UdpLayer {
         if body.is_one_buffer()
             && socket.queue.is_empty()
             && socket.error.is_none()
-            && let Some(ticket) = waiting.next(socket.user_data)
+            && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
         {
             self.counters.in_datagrams += 1;
-            waiting.hand_over(ticket, Datagram { from, data: body.into_one_buffer().into() });
+            waiting.datagram(ticket, Datagram { from, data: body.into_one_buffer().into() });
             return;
         }
         let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
@@ -553,15 +554,12 @@ fn send_from(
         && to.port() != 0
         && socket.error.is_none()
     {
-        let kind = PacketKind {
-            protocol: PlainProtocol::Udp,
-            hop_limit: socket.hop_limit,
-            traffic_class: TRAFFIC_CLASS,
-        };
+        let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
         // What is longer than its length field fits into no packet and is refused there.
         let datagram_len = (data.len() + udp::HEADER_BYTES) as u16;
         let bytes = udp::compose(socket.local.port(), to.port(), datagram_len);
-        let header = TransportHeader { bytes, checksum_offset: udp::CHECKSUM_OFFSET };
+        let header =
+            TransportHeader { protocol: PlainProtocol::Udp, bytes, checksum_offset: udp::CHECKSUM_OFFSET };
         if network.send_express(now, path, kind, header, data) {
             return Ok(());
         }

@@ -12,4 +12,4 @@ mod tests;
 pub use config::UdpConfig;
 pub use counters::UdpCounters;
 pub use layer::UdpLayer;
-pub use socket::{Datagram, Nobody, Waiting};
+pub use socket::Datagram;

@@ -18,35 +18,6 @@ pub struct Datagram {
     pub data: ScatterGather,
 }
 
-/// Whoever waits for datagrams. One that is waited for is handed over as it arrives and needs neither a
-/// place in its socket's queue nor an event.
-pub trait Waiting {
-    /// Stands for one who waits.
-    type Ticket;
-
-    /// Takes out who has waited longest on the socket with this number. [`Self::hand_over`] follows.
-    fn next(&mut self, user_data: u64) -> Option<Self::Ticket>;
-
-    /// Ends the wait.
-    fn hand_over(&mut self, ticket: Self::Ticket, datagram: Datagram);
-}
-
-/// Nobody waits: datagrams are queued, and events tell of them.
-#[derive(Debug, Clone, Copy)]
-pub struct Nobody;
-
-impl Waiting for Nobody {
-    type Ticket = std::convert::Infallible;
-
-    fn next(&mut self, _user_data: u64) -> Option<Self::Ticket> {
-        None
-    }
-
-    fn hand_over(&mut self, ticket: Self::Ticket, _datagram: Datagram) {
-        match ticket {}
-    }
-}
-
 #[derive(Debug)]
 struct Queued {
     datagram: Datagram,

@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use libos::{Error, Instant, ScatterGather};
+use libos::{Error, Instant, PopLimit, ScatterGather};
 
-use super::{Datagram, Nobody, UdpConfig, UdpLayer, Waiting};
+use super::{Datagram, UdpConfig, UdpLayer};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::testing::{buffer, config, exchange, introduce, network, receive, take_frames, v4, v6};
 use crate::network::{Ingress, Network};
 use crate::random::Random;
 use crate::stack::StackConfig;
+use crate::waiting::{Nobody, Waiting};
 
 const NOW: Instant = Instant::from_millis(1);
 
@@ -110,14 +111,20 @@ struct Patient {
 impl Waiting for Patient {
     type Ticket = u64;
 
-    fn next(&mut self, user_data: u64) -> Option<u64> {
+    fn next_for_datagram(&mut self, user_data: u64) -> Option<u64> {
         self.waits = self.waits.checked_sub(1)?;
         Some(user_data)
     }
 
-    fn hand_over(&mut self, user_data: u64, datagram: Datagram) {
+    fn datagram(&mut self, user_data: u64, datagram: Datagram) {
         self.got.push((user_data, datagram.data.to_vec()));
     }
+
+    fn next_for_data(&mut self, _user_data: u64) -> Option<(u64, PopLimit)> {
+        None
+    }
+
+    fn data(&mut self, _user_data: u64, _data: ScatterGather) {}
 }
 
 #[test]
