@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use libos::{Error, Instant, PopLimit, ScatterGather, Shutdown, SocketOption, SocketOptionName};
 
 use super::Stack;
-use crate::events::{ConnectionId, ListenerId};
+use crate::events::{ConnectionId, ListenerId, Readiness};
 use crate::tcp::{Connection, Reuse, TcpBinding, TcpCounters, TcpInfo, TcpOptions, Transitions};
 
 impl Stack {
@@ -101,6 +101,30 @@ impl Stack {
     /// What ended the connection, once all that arrived before is taken.
     pub fn tcp_receive(&mut self, id: ConnectionId, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
         self.tcp.take(id, limit)
+    }
+
+    /// Views of the data that [`Self::tcp_receive`] would return, which stays where it is (`MSG_PEEK`).
+    ///
+    /// # Errors
+    /// As [`Self::tcp_receive`].
+    pub fn tcp_peek(&self, id: ConnectionId, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
+        self.tcp.peek(id, limit)
+    }
+
+    /// What a call on the connection would not have to wait for now, as `poll` tells it. Events tell of changes.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when it is gone.
+    pub fn tcp_readiness(&self, id: ConnectionId) -> Result<Readiness, Error> {
+        self.connection(id).map(Connection::readiness)
+    }
+
+    /// [`Readiness::ACCEPTABLE`] when a connection waits to be accepted.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when the listener is gone.
+    pub fn tcp_listener_readiness(&self, id: ListenerId) -> Result<Readiness, Error> {
+        self.tcp.listener_readiness(id)
     }
 
     /// Ends one direction or both.

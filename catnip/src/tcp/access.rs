@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use libos::metrics::MetricsSink;
-use libos::{Error, Instant, SocketOption, SocketOptionName};
+use libos::{Error, Instant, PopLimit, ScatterGather, SocketOption, SocketOptionName};
 
 use super::config::TcpOptions;
 use super::connection::Connection;
 use super::layer::TcpLayer;
 use super::state::State;
-use crate::events::{ConnectionId, EventQueue, ListenerId};
+use crate::events::{ConnectionId, EventQueue, ListenerId, Readiness};
 use crate::network::Network;
 
 impl TcpLayer {
@@ -35,6 +35,17 @@ impl TcpLayer {
 
     pub(crate) fn listener_address(&self, id: ListenerId) -> Result<SocketAddr, Error> {
         Ok(self.listeners.get(id.0).ok_or(Error::BadDescriptor)?.reservation.local)
+    }
+
+    pub(crate) fn listener_readiness(&self, id: ListenerId) -> Result<Readiness, Error> {
+        let listener = self.listeners.get(id.0).ok_or(Error::BadDescriptor)?;
+        // A connection that was reset while it waited has left only its key.
+        let waits = listener.ready.iter().any(|&key| self.connections.get(key).is_some());
+        Ok(if waits { Readiness::ACCEPTABLE } else { Readiness::EMPTY })
+    }
+
+    pub(crate) fn peek(&self, id: ConnectionId, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
+        self.connections.get(id.0).ok_or(Error::BadDescriptor)?.peek(limit)
     }
 
     pub(crate) fn set_user_data(&mut self, id: ConnectionId, user_data: u64, events: &mut EventQueue) {
@@ -102,6 +113,28 @@ impl Connection {
     #[must_use]
     pub fn error(&self) -> Option<Error> {
         self.error
+    }
+
+    /// What a call would not have to wait for, as `poll` tells it.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let closed = self.state == State::Closed;
+        let mut ready = Readiness::EMPTY;
+        if closed || self.rcv.queue.len_bytes() > 0 || self.rcv.fin || self.rcv.shut {
+            ready |= Readiness::READABLE;
+        }
+        let stands = self.state.is_synchronised();
+        if stands {
+            ready |= Readiness::CONNECTED;
+        }
+        // What cannot succeed any more fails at once.
+        if closed || (stands && (self.snd.fin || self.snd.queue.len_bytes() < self.snd.limit_bytes)) {
+            ready |= Readiness::WRITABLE;
+        }
+        if closed {
+            ready |= Readiness::CLOSED;
+        }
+        ready
     }
 
     fn has_pending_work(&self) -> bool {

@@ -312,8 +312,11 @@ impl Connection {
         }
         match self.state {
             State::SynSent | State::SynReceived | State::Established | State::CloseWait if !self.snd.fin => {}
-            State::Closed | State::Listen => return Err(Error::NotConnected),
-            State::SynSent
+            // After a shutdown the end of the connection changes nothing.
+            State::Closed | State::Listen if !self.snd.fin => return Err(Error::NotConnected),
+            State::Closed
+            | State::Listen
+            | State::SynSent
             | State::SynReceived
             | State::Established
             | State::CloseWait

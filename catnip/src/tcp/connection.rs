@@ -304,6 +304,8 @@ pub struct Connection {
     pub(super) keepalives_sent: u8,
     /// Why it is over.
     pub(super) error: Option<Error>,
+    /// True once the program has read the error by `SO_ERROR`.
+    pub(super) error_told: bool,
     /// An error the network reported that may pass (RFC 1122, section 4.2.3.9), kept for `SO_ERROR`.
     pub(super) soft_error: Option<Error>,
     /// Where its event stands in the event queue.

@@ -86,6 +86,7 @@ impl Connection {
             retransmissions: 0,
             keepalives_sent: 0,
             error: None,
+            error_told: false,
             soft_error: None,
             mark: EventMark::default(),
             user_data: 0,

@@ -78,6 +78,23 @@ impl ReceiveQueue {
         self.pop_several(limit)
     }
 
+    /// Views of the data at the front, as much as [`Self::pop`] would take.
+    #[must_use]
+    pub fn peek(&self, limit: PopLimit) -> ScatterGather {
+        let mut seen = ScatterGather::new();
+        let mut room_bytes = limit.bytes.max(1);
+        for buffer in self.buffers.iter().take(limit.segments.max(1)) {
+            if room_bytes == 0 {
+                break;
+            }
+            let mut view = buffer.clone();
+            view.truncate(room_bytes);
+            room_bytes -= view.len();
+            seen.push(view);
+        }
+        seen
+    }
+
     fn pop_several(&mut self, limit: PopLimit) -> ScatterGather {
         let mut taken = ScatterGather::new();
         let mut room_bytes = limit.bytes.max(1);

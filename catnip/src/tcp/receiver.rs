@@ -265,6 +265,19 @@ impl Connection {
         if self.rcv.queue.len_bytes() > 0 {
             return Ok(Some(self.take_queued(limit)));
         }
+        self.receive_nothing()
+    }
+
+    /// What [`Self::receive`] would return, which stays where it is.
+    pub(super) fn peek(&self, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
+        if self.rcv.queue.len_bytes() > 0 {
+            return Ok(Some(self.rcv.queue.peek(limit)));
+        }
+        self.receive_nothing()
+    }
+
+    /// What the program receives when no data is there.
+    fn receive_nothing(&self) -> Result<Option<ScatterGather>, Error> {
         if let Some(error) = self.error {
             return Err(error);
         }

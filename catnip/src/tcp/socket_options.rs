@@ -148,7 +148,10 @@ impl Connection {
     pub(super) fn option(&mut self, name: SocketOptionName) -> Result<SocketOption, Error> {
         match name {
             SocketOptionName::PendingError => {
-                Ok(SocketOption::PendingError(self.error.or_else(|| self.soft_error.take())))
+                // What ended the connection is told once here, and by every call that it makes fail.
+                let told = std::mem::replace(&mut self.error_told, self.error.is_some());
+                let error = self.error.filter(|_| !told);
+                Ok(SocketOption::PendingError(error.or_else(|| self.soft_error.take())))
             }
             SocketOptionName::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(usize::from(self.snd.mss))),
             SocketOptionName::StreamInfo => Ok(SocketOption::StreamInfo((&self.info()).into())),
