@@ -21,6 +21,7 @@ pub fn of(error: Error) -> c_int {
         Error::TimedOut => libc::ETIMEDOUT,
         Error::HostUnreachable => libc::EHOSTUNREACH,
         Error::NetworkUnreachable => libc::ENETUNREACH,
+        Error::NotPermitted => libc::EACCES,
         Error::MessageTooLong => libc::EMSGSIZE,
         Error::NoBuffers => libc::ENOBUFS,
         Error::TooManyDescriptors => libc::EMFILE,

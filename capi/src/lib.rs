@@ -10,6 +10,7 @@ mod address;
 mod arrays;
 mod calls;
 mod errno;
+mod groups;
 mod instance;
 mod logger;
 mod metrics;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use catnip_os::libos::{CongestionName, SocketOption, SocketOptionName};
 use libc::socklen_t;
 
-use crate::errno;
 use crate::tcp_info::TcpInfo;
+use crate::{errno, groups};
 
 /// The option that a level and a name stand for.
 ///
@@ -35,6 +35,26 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
             Ok(Name::HopLimit)
         }
+        (libc::SOL_SOCKET, libc::SO_BROADCAST) => Ok(Name::Broadcast),
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP) | (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP) => {
+            Ok(Name::JoinGroup)
+        }
+        (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP) | (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP) => {
+            Ok(Name::LeaveGroup)
+        }
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS) => {
+            Ok(Name::MulticastHops)
+        }
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP) | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP) => {
+            Ok(Name::MulticastLoop)
+        }
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => {
+            Ok(Name::MulticastInterface)
+        }
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER) | (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER) => {
+            Ok(Name::PathMtuDiscovery)
+        }
+        (libc::IPPROTO_IP, libc::IP_MTU) | (libc::IPPROTO_IPV6, libc::IPV6_MTU) => Ok(Name::PathMtu),
         _ => Err(libc::ENOPROTOOPT),
     }
 }
@@ -63,6 +83,12 @@ pub unsafe fn read(
         // SAFETY: the caller vouches for `len` bytes.
         return unsafe { read_name(value, len) }.map(SocketOption::Congestion);
     }
+    if let Some(option) =
+        // SAFETY: the caller vouches for `len` bytes.
+        unsafe { read_of_group(name, value, len) }?
+    {
+        return Ok(option);
+    }
     // SAFETY: the caller vouches for `len` bytes.
     let number = unsafe { read_value::<c_int>(value, len) }?;
     let size = || usize::try_from(number).map_err(|_| libc::EINVAL);
@@ -80,9 +106,43 @@ pub unsafe fn read(
         Name::SendBuffer => Ok(SocketOption::SendBuffer(size()?)),
         Name::ReceiveBuffer => Ok(SocketOption::ReceiveBuffer(size()?)),
         Name::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(size()?)),
+        Name::Broadcast => Ok(SocketOption::Broadcast(number != 0)),
+        Name::PathMtuDiscovery => groups::discovery(number).map(SocketOption::PathMtuDiscovery),
         Name::HopLimit => u8::try_from(number).map(SocketOption::HopLimit).map_err(|_| libc::EINVAL),
         _ => Err(libc::ENOPROTOOPT),
     }
+}
+
+/// Reads the value of an option about groups; `None` for any other option.
+///
+/// # Safety
+/// `len` bytes can be read at `value`.
+unsafe fn read_of_group(
+    name: SocketOptionName,
+    value: *const c_void,
+    len: socklen_t,
+) -> Result<Option<SocketOption>, c_int> {
+    use SocketOptionName as Name;
+    // SAFETY: the caller vouches for `len` bytes.
+    let membership = || unsafe { groups::read_membership(value, len) };
+    // SAFETY: as above.
+    let number = || unsafe { groups::read_small_number(value, len) };
+    let option = match name {
+        Name::JoinGroup => SocketOption::JoinGroup(membership()?),
+        Name::LeaveGroup => SocketOption::LeaveGroup(membership()?),
+        Name::MulticastHops => {
+            // -1 is the default, as on Linux.
+            let hops = Some(number()?).filter(|hops| *hops != -1).unwrap_or(1);
+            SocketOption::MulticastHops(u8::try_from(hops).map_err(|_| libc::EINVAL)?)
+        }
+        Name::MulticastLoop => SocketOption::MulticastLoop(number()? != 0),
+        Name::MulticastInterface => {
+            // SAFETY: as above.
+            SocketOption::MulticastInterface(unsafe { groups::read_interface(value, len) }?)
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(option))
 }
 
 /// Checks that a program offers room for an option's value, before the option is read: reading some clears them.
@@ -174,12 +234,17 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
         | SocketOption::ReuseAddress(on)
         | SocketOption::ReusePort(on)
         | SocketOption::Cork(on)
-        | SocketOption::QuickAck(on) => c_int::from(on),
+        | SocketOption::QuickAck(on)
+        | SocketOption::Broadcast(on)
+        | SocketOption::MulticastLoop(on) => c_int::from(on),
         SocketOption::UserTimeout(limit) => saturate(limit.map_or(0, |limit| limit.as_millis())),
         SocketOption::SendBuffer(bytes)
         | SocketOption::ReceiveBuffer(bytes)
         | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
-        SocketOption::HopLimit(hops) => c_int::from(hops),
+        SocketOption::HopLimit(hops) | SocketOption::MulticastHops(hops) => c_int::from(hops),
+        SocketOption::MulticastInterface(interface) => groups::interface_number(interface),
+        SocketOption::PathMtuDiscovery(discovery) => groups::discovery_number(discovery),
+        SocketOption::PathMtu(bytes) => saturate(bytes),
         SocketOption::PendingError(error) => error.map_or(0, errno::of),
         _ => return Err(libc::ENOPROTOOPT),
     };
@@ -194,9 +259,14 @@ where
     c_int::try_from(value).unwrap_or(c_int::MAX)
 }
 
+/// Reads a value.
+///
+/// # Errors
+/// `EINVAL` when `len` is too small.
+///
 /// # Safety
 /// `len` bytes can be read at `place`, and any bytes make a `T`.
-unsafe fn read_value<T>(place: *const c_void, len: socklen_t) -> Result<T, c_int> {
+pub unsafe fn read_value<T>(place: *const c_void, len: socklen_t) -> Result<T, c_int> {
     if (len as usize) < size_of::<T>() {
         return Err(libc::EINVAL);
     }
@@ -225,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_value_set_reads_back_the_same() {
-        let table: [(c_int, c_int, c_int); 13] = [
+        let table: [(c_int, c_int, c_int); 20] = [
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
             (libc::SOL_SOCKET, libc::SO_REUSEADDR, 0),
             (libc::SOL_SOCKET, libc::SO_SNDBUF, 65_536),
@@ -237,6 +307,13 @@ mod tests {
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0),
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 30_000),
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0),
+            (libc::SOL_SOCKET, libc::SO_BROADCAST, 1),
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 7),
+            (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 255),
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0),
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_IF, 0x0200_010a),
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
             (libc::IPPROTO_IP, libc::IP_TTL, 64),
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 255),
         ];

@@ -35,6 +35,8 @@ pub enum Error {
     HostUnreachable,
     /// There is no route to the address.
     NetworkUnreachable,
+    /// The socket may not do this: an option that allows it is not set.
+    NotPermitted,
     /// The datagram is larger than the path or the protocol carries.
     MessageTooLong,
     /// Memory for buffers ran out; try again when some were given back.
@@ -74,6 +76,7 @@ impl fmt::Display for Error {
             Self::TimedOut => "timed out",
             Self::HostUnreachable => "host unreachable",
             Self::NetworkUnreachable => "network unreachable",
+            Self::NotPermitted => "not permitted by the socket's options",
             Self::MessageTooLong => "message too long",
             Self::NoBuffers => "out of buffers",
             Self::TooManyDescriptors => "too many queue descriptors",
@@ -109,6 +112,7 @@ impl From<Error> for std::io::Error {
             Error::Closed => ErrorKind::BrokenPipe,
             Error::WouldBlock => ErrorKind::WouldBlock,
             Error::Busy => ErrorKind::ResourceBusy,
+            Error::NotPermitted => ErrorKind::PermissionDenied,
             Error::AlreadyConnected
             | Error::MessageTooLong
             | Error::TooManyDescriptors

@@ -33,6 +33,9 @@ pub use module::{Handle, Module};
 pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
 pub use runtime::{Capabilities, FrameBatch, Runtime, RxFrame};
 pub use scatter_gather::ScatterGather;
-pub use socket::{CongestionName, Domain, Shutdown, SocketKind, SocketOption, SocketOptionName};
+pub use socket::{
+    CongestionName, Domain, GroupMembership, PathMtuDiscovery, Shutdown, SocketKind, SocketOption,
+    SocketOptionName,
+};
 pub use stream_info::StreamInfo;
 pub use time::{Clock, Instant};

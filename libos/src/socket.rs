@@ -1,6 +1,7 @@
 //! What a socket is made from and what can be set on it. The values mean what POSIX says they mean.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::StreamInfo;
@@ -114,8 +115,67 @@ pub enum SocketOption {
     HopLimit(u8),
     /// A snapshot of the connection (`TCP_INFO`). Read only.
     StreamInfo(StreamInfo),
+    /// Allow sending broadcasts (`SO_BROADCAST`).
+    Broadcast(bool),
+    /// Receive what is sent to a group (`IP_ADD_MEMBERSHIP`, `IPV6_JOIN_GROUP`). Write only.
+    JoinGroup(GroupMembership),
+    /// Receive it no longer (`IP_DROP_MEMBERSHIP`, `IPV6_LEAVE_GROUP`). Write only.
+    LeaveGroup(GroupMembership),
+    /// Hop limit of what is sent to groups (`IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`).
+    MulticastHops(u8),
+    /// What is sent to a group that this host is in comes back to it (`IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`).
+    MulticastLoop(bool),
+    /// The interface that what is sent to groups leaves by, named by an address of it (`IP_MULTICAST_IF`,
+    /// `IPV6_MULTICAST_IF`); `None` for any.
+    MulticastInterface(Option<IpAddr>),
+    /// What is done about datagrams larger than their path (`IP_MTU_DISCOVER`, `IPV6_MTU_DISCOVER`).
+    PathMtuDiscovery(PathMtuDiscovery),
+    /// Largest packet that reaches the peer in one piece, in bytes, as far as is known (`IP_MTU`, `IPV6_MTU`).
+    /// Read only.
+    PathMtu(usize),
     /// The pending error, cleared by reading it (`SO_ERROR`). Read only.
     PendingError(Option<crate::Error>),
+}
+
+/// A group, and the interface on which it is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GroupMembership {
+    /// The group's address.
+    pub group: IpAddr,
+    /// An address of the interface; `None` or an unspecified one for any.
+    pub interface: Option<IpAddr>,
+}
+
+impl GroupMembership {
+    /// A group on whatever interface there is.
+    #[must_use]
+    pub const fn on_any_interface(group: IpAddr) -> Self {
+        Self { group, interface: None }
+    }
+}
+
+/// What is done about datagrams that are larger than their path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PathMtuDiscovery {
+    /// They are cut, here or by routers: no packet forbids it (`IP_PMTUDISC_DONT`).
+    Never,
+    /// Routers are asked to tell what fits, and what does not is cut here (`IP_PMTUDISC_WANT`).
+    Wanted,
+    /// What does not fit is refused (`IP_PMTUDISC_DO`).
+    Always,
+    /// What does not fit through our own link is refused, and routers are not listened to (`IP_PMTUDISC_PROBE`).
+    Probe,
+}
+
+impl PathMtuDiscovery {
+    /// True when what routers say counts.
+    #[must_use]
+    pub const fn follows_the_path(self) -> bool {
+        match self {
+            Self::Wanted | Self::Always => true,
+            Self::Never | Self::Probe => false,
+        }
+    }
 }
 
 /// Names of the options in [`SocketOption`].
@@ -150,6 +210,22 @@ pub enum SocketOptionName {
     HopLimit,
     /// [`SocketOption::StreamInfo`].
     StreamInfo,
+    /// [`SocketOption::Broadcast`].
+    Broadcast,
+    /// [`SocketOption::JoinGroup`].
+    JoinGroup,
+    /// [`SocketOption::LeaveGroup`].
+    LeaveGroup,
+    /// [`SocketOption::MulticastHops`].
+    MulticastHops,
+    /// [`SocketOption::MulticastLoop`].
+    MulticastLoop,
+    /// [`SocketOption::MulticastInterface`].
+    MulticastInterface,
+    /// [`SocketOption::PathMtuDiscovery`].
+    PathMtuDiscovery,
+    /// [`SocketOption::PathMtu`].
+    PathMtu,
     /// [`SocketOption::PendingError`].
     PendingError,
 }

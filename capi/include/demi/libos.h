@@ -134,16 +134,24 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
  * IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a name: IPPROTO_TCP TCP_CONGESTION ("cubic", "reno", "dctcp").
  * With a struct linger: SOL_SOCKET SO_LINGER. They mean what POSIX and Linux say, but for two: TCP_QUICKACK stays until it is taken back, and as demi_close() never waits,
  * SO_LINGER says for how long what was pushed is still sent in the background before the connection is reset.
- * SO_REUSEADDR and SO_REUSEPORT count when demi_bind() is called.
+ * SO_REUSEADDR and SO_REUSEPORT count when demi_bind() is called; datagram sockets that set either share a port.
+ *
+ * Datagram sockets have SOL_SOCKET SO_BROADCAST; IPPROTO_IP IP_MTU_DISCOVER, IP_MULTICAST_LOOP and IP_MULTICAST_TTL (an int or a
+ * byte), IP_MULTICAST_IF (an address, a struct ip_mreq or ip_mreqn), IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP (a
+ * struct ip_mreq or ip_mreqn); IPPROTO_IPV6 IPV6_MTU_DISCOVER, IPV6_MULTICAST_LOOP, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF,
+ * IPV6_JOIN_GROUP and IPV6_LEAVE_GROUP (a struct ipv6_mreq). There is one interface, whose index is 1; 0 means any. A socket receives what
+ * goes to the groups that it joined itself, and no others.
  *
  * Errors: EINVAL optlen is too small for the value, or the value is out of range or names nothing; ENOPROTOOPT no such option on
- * this queue.
+ * this queue; of groups EADDRINUSE the socket is in it already, EADDRNOTAVAIL it is not in it, or no such address of ours, ENODEV no
+ * such interface, ENOBUFS too many groups.
  */
 extern int demi_setsockopt(_In_ int qd, _In_ int level, _In_ int optname,
                            _In_reads_bytes_(optlen) const void *optval, _In_ socklen_t optlen);
 
 /**
- * Reads a socket option: those of demi_setsockopt(), SOL_SOCKET SO_ERROR, which is the pending error and
+ * Reads a socket option: those of demi_setsockopt() but for memberships, IPPROTO_IP IP_MTU and IPPROTO_IPV6
+ * IPV6_MTU of a connected datagram socket, SOL_SOCKET SO_ERROR, which is the pending error and
  * is cleared by reading it, and IPPROTO_TCP TCP_INFO, which is Linux's struct tcp_info up to tcpi_snd_wnd, cut to the
  * room there is (counts of segments are computed from bytes, and what is not known is 0). *optlen is the room at optval, and on return the bytes of the value.
  *

@@ -4,6 +4,7 @@
  * mistake gets. At the end no memory is held.
  */
 #define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* struct ip_mreq */
 
 #include "expect.h"
 
@@ -499,6 +500,37 @@ static void options_are_set_and_read(void)
     close_queue(qd);
 }
 
+/* Groups are joined before the socket has an address, and left. */
+static void groups_are_joined_and_left(void)
+{
+    int qd = make_socket(SOCK_DGRAM);
+    struct ip_mreq v4 = {{0}, {INADDR_ANY}};
+    struct ipv6_mreq v6 = {IN6ADDR_ANY_INIT, 0};
+    inet_pton(AF_INET, "239.1.2.3", &v4.imr_multiaddr);
+    inet_pton(AF_INET6, "ff05::1:3", &v6.ipv6mr_multiaddr);
+    bool is_v4 = host.ss_family == AF_INET;
+    const void *membership = is_v4 ? (const void *)&v4 : &v6;
+    socklen_t size = is_v4 ? sizeof v4 : sizeof v6;
+    int level = is_v4 ? IPPROTO_IP : IPPROTO_IPV6;
+    int join = is_v4 ? IP_ADD_MEMBERSHIP : IPV6_JOIN_GROUP;
+    int leave = is_v4 ? IP_DROP_MEMBERSHIP : IPV6_LEAVE_GROUP;
+    EXPECT_ERROR(demi_setsockopt(qd, level, join, membership, 4), EINVAL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, join, membership, size), 0);
+    EXPECT_ERROR(demi_setsockopt(qd, level, join, membership, size), EADDRINUSE);
+    EXPECT_ERROR(demi_setsockopt(qd, level, leave, membership, size), 0);
+    EXPECT_ERROR(demi_setsockopt(qd, level, leave, membership, size), EADDRNOTAVAIL);
+
+    const unsigned char hops = 7;
+    int hops_option = is_v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS;
+    EXPECT_ERROR(demi_setsockopt(qd, level, hops_option, &hops, sizeof hops), 0);
+    int value = 0;
+    socklen_t len = sizeof value;
+    EXPECT_ERROR(demi_getsockopt(qd, level, hops_option, &value, &len), 0);
+    EXPECT(value, 7);
+    EXPECT_ERROR(demi_getsockopt(qd, level, join, &value, &len), ENOPROTOOPT);
+    close_queue(qd);
+}
+
 /* What waits on sockets that are closed ends as cancelled. */
 static void closing_cancels_what_is_outstanding(int listener)
 {
@@ -570,6 +602,7 @@ int main(int argc, char *argv[])
     datagrams_keep_their_bounds_and_their_sender();
     mistakes_with_sockets(listener);
     options_are_set_and_read();
+    groups_are_joined_and_left();
     closing_cancels_what_is_outstanding(listener);
     close_queue(listener);
     memory_comes_back(before);

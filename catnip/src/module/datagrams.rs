@@ -85,10 +85,35 @@ fn stack_socket(stack: &mut Stack, key: Key, datagram: &mut Datagram) -> Result<
 
 #[cold]
 fn make_stack_socket(stack: &mut Stack, key: Key, datagram: &mut Datagram) -> Result<UdpId, Error> {
-    let id = stack.udp_bind(any_address(datagram.domain))?;
+    bind(stack, key, datagram, any_address(datagram.domain))
+}
+
+/// Binds a socket, which may have been opened for its options.
+pub(super) fn bind(
+    stack: &mut Stack,
+    key: Key,
+    datagram: &mut Datagram,
+    local: SocketAddr,
+) -> Result<UdpId, Error> {
+    let id = match datagram.unbound {
+        Some(id) => stack.udp_bind_opened(id, local).map(|()| id)?,
+        None => stack.udp_bind(local)?,
+    };
     stack.udp_set_user_data(id, key.to_bits());
-    datagram.id = Some(id);
+    (datagram.id, datagram.unbound) = (Some(id), None);
     Ok(id)
+}
+
+/// The stack's socket as far as options go: it need not be bound.
+pub(super) fn socket_for_options(stack: &mut Stack, datagram: &mut Datagram) -> Result<UdpId, Error> {
+    match datagram.id.or(datagram.unbound) {
+        Some(id) => Ok(id),
+        None => {
+            let id = stack.udp_open(datagram.domain)?;
+            datagram.unbound = Some(id);
+            Ok(id)
+        }
+    }
 }
 
 #[inline(always)]

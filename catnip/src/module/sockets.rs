@@ -8,6 +8,7 @@ use libos::{
 };
 
 use super::StackModule;
+use super::datagrams;
 use super::fifo::Fifo;
 use crate::events::{ConnectionId, ListenerId, UdpId};
 use crate::slab::Key;
@@ -41,6 +42,8 @@ impl Stream {
 pub(super) struct Datagram {
     pub domain: Domain,
     pub id: Option<UdpId>,
+    /// The stack's socket from when an option was set or read until it is bound.
+    pub unbound: Option<UdpId>,
     pub pushes: Fifo<(ScatterGather, Option<SocketAddr>)>,
     /// Without limits: a datagram is never cut.
     pub pops: Fifo<()>,
@@ -100,6 +103,7 @@ impl<R: Runtime> StackModule<R> {
             SocketKind::Datagram => Socket::Datagram(Datagram {
                 domain,
                 id: None,
+                unbound: None,
                 pushes: Fifo::default(),
                 pops: Fifo::default(),
             }),
@@ -123,10 +127,7 @@ impl<R: Runtime> StackModule<R> {
                 if datagram.id.is_some() {
                     return Err(Error::InvalidArgument);
                 }
-                let id = self.stack.udp_bind(local)?;
-                self.stack.udp_set_user_data(id, handle.0);
-                datagram.id = Some(id);
-                Ok(())
+                datagrams::bind(&mut self.stack, Key::from_bits(handle.0), datagram, local).map(drop)
             }
             Socket::Listener { .. } | Socket::Stream(_) => Err(Error::InvalidArgument),
         }
@@ -166,12 +167,10 @@ impl<R: Runtime> StackModule<R> {
             Socket::Fresh(fresh) => fresh.options.set(option),
             Socket::Stream(stream) => self.stack.tcp_set_option(stream.id, option),
             Socket::Listener { id, .. } => self.stack.tcp_set_listener_option(*id, option),
-            Socket::Datagram(datagram) => match (option, datagram.id) {
-                (SocketOption::HopLimit(limit), Some(id)) => self.stack.udp_set_hop_limit(id, limit),
-                // Each datagram leaves at once, and no address is kept after closing.
-                (SocketOption::ReuseAddress(_), _) => Ok(()),
-                _ => Err(Error::NotSupported),
-            },
+            Socket::Datagram(datagram) => {
+                let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
+                self.stack.udp_set_option(id, option)
+            }
         }
     }
 
@@ -184,17 +183,10 @@ impl<R: Runtime> StackModule<R> {
             Socket::Fresh(fresh) => fresh.options.get(name),
             Socket::Stream(stream) => self.stack.tcp_option(stream.id, name),
             Socket::Listener { id, .. } => self.stack.tcp_listener_option(*id, name),
-            Socket::Datagram(datagram) => match (name, datagram.id) {
-                (SocketOptionName::PendingError, Some(id)) => {
-                    self.stack.udp_take_error(id).map(SocketOption::PendingError)
-                }
-                (SocketOptionName::PendingError, None) => Ok(SocketOption::PendingError(None)),
-                (SocketOptionName::HopLimit, Some(id)) => {
-                    self.stack.udp_hop_limit(id).map(SocketOption::HopLimit)
-                }
-                (SocketOptionName::ReuseAddress, _) => Ok(SocketOption::ReuseAddress(true)),
-                _ => Err(Error::NotSupported),
-            },
+            Socket::Datagram(datagram) => {
+                let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
+                self.stack.udp_option(id, name)
+            }
         }
     }
 
@@ -233,7 +225,7 @@ impl<R: Runtime> StackModule<R> {
             Some(Socket::Listener { id, .. }) => self.stack.tcp_close_listener(now, id),
             Some(Socket::Stream(stream)) => self.stack.tcp_close(now, stream.id),
             Some(Socket::Datagram(datagram)) => {
-                if let Some(id) = datagram.id {
+                if let Some(id) = datagram.id.or(datagram.unbound) {
                     self.stack.udp_close(id);
                 }
             }

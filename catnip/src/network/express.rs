@@ -212,6 +212,7 @@ impl Network {
         // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
         let identification = match header.protocol {
             PlainProtocol::Tcp => 0,
+            PlainProtocol::Udp if path.policy.dont_fragment => 0,
             PlainProtocol::Udp => self.identifications.next_v4(path.identification),
         };
         // Not above 65535 bytes, see above.

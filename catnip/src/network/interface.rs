@@ -318,7 +318,7 @@ impl Interface {
         }
     }
 
-    fn is_broadcast(&self, remote: IpAddr) -> bool {
+    pub(super) fn is_broadcast(&self, remote: IpAddr) -> bool {
         match remote {
             IpAddr::V4(remote) => {
                 remote == Ipv4Addr::BROADCAST || self.v4.iter().any(|own| own.broadcast == remote)

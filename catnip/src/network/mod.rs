@@ -57,8 +57,8 @@ use interface::{Interface, NextHop};
 use neighbor::{Expiry, NeighborCache};
 pub use neighbor::{NeighborConfig, NeighborCounters};
 pub use outgoing::{HeaderBuffer, MAX_TRANSPORT_HEADER_BYTES, Outgoing, Payload, PieceList, Protocol};
-pub use path::Path;
 use path::{Exit, Express};
+pub use path::{Path, SendPolicy};
 use plain::PlainFilter;
 pub(crate) use plain::{Plain, PlainProtocol};
 pub use prefix::{ParsePrefixError, ParseRouteError, Prefix, Route};
@@ -214,10 +214,11 @@ impl Network {
             }
         };
         let identification = self.identifications.slot(remote);
-        let mtu = if remote.is_ipv6() { self.mtu_v6 } else { self.mtu_v4 };
+        let mtu = self.link_mtu(remote);
         let generation = self.interface.generation();
         let (unconfirmed, express) = (false, Express::NONE);
-        Ok(Path { local, remote, mtu, exit, identification, generation, unconfirmed, express })
+        let policy = SendPolicy::default();
+        Ok(Path { local, remote, mtu, policy, exit, identification, generation, unconfirmed, express })
     }
 
     /// Takes note that the destination of `path` has received what was sent to it, so that its
@@ -334,6 +335,18 @@ impl Network {
     #[must_use]
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.interface.is_local(address)
+    }
+
+    /// True for addresses that everybody on the link listens to.
+    #[must_use]
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.interface.is_broadcast(address)
+    }
+
+    /// Largest IP packet that the link carries towards `remote`, in bytes.
+    #[must_use]
+    pub const fn link_mtu(&self, remote: IpAddr) -> usize {
+        if remote.is_ipv6() { self.mtu_v6 } else { self.mtu_v4 }
     }
 
     /// This stack's addresses, those included that are not ours yet, or not to be ours.

@@ -10,7 +10,7 @@ use super::interface::{ALL_NODES, NextHop, group_hardware};
 use super::neighbor::Claim;
 use super::path::{Exit, Express};
 use super::receive::IpInfo;
-use super::{HeaderBuffer, Network, Outgoing, Path, Payload, Protocol};
+use super::{HeaderBuffer, Network, Outgoing, Path, Payload, Protocol, SendPolicy};
 use crate::wire::ethernet;
 use crate::wire::icmp;
 use crate::wire::ndp::{AdvertisementFlags, MESSAGE_BYTES, NeighborMessage, solicited_node};
@@ -159,6 +159,7 @@ impl Network {
             local: local.into(),
             remote: remote.into(),
             mtu: self.device.mtu,
+            policy: SendPolicy::default(),
             exit,
             identification: IdentificationSlot::default(),
             generation: self.interface.generation(),

@@ -51,6 +51,23 @@ pub(super) enum Exit {
     Loop,
 }
 
+/// What is done with packets on their way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendPolicy {
+    /// Routers are told not to cut them. TCP's never are cut.
+    pub dont_fragment: bool,
+    /// Those that are larger than the path carries are cut before they leave; else they are refused.
+    pub may_be_cut: bool,
+    /// Those to a group that this host is in come back to it too.
+    pub copy_to_ourselves: bool,
+}
+
+impl Default for SendPolicy {
+    fn default() -> Self {
+        Self { dont_fragment: false, may_be_cut: true, copy_to_ourselves: false }
+    }
+}
+
 /// Route, source address and neighbour for a destination. Made by [`super::Network::path`]; kept by
 /// a connection for as long as it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +78,8 @@ pub struct Path {
     pub remote: IpAddr,
     /// Largest IP packet, in bytes. Whoever keeps the path may lower it when told by ICMP.
     pub mtu: usize,
+    /// How packets leave.
+    pub(super) policy: SendPolicy,
     pub(super) exit: Exit,
     /// Which of the IPv4 identification counters goes with the two addresses.
     pub(super) identification: IdentificationSlot,
@@ -82,6 +101,12 @@ impl Path {
             (IpAddr::V6(own), SocketAddr::V6(remote)) => own == remote.ip(),
             (IpAddr::V4(_), SocketAddr::V6(_)) | (IpAddr::V6(_), SocketAddr::V4(_)) => false,
         }
+    }
+
+    /// Changes how packets leave.
+    pub fn set_policy(&mut self, policy: SendPolicy) {
+        self.policy = policy;
+        self.express = Express::NONE;
     }
 
     /// True when packets come straight back to this stack.

@@ -114,7 +114,7 @@ impl Network {
         let packet_len = ip_header_len + transport_len;
         let fits = segment_bytes.is_some() || path.exit == Exit::Loop || packet_len <= path.mtu;
         // A transport that chooses its packets' sizes has none of them cut.
-        if packet_len > max_len || !fits && protocol == Protocol::Tcp {
+        if packet_len > max_len || !fits && (protocol == Protocol::Tcp || !path.policy.may_be_cut) {
             self.counters.ip_frag_fails += 1;
             return Err(Error::MessageTooLong);
         }
@@ -144,7 +144,7 @@ impl Network {
                 let ends = (source, destination);
                 let fields = self.ipv4_fields(
                     ends,
-                    (path.identification, protocol == Protocol::Tcp),
+                    (path.identification, (protocol == Protocol::Tcp || path.policy.dont_fragment) && fits),
                     protocol,
                     hop_limit,
                     traffic_class,
@@ -169,12 +169,18 @@ impl Network {
                 return Err(Error::InvalidArgument);
             }
         };
+        if path.policy.copy_to_ourselves && self.is_in_group(path.remote) {
+            self.loop_copy(headers, &payload);
+        }
         match way {
             Way::Link(hardware) => {
                 headers.put_ethernet(ethernet::compose(hardware, self.device.hardware_address, ether_type));
                 if let (Exit::Neighbor { key, .. }, ethernet::TYPE_IPV4) = (path.exit, ether_type) {
                     path.unconfirmed = !self.neighbors.is_confirmed(key);
-                    self.keep_express(path, key, headers, protocol, hop_limit, traffic_class);
+                    // The flags of one that is cut are not those of others.
+                    if fits {
+                        self.keep_express(path, key, headers, protocol, hop_limit, traffic_class);
+                    }
                 }
                 if fits {
                     self.emit(headers, &mut payload, offload)
@@ -410,6 +416,19 @@ impl Network {
         let (checksum, segment_bytes) = (RxChecksum::Verified, segment_bytes.unwrap_or(0));
         self.looped.push_back(RxFrame { head, rest, checksum, segment_bytes });
         Some(())
+    }
+
+    /// Queues a copy of a packet to a group on its way back to ourselves. Without room or memory it is
+    /// lost, as on any link.
+    #[cold]
+    fn loop_copy(&mut self, headers: &HeaderBuffer, payload: &Payload<'_>) {
+        let head = self.arena.copy_from(headers.all()).filter(|_| self.looped.len() < self.max_looped);
+        let Some(head) = head else {
+            self.counters.loop_queue_full += 1;
+            return;
+        };
+        let (head, rest) = (head.freeze(), payload.buffers().to_vec());
+        self.looped.push_back(RxFrame { head, rest, checksum: RxChecksum::Verified, segment_bytes: 0 });
     }
 
     /// Sends the packets that waited for a neighbour's address.

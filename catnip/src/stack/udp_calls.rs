@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use libos::{Error, Instant, ScatterGather};
+use libos::{Domain, Error, Instant, ScatterGather, SocketOption, SocketOptionName};
 
 use super::Stack;
 use crate::events::UdpId;
@@ -16,6 +16,22 @@ impl Stack {
     /// when an overlapping address has the port, [`Error::TooManyConnections`] when the table is full.
     pub fn udp_bind(&mut self, local: SocketAddr) -> Result<UdpId, Error> {
         self.udp.bind(&self.network, local)
+    }
+
+    /// Makes a socket without address, for options to be set before it is bound.
+    ///
+    /// # Errors
+    /// [`Error::TooManyConnections`] when the table is full.
+    pub fn udp_open(&mut self, domain: Domain) -> Result<UdpId, Error> {
+        self.udp.open(domain)
+    }
+
+    /// Gives a socket that was opened its local address and port; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// As [`Self::udp_bind`], and [`Error::InvalidArgument`] for a socket that is bound already.
+    pub fn udp_bind_opened(&mut self, id: UdpId, local: SocketAddr) -> Result<(), Error> {
+        self.udp.bind_opened(&self.network, id, local)
     }
 
     /// Makes `remote` the only peer: where pushes go, and the only one whose datagrams are received.
@@ -61,7 +77,7 @@ impl Stack {
 
     /// Closes the socket. Datagrams that wait in it are lost.
     pub fn udp_close(&mut self, id: UdpId) {
-        self.udp.close(&mut self.events, id);
+        self.udp.close(&mut self.network, &mut self.events, id);
     }
 
     /// The socket's local address.
@@ -80,28 +96,20 @@ impl Stack {
         self.udp.remote_address(id)
     }
 
-    /// The error ICMP reported about a datagram to the peer, cleared by reading it.
+    /// Sets an option of a socket, bound or not.
     ///
     /// # Errors
-    /// [`Error::BadDescriptor`] when the socket is gone.
-    pub fn udp_take_error(&mut self, id: UdpId) -> Result<Option<Error>, Error> {
-        self.udp.take_error(id)
+    /// As [`crate::udp::UdpLayer::set_option`].
+    pub fn udp_set_option(&mut self, id: UdpId, option: SocketOption) -> Result<(), Error> {
+        self.udp.set_option(&mut self.network, id, option)
     }
 
-    /// Hop limit of what the socket sends.
+    /// Reads an option of a socket. That of the pending error clears it.
     ///
     /// # Errors
-    /// [`Error::BadDescriptor`] when the socket is gone.
-    pub fn udp_hop_limit(&self, id: UdpId) -> Result<u8, Error> {
-        self.udp.hop_limit(id)
-    }
-
-    /// Sets the hop limit of what the socket sends.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for 0, [`Error::BadDescriptor`] when the socket is gone.
-    pub fn udp_set_hop_limit(&mut self, id: UdpId, hop_limit: u8) -> Result<(), Error> {
-        self.udp.set_hop_limit(id, hop_limit)
+    /// As [`crate::udp::UdpLayer::option`].
+    pub fn udp_option(&mut self, id: UdpId, name: SocketOptionName) -> Result<SocketOption, Error> {
+        self.udp.option(id, name)
     }
 
     /// Gives the socket a number that comes with its events.

@@ -1,36 +1,35 @@
 //! The layer: binding, connecting, sending, receiving.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::{Buffer, Error, Instant, RxFrame, ScatterGather};
+use libos::{Buffer, Domain, Error, Instant, RxFrame, ScatterGather};
 
+use super::options::leave_all;
 use super::ports::PortTable;
+use super::send::{find_path, send_from};
 use super::socket::{Datagram, Socket};
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
-use crate::network::{
-    HeaderBuffer, IcmpError, IcmpErrorKind, Network, Outgoing, Packet, PacketKind, Path, Payload, PieceList,
-    Plain, PlainProtocol, Protocol, TransportHeader,
-};
+use crate::network::{DestinationKind, HeaderBuffer, IcmpError, IcmpErrorKind, Network, Packet, Plain};
 use crate::random::Random;
 use crate::slab::Slab;
 use crate::tcp::demux::{ConnectionTable, FourTuple};
 use crate::waiting::Waiting;
 use crate::wire::udp::{self, UdpHeader};
 
-/// Traffic class of what is sent: best effort, no ECN.
-const TRAFFIC_CLASS: u8 = 0;
-
 /// Largest payload that the length field expresses (RFC 768).
-const MAX_PAYLOAD_BYTES: usize = 65535 - udp::HEADER_BYTES;
+pub(super) const MAX_PAYLOAD_BYTES: usize = 65535 - udp::HEADER_BYTES;
+
+/// Most sockets that share an address and port: each datagram to a group there goes to all of them.
+pub(super) const MAX_SHARING_SOCKETS: usize = 64;
 
 /// All UDP sockets of a stack.
 #[derive(Debug)]
 pub struct UdpLayer {
-    config: UdpConfig,
-    sockets: Slab<Socket>,
-    ports: PortTable,
+    pub(super) config: UdpConfig,
+    pub(super) sockets: Slab<Socket>,
+    pub(super) ports: PortTable,
     /// Connected sockets by both ends, so that any number of them may share a port.
     connected: ConnectionTable,
     /// Where headers are composed; kept so that it need not be cleared for each datagram.
@@ -55,32 +54,69 @@ impl UdpLayer {
         }
     }
 
-    /// Makes a socket on a local address; an unspecified address stands for all of its family, port 0
-    /// for a random free one (RFC 6056 section 3.3.1).
+    /// Makes a socket without address, which can have options set and groups joined, and be bound.
+    ///
+    /// # Errors
+    /// [`Error::TooManyConnections`] when the table of sockets is full.
+    pub fn open(&mut self, domain: Domain) -> Result<UdpId, Error> {
+        let address = match domain {
+            Domain::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Domain::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let socket = Socket::new(SocketAddr::new(address, 0), self.config.hop_limit);
+        self.sockets.insert(socket).map(UdpId).ok_or(Error::TooManyConnections)
+    }
+
+    /// Makes a socket on a local address; as [`Self::open`] and [`Self::bind_opened`].
+    ///
+    /// # Errors
+    /// As both.
+    pub fn bind(&mut self, network: &Network, local: SocketAddr) -> Result<UdpId, Error> {
+        let domain = if local.ip().to_canonical().is_ipv4() { Domain::Ipv4 } else { Domain::Ipv6 };
+        let id = self.open(domain)?;
+        let bound = self.bind_opened(network, id, local);
+        if bound.is_err() {
+            self.sockets.remove(id.0);
+        }
+        bound.map(|()| id)
+    }
+
+    /// Gives a socket its local address; an unspecified address stands for all of its family, port 0
+    /// for a random free one (RFC 6056 section 3.3.1). A group's address stands for what is sent to the group,
+    /// once it was joined.
     ///
     /// A port may be bound again once the socket on it is connected: what comes from its peer is
-    /// still its own, so one port can serve any number of connected sockets.
+    /// still its own, so one port can serve any number of connected sockets. It may also be bound by several
+    /// sockets that all allow it with an option: they all get what is sent to groups and to everybody, and the
+    /// one bound last gets the rest.
     ///
     /// # Errors
     /// [`Error::AddressNotAvailable`] when the address is not ours or no port is free,
     /// [`Error::AddressInUse`] when another socket takes datagrams to the address and port,
-    /// [`Error::TooManyConnections`] when the table of sockets is full.
-    pub fn bind(&mut self, network: &Network, local: SocketAddr) -> Result<UdpId, Error> {
+    /// [`Error::InvalidArgument`] for a socket that is bound, and an address of the other family.
+    pub fn bind_opened(&mut self, network: &Network, id: UdpId, local: SocketAddr) -> Result<(), Error> {
+        let socket = self.sockets.get(id.0).ok_or(Error::BadDescriptor)?;
         let address = local.ip().to_canonical();
-        if !address.is_unspecified() && !network.is_local(address) {
+        if socket.local.port() != 0 || socket.local.is_ipv4() != address.is_ipv4() {
+            return Err(Error::InvalidArgument);
+        }
+        let is_ours = address.is_unspecified() || address.is_multicast() || network.is_local(address);
+        if !is_ours {
             return Err(Error::AddressNotAvailable);
         }
+        let shared = socket.options.shared;
         let port = match local.port() {
             0 => self.ephemeral_port(address).ok_or(Error::AddressNotAvailable)?,
-            port if network.is_reserved_udp_port(port) || self.is_taken(address, port) => {
+            port if network.is_reserved_udp_port(port) || self.is_taken(address, port, shared) => {
                 return Err(Error::AddressInUse);
             }
             port => port,
         };
-        let socket = Socket::new(SocketAddr::new(address, port), self.config.hop_limit);
-        let key = self.sockets.insert(socket).ok_or(Error::TooManyConnections)?;
-        self.link(key.index, port);
-        Ok(UdpId(key))
+        if let Some(socket) = self.sockets.get_mut(id.0) {
+            socket.local = SocketAddr::new(address, port);
+        }
+        self.link(id.0.index, port);
+        Ok(())
     }
 
     fn ephemeral_port(&mut self, address: IpAddr) -> Option<u16> {
@@ -88,20 +124,21 @@ impl UdpLayer {
         let start = u16::try_from(self.random.range(low.into(), high.into())).ok()?;
         (start..=high)
             .chain(low..start)
-            .find(|port| self.ports.connected(*port) == 0 && !self.is_taken(address, *port))
+            .find(|port| self.ports.connected(*port) == 0 && !self.is_taken(address, *port, false))
     }
 
-    /// True when a socket that takes datagrams from anybody overlaps with the address and port. The
-    /// list has at most one socket for each address of ours.
-    fn is_taken(&self, address: IpAddr, port: u16) -> bool {
-        let mut next = self.ports.first(port);
+    /// True when a socket that takes datagrams from anybody overlaps with the address and port, unless they
+    /// share it. The list has at most one socket for each address of ours, and those that share.
+    fn is_taken(&self, address: IpAddr, port: u16, shared: bool) -> bool {
+        let (mut next, mut sharing) = (self.ports.first(port), 0);
         while let Some(socket) = next.and_then(|index| self.sockets.get_index(index)) {
-            if socket.overlaps(address) {
+            if !socket.shares(address, shared) {
                 return true;
             }
+            sharing += usize::from(socket.options.shared);
             next = socket.next;
         }
-        false
+        sharing >= MAX_SHARING_SOCKETS
     }
 
     /// Puts a socket into its port's list.
@@ -149,7 +186,7 @@ impl UdpLayer {
         if remote.port() == 0 {
             return Err(Error::InvalidArgument);
         }
-        let path = network.path(now, Some(socket.local.ip()), remote.ip())?;
+        let path = find_path(now, network, &socket.options, socket.local, remote.ip())?;
         let remote = SocketAddr::new(path.remote, remote.port());
         let tuple = FourTuple::new(path.local, port, remote.ip(), remote.port());
         let old = socket.tuple;
@@ -169,6 +206,7 @@ impl UdpLayer {
             socket.local.set_ip(path.local);
             socket.remote = Some(remote);
             socket.tuple = Some(tuple);
+            socket.hop_limit = socket.options.hop_limit_to(path.remote);
             socket.path = Some(path);
             socket.error = None;
         }
@@ -229,8 +267,9 @@ impl UdpLayer {
     }
 
     /// Ends the socket; what it had not received is dropped. A socket that is not there is no error.
-    pub fn close(&mut self, events: &mut EventQueue, id: UdpId) {
+    pub fn close(&mut self, network: &mut Network, events: &mut EventQueue, id: UdpId) {
         let Some(socket) = self.sockets.get(id.0) else { return };
+        leave_all(network, &socket.groups);
         let (port, tuple) = (socket.local.port(), socket.tuple);
         events.forget(socket.mark);
         match tuple {
@@ -238,7 +277,8 @@ impl UdpLayer {
                 self.connected.remove(&tuple, id.0.index);
                 self.ports.remove_connected(port);
             }
-            None => self.unlink(id.0.index, port),
+            None if port != 0 => self.unlink(id.0.index, port),
+            None => {}
         }
         self.sockets.remove(id.0);
     }
@@ -253,6 +293,9 @@ impl UdpLayer {
         packet: Packet,
     ) {
         let Some(header) = UdpHeader::of_checked(&packet.head) else { return };
+        if packet.kind != DestinationKind::Unicast {
+            return self.deliver_to_all(now, network, events, waiting, packet);
+        }
         let Some(index) =
             self.find(packet.destination, header.destination_port(), packet.source, header.source_port())
         else {
@@ -293,7 +336,7 @@ impl UdpLayer {
     /// Tells the sender that there is nobody.
     #[cold]
     #[inline(never)]
-    fn refuse(&mut self, now: Instant, network: &mut Network, packet: &Packet) {
+    pub(super) fn refuse(&mut self, now: Instant, network: &mut Network, packet: &Packet) {
         if network.receive_unclaimed_datagram(now, packet) {
             return;
         }
@@ -302,7 +345,7 @@ impl UdpLayer {
     }
 
     #[inline(always)]
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         index: u32,
         from: SocketAddr,
@@ -341,7 +384,6 @@ impl UdpLayer {
         loop {
             let index = next?;
             let socket = self.sockets.get_index(index)?;
-            // Groups and broadcast addresses are nobody's own.
             if socket.takes(destination) {
                 return Some(index);
             }
@@ -354,7 +396,15 @@ impl UdpLayer {
     pub fn on_error(&mut self, events: &mut EventQueue, icmp: &IcmpError) {
         let IcmpError { local, remote, kind, .. } = *icmp;
         let tuple = FourTuple::new(local.ip(), local.port(), remote.ip(), remote.port());
-        let Some(index) = self.find_connected(&tuple) else { return };
+        let connected = self.find_connected(&tuple);
+        if let IcmpErrorKind::FragmentationNeeded { mtu } = kind {
+            // This concerns whoever sends there, with a peer or without.
+            let sender = self.find(local.ip(), local.port(), remote.ip(), remote.port());
+            if !sender.is_some_and(|index| self.lower_mtu(index, remote.ip(), mtu)) {
+                return;
+            }
+        }
+        let Some(index) = connected else { return };
         let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
         let error = match kind {
             IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
@@ -363,12 +413,7 @@ impl UdpLayer {
             | IcmpErrorKind::TimeExceeded
             | IcmpErrorKind::ParameterProblem => Error::HostUnreachable,
             IcmpErrorKind::NetworkUnreachable => Error::NetworkUnreachable,
-            IcmpErrorKind::FragmentationNeeded { mtu } => {
-                let path = socket.path.as_mut().filter(|path| path.remote == remote.ip());
-                let Some(path) = path.filter(|path| mtu < path.mtu) else { return };
-                path.mtu = mtu;
-                Error::MessageTooLong
-            }
+            IcmpErrorKind::FragmentationNeeded { .. } => Error::MessageTooLong,
         };
         socket.error = Some(error);
         self.counters.in_icmp_errors += 1;
@@ -396,35 +441,6 @@ impl UdpLayer {
     #[inline]
     pub fn is_readable(&self, id: UdpId) -> bool {
         self.sockets.get(id.0).is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
-    }
-
-    /// Takes the error that the next call would report (`SO_ERROR`).
-    ///
-    /// # Errors
-    /// [`Error::BadDescriptor`] when there is no such socket.
-    pub fn take_error(&mut self, id: UdpId) -> Result<Option<Error>, Error> {
-        self.sockets.get_mut(id.0).map(|socket| socket.error.take()).ok_or(Error::BadDescriptor)
-    }
-
-    /// The hop limit of what the socket sends.
-    ///
-    /// # Errors
-    /// [`Error::BadDescriptor`] when there is no such socket.
-    pub fn hop_limit(&self, id: UdpId) -> Result<u8, Error> {
-        self.sockets.get(id.0).map(|socket| socket.hop_limit).ok_or(Error::BadDescriptor)
-    }
-
-    /// Sets the hop limit of what the socket sends.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for 0, [`Error::BadDescriptor`] when there is no such socket.
-    pub fn set_hop_limit(&mut self, id: UdpId, hop_limit: u8) -> Result<(), Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
-        if hop_limit == 0 {
-            return Err(Error::InvalidArgument);
-        }
-        socket.hop_limit = hop_limit;
-        Ok(())
     }
 
     /// Sets the number that the socket's events carry, those already queued included.
@@ -463,11 +479,11 @@ impl UdpLayer {
 }
 
 /// A received datagram's payload.
-struct Body {
-    head: Buffer,
-    rest: Vec<Buffer>,
+pub(super) struct Body {
+    pub(super) head: Buffer,
+    pub(super) rest: Vec<Buffer>,
     /// When the device joined several datagrams: the bytes of each; else 0.
-    segment_bytes: u16,
+    pub(super) segment_bytes: u16,
 }
 
 impl Body {
@@ -536,111 +552,4 @@ impl Inbox<'_> {
             self.take(from, data, held_bytes);
         }
     }
-}
-
-#[inline(always)]
-fn send_from(
-    now: Instant,
-    network: &mut Network,
-    socket: &mut Socket,
-    headers: &mut HeaderBuffer,
-    to: Option<&SocketAddr>,
-    data: &mut ScatterGather,
-) -> Result<(), Error> {
-    // The way of the last datagram, unless there is an error to tell of or this one goes elsewhere.
-    if let Some(path) = &socket.path
-        && let Some(to) = to.or(socket.remote.as_ref())
-        && path.leads_to(to)
-        && to.port() != 0
-        && socket.error.is_none()
-    {
-        let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
-        // What is longer than its length field fits into no packet and is refused there.
-        let datagram_len = (data.len() + udp::HEADER_BYTES) as u16;
-        let bytes = udp::compose(socket.local.port(), to.port(), datagram_len);
-        let header =
-            TransportHeader { protocol: PlainProtocol::Udp, bytes, checksum_offset: udp::CHECKSUM_OFFSET };
-        if network.send_express(now, path, kind, header, data) {
-            return Ok(());
-        }
-    }
-    send_any(now, network, socket, headers, to, data)
-}
-
-/// Sends a datagram of any kind.
-#[inline(never)]
-fn send_any(
-    now: Instant,
-    network: &mut Network,
-    socket: &mut Socket,
-    headers: &mut HeaderBuffer,
-    to: Option<&SocketAddr>,
-    data: &mut ScatterGather,
-) -> Result<(), Error> {
-    let Socket { local, remote, path, hop_limit, error, .. } = socket;
-    if let Some(error) = error.take() {
-        return Err(error);
-    }
-    let to = to.or(remote.as_ref()).ok_or(Error::NotConnected)?;
-    let (to_port, len) = (to.port(), data.len());
-    if to_port == 0 {
-        return Err(Error::InvalidArgument);
-    }
-    if len > MAX_PAYLOAD_BYTES {
-        return Err(Error::MessageTooLong);
-    }
-    let path = match path {
-        Some(path) if path.leads_to(to) => path,
-        other => other.insert(network.path(now, Some(local.ip()), to.ip())?),
-    };
-    let datagram_len = u16::try_from(len + udp::HEADER_BYTES).map_err(|_| Error::MessageTooLong)?;
-    let header = udp::compose(local.port(), to_port, datagram_len);
-    headers.transport(udp::HEADER_BYTES).copy_from_slice(&header);
-    let outgoing = Outgoing {
-        protocol: Protocol::Udp,
-        headers,
-        checksum_offset: udp::CHECKSUM_OFFSET,
-        payload: Payload::Empty,
-        segment_bytes: None,
-        hop_limit: *hop_limit,
-        traffic_class: TRAFFIC_CLASS,
-    };
-    match data.single_mut() {
-        Some(buffer) => network.send(now, path, Outgoing { payload: Payload::Whole(buffer), ..outgoing })?,
-        None => send_pieces(now, network, path, outgoing, data)?,
-    }
-    data.clear();
-    Ok(())
-}
-
-/// Sends a datagram of no segments or several.
-#[inline(never)]
-fn send_pieces(
-    now: Instant,
-    network: &mut Network,
-    path: &mut Path,
-    outgoing: Outgoing<'_>,
-    data: &ScatterGather,
-) -> Result<(), Error> {
-    let mut pieces = gather(network, data)?;
-    let payload = if pieces.is_empty() { Payload::Empty } else { Payload::Pieces(&mut pieces) };
-    network.send(now, path, Outgoing { payload, ..outgoing })
-}
-
-/// The segments as pieces of one packet; copied together when there are more than a packet can have.
-#[inline(never)]
-fn gather(network: &Network, data: &ScatterGather) -> Result<PieceList, Error> {
-    let mut pieces = PieceList::new();
-    if data.segments() <= network.max_pieces() {
-        for piece in data.iter() {
-            pieces.try_push(piece.clone()).map_err(|_| Error::NoBuffers)?;
-        }
-        return Ok(pieces);
-    }
-    let mut whole = network.arena().allocate(data.len()).ok_or(Error::NoBuffers)?;
-    for piece in data.iter() {
-        whole.extend_from_slice(piece);
-    }
-    pieces.push(whole.freeze());
-    Ok(pieces)
 }

@@ -2,8 +2,11 @@
 
 mod config;
 mod counters;
+mod groups;
 mod layer;
+mod options;
 mod ports;
+mod send;
 mod socket;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libos::{Error, ScatterGather};
 
+use super::options::Options;
 use crate::events::EventMark;
 use crate::network::Path;
 use crate::tcp::demux::FourTuple;
@@ -71,7 +72,11 @@ pub(super) struct Socket {
     pub(super) error: Option<Error>,
     /// The next socket on the same port that takes datagrams from anybody.
     pub(super) next: Option<u32>,
+    /// Of what goes the present way.
     pub(super) hop_limit: u8,
+    pub(super) options: Options,
+    /// Groups whose datagrams it takes.
+    pub(super) groups: Vec<IpAddr>,
     pub(super) user_data: u64,
     pub(super) mark: EventMark,
 }
@@ -87,6 +92,8 @@ impl Socket {
             error: None,
             next: None,
             hop_limit,
+            options: Options::new(hop_limit),
+            groups: Vec::new(),
             user_data: 0,
             mark: EventMark::default(),
         }
@@ -97,6 +104,17 @@ impl Socket {
     pub(super) fn takes(&self, destination: IpAddr) -> bool {
         let own = self.local.ip();
         own == destination || own.is_unspecified() && own.is_ipv4() == destination.is_ipv4()
+    }
+
+    /// True when datagrams to `group`, which every host is in when it is `of_all`, are for this socket.
+    pub(super) fn takes_group(&self, group: IpAddr, of_all: bool) -> bool {
+        self.takes(group) && (of_all || self.groups.contains(&group))
+    }
+
+    /// True when a datagram to `address` may go to this socket though another, which shares its port or
+    /// not, asks for it.
+    pub(super) fn shares(&self, address: IpAddr, shared: bool) -> bool {
+        shared && self.options.shared || !self.overlaps(address)
     }
 
     /// True when no datagram could tell this socket from one bound to `other`.

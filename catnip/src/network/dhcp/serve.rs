@@ -11,7 +11,7 @@ use super::client::{Action, Destination};
 use crate::network::address::{AddressOrigin, Lifetime};
 use crate::network::fragment::IdentificationSlot;
 use crate::network::interface::RouteOrigin;
-use crate::network::path::{Exit, Express};
+use crate::network::path::{Exit, Express, SendPolicy};
 use crate::network::{
     DhcpCounters, HOP_LIMIT, HeaderBuffer, Network, Outgoing, Packet, Path, Payload, Prefix, Protocol, Route,
 };
@@ -176,6 +176,7 @@ impl Network {
             local: local.into(),
             remote: Ipv4Addr::BROADCAST.into(),
             mtu: self.device.mtu,
+            policy: SendPolicy::default(),
             exit,
             identification: IdentificationSlot::default(),
             generation: self.interface.generation(),

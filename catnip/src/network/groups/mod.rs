@@ -17,8 +17,8 @@ use libos::{Error, Instant};
 
 use super::{DestinationKind, Network};
 pub(super) use igmp::IGMP;
+use table::Due;
 pub(super) use table::Groups;
-use table::{Due, is_reported};
 
 impl Network {
     /// Takes part in a group from now on, until [`Self::leave_group`] was called as often. Routers are told.
@@ -35,6 +35,27 @@ impl Network {
         Ok(())
     }
 
+    /// As [`Self::join_group`], where no time is known: routers are told with the next [`Self::poll`], which
+    /// [`Self::next_deadline`] asks for at once.
+    ///
+    /// # Errors
+    /// As [`Self::join_group`].
+    pub fn join_group_at_next_poll(&mut self, group: IpAddr) -> Result<(), Error> {
+        if group.is_multicast() {
+            self.groups.join(Instant::ZERO, group)
+        } else {
+            Err(Error::InvalidArgument)
+        }
+    }
+
+    /// As [`Self::leave_group`], where no time is known.
+    ///
+    /// # Errors
+    /// As [`Self::leave_group`].
+    pub fn leave_group_at_next_poll(&mut self, group: IpAddr) -> Result<(), Error> {
+        self.groups.leave(Instant::ZERO, group)
+    }
+
     /// Undoes one [`Self::join_group`]. Routers are told when it was the last for the group.
     ///
     /// # Errors
@@ -48,13 +69,17 @@ impl Network {
     /// True for groups whose packets are received: those that were joined, and the groups of all hosts.
     #[must_use]
     pub fn is_in_group(&self, group: IpAddr) -> bool {
-        !is_reported(group) && self.interface.is_group_of_all(group) || self.groups.contains(group)
+        self.is_group_of_all(group) || self.groups.contains(group)
     }
 
-    /// How a packet to a group that was joined concerns us.
+    /// True for the groups that every host is in.
+    pub(crate) fn is_group_of_all(&self, group: IpAddr) -> bool {
+        self.interface.is_group_of_all(group)
+    }
+
+    /// How a packet to a group concerns us.
     pub(super) fn group_kind(&self, destination: IpAddr) -> Option<DestinationKind> {
-        (destination.is_multicast() && self.groups.contains(destination))
-            .then_some(DestinationKind::Multicast)
+        (destination.is_multicast() && self.is_in_group(destination)).then_some(DestinationKind::Multicast)
     }
 
     /// Sends the reports that are due.

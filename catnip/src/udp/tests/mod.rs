@@ -1,8 +1,11 @@
 //! Sockets of two hosts on one wire.
 
+mod groups;
+mod path_mtu;
+
 use std::net::{IpAddr, SocketAddr};
 
-use libos::{Error, Instant, PopLimit, ScatterGather};
+use libos::{Error, Instant, PopLimit, ScatterGather, SocketOption, SocketOptionName};
 
 use super::{Datagram, UdpConfig, UdpLayer};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
@@ -41,6 +44,10 @@ impl Host {
     fn send(&mut self, id: UdpId, to: Option<SocketAddr>, bytes: &[u8]) -> Result<(), Error> {
         let mut data = ScatterGather::from(buffer(&self.network, bytes));
         self.udp.send(NOW, &mut self.network, id, to.as_ref(), &mut data)
+    }
+
+    fn set(&mut self, id: UdpId, option: SocketOption) -> Result<(), Error> {
+        self.udp.set_option(&mut self.network, id, option)
     }
 
     fn take(&mut self, ingress: Ingress) {
@@ -192,6 +199,7 @@ fn a_datagram_of_many_segments_arrives_whole() {
 fn what_cannot_be_sent_stays_with_the_caller() {
     let mut one = Host::with(&StackConfig { transmit_queue_frames: 1, ..config(1) });
     let client = one.bind((v4(1), 0));
+    one.set(client, SocketOption::Broadcast(true)).unwrap();
     let to = Some((v4(255), 7).into());
     one.send(client, to, b"fills the queue").unwrap();
     for segments in [1, 2] {
@@ -232,15 +240,15 @@ fn a_closed_sockets_port_and_key_are_free_for_others() {
     let mut one = Host::new(1);
     let first = one.bind((v4(1), 7));
     let other = one.bind("127.0.0.1:7".parse::<SocketAddr>().unwrap());
-    one.udp.close(&mut one.events, first);
-    one.udp.close(&mut one.events, first);
+    one.udp.close(&mut one.network, &mut one.events, first);
+    one.udp.close(&mut one.network, &mut one.events, first);
     let second = one.bind((v4(1), 7));
     assert_ne!(first, second);
     assert_eq!(one.udp.local_address(first), Err(Error::BadDescriptor));
     assert_eq!(one.udp.receive(first).err(), Some(Error::BadDescriptor));
     assert_eq!(one.udp.local_address(other).map(|local| local.port()), Ok(7));
-    one.udp.close(&mut one.events, other);
-    one.udp.close(&mut one.events, second);
+    one.udp.close(&mut one.network, &mut one.events, other);
+    one.udp.close(&mut one.network, &mut one.events, second);
     assert!(one.udp.is_empty());
 }
 
@@ -282,7 +290,10 @@ fn a_closed_port_refuses_a_connected_sender_at_its_next_call() {
         one.send(client, None, b"again").unwrap();
         settle(&mut one, &mut two);
         assert_eq!(one.send(client, None, b"and again"), Err(Error::ConnectionRefused));
-        assert_eq!(one.udp.take_error(client), Ok(None));
+        assert_eq!(
+            one.udp.option(client, SocketOptionName::PendingError),
+            Ok(SocketOption::PendingError(None))
+        );
     }
 }
 
@@ -330,9 +341,9 @@ fn connected_sockets_share_a_port_with_each_other_and_with_one_that_hears_everyb
         assert_eq!(one.received(id), Some(((v4(2), peer_port).into(), b"for you".to_vec())));
     }
     let again = one.bind("127.0.0.1:53".parse::<SocketAddr>().unwrap());
-    one.udp.close(&mut one.events, again);
+    one.udp.close(&mut one.network, &mut one.events, again);
     for (id, _) in connected {
-        one.udp.close(&mut one.events, id);
+        one.udp.close(&mut one.network, &mut one.events, id);
     }
     assert_eq!(one.udp.len(), 1);
 }
@@ -360,7 +371,8 @@ fn calls_that_make_no_sense_are_refused() {
     assert_eq!(one.connect(id, (v4(2), 0)), Err(Error::InvalidArgument));
     assert_eq!(one.connect(id, (v6(2), 7)), Err(Error::InvalidArgument));
     assert_eq!(one.udp.remote_address(id), Err(Error::NotConnected));
-    assert_eq!(one.udp.set_hop_limit(id, 0), Err(Error::InvalidArgument));
+    let zero = one.udp.set_option(&mut one.network, id, SocketOption::HopLimit(0));
+    assert_eq!(zero, Err(Error::InvalidArgument));
     let outside = "203.0.113.1:7".parse().unwrap();
     assert_eq!(one.send(id, Some(outside), b"x"), Err(Error::NetworkUnreachable));
 }
@@ -417,6 +429,7 @@ fn broadcasts_reach_a_socket_on_all_addresses() {
     let bound = two.bind((v4(2), 7));
     let all = two.bind("0.0.0.0:8".parse::<SocketAddr>().unwrap());
     let client = one.bind((v4(1), 0));
+    one.set(client, SocketOption::Broadcast(true)).unwrap();
     for port in [7, 8] {
         one.send(client, Some((v4(255), port).into()), b"all").unwrap();
     }
@@ -437,7 +450,7 @@ fn a_socket_reaches_another_on_the_same_host() {
         one.take(ingress);
         let from = one.udp.local_address(client).unwrap();
         assert_eq!(one.received(server), Some((from, b"me".to_vec())));
-        one.udp.close(&mut one.events, server);
+        one.udp.close(&mut one.network, &mut one.events, server);
         one.connect(client, (from.ip(), 7)).unwrap();
         one.send(client, None, b"gone?").unwrap();
         while let Some(ingress) = one.network.receive_looped(NOW) {
@@ -482,7 +495,7 @@ fn events_carry_the_sockets_number_and_end_with_it() {
     }
     settle(&mut one, &mut two);
     two.udp.set_user_data(&mut two.events, first, 12);
-    two.udp.close(&mut two.events, second);
+    two.udp.close(&mut two.network, &mut two.events, second);
     let events: Vec<_> = std::iter::from_fn(|| two.events.pop()).collect();
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].socket, events[0].user_data), (SocketId::Udp(first), 12));
@@ -492,7 +505,8 @@ fn events_carry_the_sockets_number_and_end_with_it() {
 fn the_hop_limit_is_the_sockets_own() {
     let mut one = Host::new(1);
     let client = one.bind((v4(1), 0));
-    one.udp.set_hop_limit(client, 3).unwrap();
+    one.set(client, SocketOption::HopLimit(3)).unwrap();
+    one.set(client, SocketOption::Broadcast(true)).unwrap();
     one.send(client, Some((v4(255), 7).into()), b"x").unwrap();
     assert_eq!(take_frames(&mut one.network)[0].bytes[22], 3);
 }

@@ -1,0 +1,193 @@
+//! What can be set on a socket, groups it is in among it.
+
+use std::net::IpAddr;
+
+use libos::{Error, GroupMembership, PathMtuDiscovery, SocketOption, SocketOptionName};
+
+use super::UdpLayer;
+use super::socket::Socket;
+use crate::events::UdpId;
+use crate::network::{Network, SendPolicy};
+
+/// Most groups that one socket is in.
+pub(super) const MAX_MEMBERSHIPS: usize = 64;
+
+/// What is set on a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    pub(super) hop_limit: u8,
+    /// Hop limit of what goes to groups (RFC 1112 section 6.1).
+    pub(super) multicast_hops: u8,
+    /// What goes to a group that this host is in comes back to it.
+    pub(super) multicast_loop: bool,
+    /// The source of what goes to groups.
+    pub(super) multicast_source: Option<IpAddr>,
+    /// Broadcasts may be sent.
+    pub(super) broadcast: bool,
+    /// The port may be shared with others that allow it too.
+    pub(super) shared: bool,
+    pub(super) discovery: PathMtuDiscovery,
+}
+
+impl Options {
+    pub(super) const fn new(hop_limit: u8) -> Self {
+        Self {
+            hop_limit,
+            multicast_hops: 1,
+            multicast_loop: true,
+            multicast_source: None,
+            broadcast: false,
+            shared: false,
+            discovery: PathMtuDiscovery::Wanted,
+        }
+    }
+
+    /// How datagrams to `remote` leave.
+    pub(super) fn policy(&self, remote: IpAddr) -> SendPolicy {
+        let (dont_fragment, may_be_cut) = match self.discovery {
+            PathMtuDiscovery::Never => (false, true),
+            PathMtuDiscovery::Wanted => (true, true),
+            PathMtuDiscovery::Always | PathMtuDiscovery::Probe => (true, false),
+        };
+        let copy_to_ourselves = remote.is_multicast() && self.multicast_loop;
+        SendPolicy { dont_fragment, may_be_cut, copy_to_ourselves }
+    }
+
+    /// The hop limit of datagrams to `remote`.
+    pub(super) fn hop_limit_to(&self, remote: IpAddr) -> u8 {
+        if remote.is_multicast() { self.multicast_hops } else { self.hop_limit }
+    }
+}
+
+impl UdpLayer {
+    /// Sets an option of a socket, bound or not.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when there is no such socket, [`Error::InvalidArgument`] for a hop limit of 0
+    /// and for a group that is none or of the other family, [`Error::AddressInUse`] for a group that the
+    /// socket is in already, [`Error::AddressNotAvailable`] for one that it is not in and for an interface
+    /// that is none, [`Error::NoBuffers`] for too many groups, [`Error::NotSupported`] for what datagram
+    /// sockets do not have.
+    pub fn set_option(
+        &mut self,
+        network: &mut Network,
+        id: UdpId,
+        option: SocketOption,
+    ) -> Result<(), Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let options = &mut socket.options;
+        match option {
+            SocketOption::HopLimit(0) | SocketOption::MulticastHops(0) => return Err(Error::InvalidArgument),
+            SocketOption::HopLimit(limit) => options.hop_limit = limit,
+            SocketOption::MulticastHops(hops) => options.multicast_hops = hops,
+            SocketOption::MulticastLoop(on) => options.multicast_loop = on,
+            SocketOption::MulticastInterface(address) => {
+                options.multicast_source = interface(network, address)?;
+            }
+            SocketOption::Broadcast(on) => options.broadcast = on,
+            SocketOption::ReuseAddress(on) | SocketOption::ReusePort(on) => options.shared = on,
+            SocketOption::PathMtuDiscovery(discovery) => options.discovery = discovery,
+            SocketOption::JoinGroup(membership) => return join(network, socket, membership),
+            SocketOption::LeaveGroup(membership) => return leave(network, socket, membership),
+            _ => return Err(Error::NotSupported),
+        }
+        socket.apply_options(network);
+        Ok(())
+    }
+
+    /// Reads an option of a socket.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`] when there is no such socket, [`Error::NotConnected`] for the path MTU of a
+    /// socket without a peer, [`Error::NotSupported`] for what datagram sockets do not have.
+    pub fn option(&mut self, id: UdpId, name: SocketOptionName) -> Result<SocketOption, Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let options = &socket.options;
+        match name {
+            SocketOptionName::HopLimit => Ok(SocketOption::HopLimit(options.hop_limit)),
+            SocketOptionName::MulticastHops => Ok(SocketOption::MulticastHops(options.multicast_hops)),
+            SocketOptionName::MulticastLoop => Ok(SocketOption::MulticastLoop(options.multicast_loop)),
+            SocketOptionName::MulticastInterface => {
+                Ok(SocketOption::MulticastInterface(options.multicast_source))
+            }
+            SocketOptionName::Broadcast => Ok(SocketOption::Broadcast(options.broadcast)),
+            SocketOptionName::ReuseAddress => Ok(SocketOption::ReuseAddress(options.shared)),
+            SocketOptionName::ReusePort => Ok(SocketOption::ReusePort(options.shared)),
+            SocketOptionName::PathMtuDiscovery => Ok(SocketOption::PathMtuDiscovery(options.discovery)),
+            SocketOptionName::PathMtu => {
+                let path = socket.path.as_ref().filter(|_| socket.remote.is_some());
+                path.map(|path| SocketOption::PathMtu(path.mtu)).ok_or(Error::NotConnected)
+            }
+            SocketOptionName::PendingError => Ok(SocketOption::PendingError(socket.error.take())),
+            _ => Err(Error::NotSupported),
+        }
+    }
+}
+
+impl Socket {
+    /// Has the way that datagrams go follow the options.
+    pub(super) fn apply_options(&mut self, network: &Network) {
+        match (&mut self.path, self.remote) {
+            // A source that was chosen for groups may be another now: the way is looked up again.
+            (path, None) => *path = None,
+            (Some(path), Some(_)) => {
+                path.set_policy(self.options.policy(path.remote));
+                self.hop_limit = self.options.hop_limit_to(path.remote);
+                if !self.options.discovery.follows_the_path() {
+                    path.mtu = network.link_mtu(path.remote);
+                }
+            }
+            (None, Some(_)) => {}
+        }
+    }
+}
+
+/// The address that stands for an interface; none for the only one there is.
+fn interface(network: &Network, address: Option<IpAddr>) -> Result<Option<IpAddr>, Error> {
+    match address.filter(|address| !address.is_unspecified()) {
+        Some(address) if !network.is_local(address) => Err(Error::AddressNotAvailable),
+        address => Ok(address),
+    }
+}
+
+fn join(network: &mut Network, socket: &mut Socket, membership: GroupMembership) -> Result<(), Error> {
+    let GroupMembership { group, interface: address } = membership;
+    if !group.is_multicast() || group.is_ipv4() != socket.local.is_ipv4() {
+        return Err(Error::InvalidArgument);
+    }
+    interface(network, address)?;
+    if socket.groups.contains(&group) {
+        return Err(Error::AddressInUse);
+    }
+    if socket.groups.len() >= MAX_MEMBERSHIPS {
+        return Err(Error::NoBuffers);
+    }
+    // Options are set without a look at the clock.
+    network.join_group_at_next_poll(group)?;
+    socket.groups.push(group);
+    Ok(())
+}
+
+fn leave(network: &mut Network, socket: &mut Socket, membership: GroupMembership) -> Result<(), Error> {
+    let known = socket.groups.iter().position(|group| *group == membership.group);
+    let group = socket.groups.swap_remove(known.ok_or(Error::AddressNotAvailable)?);
+    network.leave_group_at_next_poll(group)
+}
+
+/// Lets go of all groups of a socket that ends.
+pub(super) fn leave_all(network: &mut Network, groups: &[IpAddr]) {
+    for group in groups {
+        let left = network.leave_group_at_next_poll(*group);
+        debug_assert_eq!(left, Ok(()), "the socket was in the group");
+    }
+}
+
+impl UdpLayer {
+    /// Has the only peer's MTU, and that of a socket's last destination, follow what a router said.
+    pub(super) fn lower_mtu(&mut self, index: u32, remote: IpAddr, mtu: usize) -> bool {
+        let Some(socket) = self.sockets.get_index_mut(index) else { return false };
+        let follows = socket.options.discovery.follows_the_path();
+        let path = socket.path.as_mut().filter(|path| follows && path.remote == remote && mtu < path.mtu);
+        path.map(|path| path.mtu = mtu).is_some()
+    }
+}

@@ -1,0 +1,151 @@
+//! Sending one datagram.
+
+use std::net::{IpAddr, SocketAddr};
+
+use libos::{Error, Instant, ScatterGather};
+
+use super::layer::MAX_PAYLOAD_BYTES;
+use super::options::Options;
+use super::socket::Socket;
+use crate::network::{
+    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol,
+    TransportHeader,
+};
+use crate::wire::udp;
+
+/// Traffic class of what is sent: best effort, no ECN.
+const TRAFFIC_CLASS: u8 = 0;
+
+#[inline(always)]
+pub(super) fn send_from(
+    now: Instant,
+    network: &mut Network,
+    socket: &mut Socket,
+    headers: &mut HeaderBuffer,
+    to: Option<&SocketAddr>,
+    data: &mut ScatterGather,
+) -> Result<(), Error> {
+    // The way of the last datagram, unless there is an error to tell of or this one goes elsewhere.
+    if let Some(path) = &socket.path
+        && let Some(to) = to.or(socket.remote.as_ref())
+        && path.leads_to(to)
+        && to.port() != 0
+        && socket.error.is_none()
+    {
+        let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
+        // What is longer than its length field fits into no packet and is refused there.
+        let datagram_len = (data.len() + udp::HEADER_BYTES) as u16;
+        let bytes = udp::compose(socket.local.port(), to.port(), datagram_len);
+        let header =
+            TransportHeader { protocol: PlainProtocol::Udp, bytes, checksum_offset: udp::CHECKSUM_OFFSET };
+        if network.send_express(now, path, kind, header, data) {
+            return Ok(());
+        }
+    }
+    send_any(now, network, socket, headers, to, data)
+}
+
+/// Sends a datagram of any kind.
+#[inline(never)]
+fn send_any(
+    now: Instant,
+    network: &mut Network,
+    socket: &mut Socket,
+    headers: &mut HeaderBuffer,
+    to: Option<&SocketAddr>,
+    data: &mut ScatterGather,
+) -> Result<(), Error> {
+    let Socket { local, remote, path, hop_limit, options, error, .. } = socket;
+    if let Some(error) = error.take() {
+        return Err(error);
+    }
+    let to = to.or(remote.as_ref()).ok_or(Error::NotConnected)?;
+    let (to_port, len) = (to.port(), data.len());
+    if to_port == 0 {
+        return Err(Error::InvalidArgument);
+    }
+    if len > MAX_PAYLOAD_BYTES {
+        return Err(Error::MessageTooLong);
+    }
+    let path = match path {
+        Some(path) if path.leads_to(to) => path,
+        other => {
+            let path = other.insert(find_path(now, network, options, *local, to.ip())?);
+            *hop_limit = options.hop_limit_to(path.remote);
+            path
+        }
+    };
+    let datagram_len = u16::try_from(len + udp::HEADER_BYTES).map_err(|_| Error::MessageTooLong)?;
+    let header = udp::compose(local.port(), to_port, datagram_len);
+    headers.transport(udp::HEADER_BYTES).copy_from_slice(&header);
+    let outgoing = Outgoing {
+        protocol: Protocol::Udp,
+        headers,
+        checksum_offset: udp::CHECKSUM_OFFSET,
+        payload: Payload::Empty,
+        segment_bytes: None,
+        hop_limit: *hop_limit,
+        traffic_class: TRAFFIC_CLASS,
+    };
+    match data.single_mut() {
+        Some(buffer) => network.send(now, path, Outgoing { payload: Payload::Whole(buffer), ..outgoing })?,
+        None => send_pieces(now, network, path, outgoing, data)?,
+    }
+    data.clear();
+    Ok(())
+}
+
+/// The way to a destination, with what the socket's options say of it.
+#[cold]
+pub(super) fn find_path(
+    now: Instant,
+    network: &mut Network,
+    options: &Options,
+    local: SocketAddr,
+    remote: IpAddr,
+) -> Result<Path, Error> {
+    if local.port() == 0 {
+        return Err(Error::InvalidArgument);
+    }
+    // What is received through a group is sent by one of our own.
+    let own = Some(local.ip()).filter(|own| !own.is_unspecified() && !own.is_multicast());
+    let source = own.or(options.multicast_source.filter(|_| remote.is_multicast()));
+    let mut path = network.path(now, source, remote)?;
+    if !options.broadcast && network.is_broadcast(path.remote) {
+        return Err(Error::NotPermitted);
+    }
+    path.set_policy(options.policy(path.remote));
+    Ok(path)
+}
+
+/// Sends a datagram of no segments or several.
+#[inline(never)]
+fn send_pieces(
+    now: Instant,
+    network: &mut Network,
+    path: &mut Path,
+    outgoing: Outgoing<'_>,
+    data: &ScatterGather,
+) -> Result<(), Error> {
+    let mut pieces = gather(network, data)?;
+    let payload = if pieces.is_empty() { Payload::Empty } else { Payload::Pieces(&mut pieces) };
+    network.send(now, path, Outgoing { payload, ..outgoing })
+}
+
+/// The segments as pieces of one packet; copied together when there are more than a packet can have.
+#[inline(never)]
+fn gather(network: &Network, data: &ScatterGather) -> Result<PieceList, Error> {
+    let mut pieces = PieceList::new();
+    if data.segments() <= network.max_pieces() {
+        for piece in data.iter() {
+            pieces.try_push(piece.clone()).map_err(|_| Error::NoBuffers)?;
+        }
+        return Ok(pieces);
+    }
+    let mut whole = network.arena().allocate(data.len()).ok_or(Error::NoBuffers)?;
+    for piece in data.iter() {
+        whole.extend_from_slice(piece);
+    }
+    pieces.push(whole.freeze());
+    Ok(pieces)
+}
