@@ -55,7 +55,7 @@ impl Network {
                 self.send_released(released);
             }
         }
-        if for_us && request && (has_sender || sender.is_unspecified()) {
+        if for_us && request && (has_sender || sender.is_unspecified()) && self.may_answer(now) {
             self.send_arp(
                 hardware,
                 ArpPacket {

@@ -27,6 +27,8 @@ pub struct NetworkCounters {
     pub address_conflicts: u64,
     /// Addresses not taken, or given up, because somebody else has them.
     pub address_duplicates: u64,
+    /// Questions about our addresses not answered because too many were.
+    pub neighbor_answers_limited: u64,
     /// Router advertisements taken.
     pub router_advertisements: u64,
     /// Redirects followed.
@@ -109,6 +111,7 @@ impl NetworkCounters {
             arp_out_packets,
             address_conflicts,
             address_duplicates,
+            neighbor_answers_limited,
             router_advertisements,
             redirects,
             redirects_refused,
@@ -154,6 +157,7 @@ impl NetworkCounters {
             ("arp_out_packets", arp_out_packets),
             ("address_conflicts", address_conflicts),
             ("address_duplicates", address_duplicates),
+            ("neighbor_answers_limited", neighbor_answers_limited),
             ("router_advertisements", router_advertisements),
             ("redirects", redirects),
             ("redirects_refused", redirects_refused),

@@ -80,6 +80,11 @@ const MAX_UNREPORTED_ERRORS: usize = 64;
 /// Parts of packets hold at most one in so many bytes of memory, whatever the configuration allows.
 const FRAGMENT_MEMORY_SHARE: usize = 16;
 
+/// Answers to ARP requests and neighbour solicitations per second, and at once: far more than any link's hosts
+/// ask for, and too few to make of us a source of floods.
+const NEIGHBOR_ANSWERS_PER_SECOND: u32 = 2000;
+const NEIGHBOR_ANSWERS_BURST: u32 = 200;
+
 /// The hop limit of what this layer sends on its own account.
 const HOP_LIMIT: u8 = 64;
 
@@ -118,6 +123,7 @@ pub struct Network {
     fragments: FragmentCache,
     groups: Groups,
     icmp_errors: TokenBucket,
+    neighbor_answers: TokenBucket,
     /// Errors that neighbours' silence gave rise to, oldest first.
     unreported: VecDeque<IcmpError>,
     /// The IP header of the packet handed up last, for quoting.
@@ -168,6 +174,7 @@ impl Network {
             fragments: FragmentCache::new(&config.fragment, memory_bytes / FRAGMENT_MEMORY_SHARE),
             groups: Groups::new(random.fork()),
             icmp_errors: TokenBucket::new(config.icmp_errors_per_second, config.icmp_errors_burst, now),
+            neighbor_answers: TokenBucket::new(NEIGHBOR_ANSWERS_PER_SECOND, NEIGHBOR_ANSWERS_BURST, now),
             unreported: VecDeque::new(),
             last_header: LastHeader::default(),
             plain: PlainFilter::NONE,

@@ -87,6 +87,9 @@ impl Network {
                 self.send_released(released);
             }
         }
+        if !self.may_answer(now) {
+            return;
+        }
         // RFC 4861 section 7.2.4: whoever has no address yet is answered through the group of all.
         let (remote, solicited) = if source.is_unspecified() { (ALL_NODES, false) } else { (source, true) };
         let exit = match hardware {

@@ -19,6 +19,13 @@ impl Network {
         }
     }
 
+    /// True when a question about an address of ours may be answered; false when too many were.
+    pub(super) fn may_answer(&mut self, now: Instant) -> bool {
+        let may = self.neighbor_answers.take(now);
+        self.counters.neighbor_answers_limited += u64::from(!may);
+        may
+    }
+
     /// Tells the transports that packets were dropped because a neighbour does not answer
     /// (RFC 4861 section 7.2.2; RFC 1122 section 2.3.2.2 for the queue).
     pub(super) fn report_unreachable(&mut self, packets: &VecDeque<PendingPacket>) {

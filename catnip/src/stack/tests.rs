@@ -20,6 +20,8 @@ struct Pair {
     arena: Arena,
     /// Frames carried since the start.
     carried: usize,
+    /// ARP requests of `a` among them.
+    asked: usize,
 }
 
 fn stack(arena: &Arena, medium: Medium, host: u8, configure: &dyn Fn(&mut StackConfig)) -> Stack {
@@ -47,7 +49,7 @@ impl Pair {
         let arena = Arena::new(&ArenaConfig::default()).unwrap();
         let a = stack(&arena, medium, 1, configure);
         let b = stack(&arena, medium, 2, configure);
-        Self { a, b, now: Instant::ZERO, arena, carried: 0 }
+        Self { a, b, now: Instant::ZERO, arena, carried: 0, asked: 0 }
     }
 
     /// Carries the frames that wait now from each side to the other; returns how many.
@@ -64,6 +66,7 @@ impl Pair {
                 let copy = self.arena.copy_from(&bytes).unwrap().freeze();
                 to.receive(now, RxFrame::from(copy));
                 self.carried += 1;
+                self.asked += usize::from(turn == 0 && is_arp_request(&bytes));
             }
         }
         for side in [&self.a, &self.b] {
@@ -118,6 +121,10 @@ impl Pair {
     }
 }
 
+fn is_arp_request(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[8, 6]) && frame.get(20..22) == Some(&[0, 1])
+}
+
 fn receive(stack: &mut Stack, id: ConnectionId) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Ok(Some(data)) = stack.tcp_receive(id, PopLimit::default()) {
@@ -152,6 +159,29 @@ fn a_connection_opens_carries_data_both_ways_and_closes() {
         assert_eq!(pair.a.tcp_connections(), 1, "the active side is in TIME-WAIT");
         pair.pass(Duration::from_secs(61));
         assert_eq!(pair.a.tcp_connections(), 0);
+    }
+}
+
+#[test]
+fn a_neighbour_is_not_probed_while_it_acknowledges_and_is_when_it_does_not() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.connect("10.0.0.2:80");
+    for (acknowledges, asked) in [(true, 0), (false, 1)] {
+        pair.pass(Duration::from_secs(60));
+        let before = pair.asked;
+        for _ in 0..10 {
+            let mut data = pair.data(b"hello");
+            if acknowledges {
+                pair.a.tcp_send(client, &mut data).unwrap();
+            } else {
+                let socket = pair.a.udp_bind("10.0.0.1:0".parse().unwrap()).unwrap();
+                let to = "10.0.0.2:9".parse().unwrap();
+                pair.a.udp_send(pair.now, socket, Some(&to), &mut data).unwrap();
+            }
+            pair.pass(Duration::from_secs(1));
+            receive(&mut pair.b, server);
+        }
+        assert_eq!(pair.asked - before, asked, "acknowledges: {acknowledges}");
     }
 }
 

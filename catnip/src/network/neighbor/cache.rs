@@ -109,6 +109,8 @@ pub(in crate::network) struct NeighborCache {
     /// Keyed by slab index. Only incomplete, delay, probe and failed entries have one.
     timers: TimerWheel,
     random: Random,
+    /// Neighbours that are being looked for.
+    pending: usize,
     /// Changes whenever an address that [`Self::usable`] returned is good no longer than then, other
     /// than by time.
     epoch: u32,
@@ -127,6 +129,7 @@ impl NeighborCache {
             config,
             advertised_reachable: None,
             advertised_retry: None,
+            pending: 0,
             epoch: 1,
             counters: NeighborCounters::default(),
         }
@@ -198,7 +201,10 @@ impl NeighborCache {
 
     fn start(&mut self, now: Instant, address: IpAddr) -> Resolution {
         let neighbor = Neighbor { used: true, ..Neighbor::new(address, State::Incomplete { requests: 1 }) };
-        let Some(key) = self.insert(neighbor) else {
+        // RFC 6583 section 4: looking for hosts that do not exist leaves room for those that do.
+        let room = self.config.max_neighbors - self.config.max_neighbors / 4;
+        let inserted = if self.pending < room { self.insert(neighbor) } else { None };
+        let Some(key) = inserted else {
             self.counters.table_full += 1;
             return Resolution::Refused(Error::NoBuffers);
         };
@@ -221,6 +227,7 @@ impl NeighborCache {
 
     fn remove(&mut self, key: Key) {
         if let Some(neighbor) = self.entries.remove(key) {
+            self.pending -= usize::from(neighbor.is_looked_for);
             self.epoch = self.epoch.wrapping_add(1);
             self.by_address.remove(&neighbor.address);
             self.timers.cancel(key.index);
@@ -232,6 +239,9 @@ impl NeighborCache {
     fn enter(&mut self, key: Key, state: State, until: Instant) {
         let Some(neighbor) = self.entries.get_mut(key) else { return };
         neighbor.state = state;
+        let looked_for = matches!(state, State::Incomplete { .. });
+        let before = std::mem::replace(&mut neighbor.is_looked_for, looked_for);
+        self.pending = self.pending + usize::from(looked_for) - usize::from(before);
         let in_use = if neighbor.used { Worth::Used } else { Worth::Unused };
         let (usable_until, timer, worth) = match state {
             State::Incomplete { .. } => (Instant::ZERO, Some(until), Worth::Pending),

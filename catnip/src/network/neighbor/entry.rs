@@ -59,6 +59,8 @@ pub(super) struct Neighbor {
     pub(super) state: State,
     /// Packets were sent to it since it was learned.
     pub(super) used: bool,
+    /// It counts among the neighbours that are being looked for.
+    pub(super) is_looked_for: bool,
     pub(super) pending: VecDeque<PendingPacket>,
 }
 
@@ -70,6 +72,7 @@ impl Neighbor {
             usable_until: Instant::ZERO,
             state,
             used: false,
+            is_looked_for: false,
             pending: VecDeque::new(),
         }
     }

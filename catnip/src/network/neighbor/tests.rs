@@ -186,6 +186,20 @@ fn when_all_neighbours_are_looked_for_a_further_one_is_refused_and_nobody_harmed
 }
 
 #[test]
+fn looking_for_hosts_that_do_not_exist_leaves_room_for_those_that_do() {
+    let mut cache = cache(NeighborConfig { max_neighbors: 8, ..NeighborConfig::default() });
+    for last in 1..=100 {
+        cache.resolve(at(0), address(last));
+    }
+    assert_eq!(cache.len(), 6);
+    cache.learn(at(0), address(200), Some(HARDWARE), GREETING);
+    let key = cache.find(address(200));
+    assert_eq!(cache.resolve(at(0), address(200)), Resolution::Known(key, HARDWARE));
+    asked(&mut cache, at(20_000));
+    assert!(matches!(cache.resolve(at(20_000), address(7)), Resolution::Wait { ask: true, .. }));
+}
+
+#[test]
 fn a_key_of_an_evicted_neighbour_is_of_no_use() {
     let config =
         NeighborConfig { max_neighbors: 1, retry: Duration::from_secs(1), ..NeighborConfig::default() };

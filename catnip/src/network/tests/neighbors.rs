@@ -207,6 +207,28 @@ fn only_what_arrives_while_an_address_is_in_doubt_is_taken_note_of() {
 }
 
 #[test]
+fn a_flood_of_questions_is_answered_up_to_a_limit() {
+    let mut network = network(&config(1));
+    let ask = neighbor_frame(
+        v6(2),
+        solicited_node(),
+        255,
+        NeighborMessage::Solicitation { target: v6(1), source: Some(hardware(2)), nonce: None },
+    );
+    let mut answers = 0;
+    for turn in 0..1000 {
+        if turn % 2 == 0 {
+            receive_arp(&mut network, arp(Operation::Request, v4(2), v4(1)));
+        } else {
+            receive(&mut network, NOW, &ask);
+        }
+        answers += take_frames(&mut network).len();
+    }
+    assert_eq!(answers, 200);
+    assert_eq!(network.counters().neighbor_answers_limited, 1000 - answers as u64);
+}
+
+#[test]
 fn off_link_destinations_are_asked_for_at_the_gateway() {
     let mut network = network(&config(1).with_gateway(v4(254).into()));
     let mut path = network.path(NOW, None, Ipv4Addr::new(203, 0, 113, 9).into()).unwrap();
