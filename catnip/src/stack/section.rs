@@ -375,7 +375,7 @@ mod tests {
             ("[tcp]\nrto_mim_ms = 7", "t.toml: tcp.rto_mim_ms = 7: allowed is the keys "),
             (
                 "[tcp]\ncongestion = \"vegas\"",
-                "t.toml: tcp.congestion = \"vegas\": allowed is one of cubic, reno, dctcp",
+                "t.toml: tcp.congestion = \"vegas\": allowed is one of cubic, reno, dctcp, bbr",
             ),
             ("[neighbor]\nretry_ms = 0", "t.toml: neighbor.retry_ms = 0: allowed is an integer from 1 to"),
         ] {

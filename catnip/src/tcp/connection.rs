@@ -11,6 +11,7 @@ use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
 use super::ecn::Ecn;
 use super::options::Timestamp;
+use super::pacing::Pacing;
 use super::ports::Reservation;
 use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
@@ -244,6 +245,8 @@ pub(super) struct Deadlines {
     pub delayed_ack: Instant,
     /// End of TIME-WAIT or of an orphan's FIN-WAIT-2, or the next keepalive probe.
     pub idle: Instant,
+    /// The next burst of a connection that paces.
+    pub pacing: Instant,
     /// Where the wheel's entry stands.
     pub armed: Instant,
 }
@@ -254,12 +257,13 @@ impl Deadlines {
             retransmit: Instant::FAR_FUTURE,
             delayed_ack: Instant::FAR_FUTURE,
             idle: Instant::FAR_FUTURE,
+            pacing: Instant::FAR_FUTURE,
             armed: Instant::FAR_FUTURE,
         }
     }
 
     pub(super) fn earliest(&self) -> Instant {
-        self.retransmit.min(self.delayed_ack).min(self.idle)
+        self.retransmit.min(self.delayed_ack).min(self.idle).min(self.pacing)
     }
 }
 
@@ -330,6 +334,8 @@ pub struct Connection {
     pub(super) recovery: Recovery,
     pub(super) congestion: Congestion,
     pub(super) ecn: Ecn,
+    /// Of an algorithm that paces or samples deliveries.
+    pub(super) pacing: Option<Box<Pacing>>,
     pub(super) deadlines: Deadlines,
     /// From when on an unacceptable segment without text is answered again.
     pub(super) next_challenge: Instant,

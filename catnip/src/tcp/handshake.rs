@@ -10,6 +10,7 @@ use super::connection::{
 };
 use super::ecn::{Ecn, EcnMode};
 use super::options::{MAX_WINDOW_SCALE, OptionFields, Timestamp};
+use super::pacing::Pacing;
 use super::ports::Reservation;
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
@@ -64,6 +65,7 @@ impl Connection {
         let (limit_bytes, limit_max_bytes) = receive_limits(options);
         let zero = SequenceNumber::new(0);
         let peer_mss = default_mss(path.remote.is_ipv4());
+        let congestion = options.congestion.start();
         let rtt = RttEstimator::new(&RtoConfig {
             initial_ns: libos::time::duration_nanos(config.rto_initial),
             min_ns: libos::time::duration_nanos(config.rto_min),
@@ -144,7 +146,8 @@ impl Connection {
             sent: Transmissions::new(now),
             rtt,
             recovery: Recovery::new(iss),
-            congestion: options.congestion.start(),
+            pacing: Pacing::of(&congestion),
+            congestion,
             ecn: Ecn::new(iss),
             deadlines: Deadlines::none(),
             next_challenge: Instant::ZERO,

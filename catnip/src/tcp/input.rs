@@ -417,6 +417,7 @@ impl Connection {
         }
         if self.recovery.is_quiet() && segment.options.sack.is_none() {
             self.restart_retransmission(cx);
+            self.note_delivery(&delivered, cx);
         } else {
             self.on_telling_acknowledgment(delivered, acked_bytes, segment, cx);
         }

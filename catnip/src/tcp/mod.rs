@@ -22,6 +22,7 @@ pub mod isn;
 mod layer;
 mod listener;
 pub mod options;
+mod pacing;
 mod ports;
 mod prr;
 mod rack;

@@ -214,6 +214,7 @@ impl Connection {
     ) {
         if !self.sack_permitted {
             self.on_unselective_progress(acked_bytes, cx);
+            self.note_delivery(&delivered, cx);
             return;
         }
         let mut repair = self.take_repair();
@@ -248,6 +249,7 @@ impl Connection {
         self.put_repair(repair);
         self.settle_recovery();
         self.set_alarm(wait_ns, reneged, advanced || reported.news, cx);
+        self.note_delivery(&delivered, cx);
     }
 
     fn read_blocks(
@@ -390,7 +392,7 @@ impl Connection {
         // RFC 9937, section 6.1: RecoverFS is without what had been selectively acknowledged before.
         let flight = outstanding.saturating_sub(self.sent.sacked_bytes()).saturating_add(delivered_bytes);
         let target = self.congestion.cwnd_bytes().min(self.congestion.ssthresh_bytes());
-        repair.reduction = Some(RateReduction::new(flight, target));
+        repair.reduction = (!self.congestion.owns_recovery()).then(|| RateReduction::new(flight, target));
         repair.needed = Some(0);
         self.recovery.phase = Phase::Recovery;
         self.recovery.recover = self.snd.max;

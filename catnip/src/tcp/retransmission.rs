@@ -56,6 +56,9 @@ impl Connection {
             if turn == FRAMES_PER_TURN || cx.network.frames().len() >= MAX_QUEUED_FRAMES {
                 return Resent::More;
             }
+            if self.pacing.is_some() && self.regulate(len, cx) == 0 {
+                return Resent::HeldBack;
+            }
             turn += 1;
             match self.retransmit(lost.start, len, repair, cx) {
                 Ok(()) => {}

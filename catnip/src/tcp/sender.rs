@@ -52,6 +52,9 @@ impl Connection {
                 outcome = self.send_new(cx);
             }
             self.arm_retransmission(cx);
+            if self.pacing.is_some() {
+                self.note_app_limit();
+            }
         }
         if self.rcv.ack_now {
             if cx.network.transmit_queue_is_full() {
@@ -66,9 +69,16 @@ impl Connection {
     #[inline]
     fn send_new(&mut self, cx: &mut Context<'_>) -> Output {
         for turn in 0.. {
-            let Some(next) = self.next_segment(cx) else { break };
+            let Some(mut next) = self.next_segment(cx) else { break };
             if turn == FRAMES_PER_TURN || cx.network.frames().len() >= MAX_QUEUED_FRAMES {
                 return Output::More;
+            }
+            if self.pacing.is_some() && next.len > 0 {
+                let allowed = self.regulate(next.len, cx);
+                if allowed == 0 {
+                    break;
+                }
+                next = Next { len: allowed, fin: next.fin && allowed == next.len };
             }
             match self.send_next(next, cx) {
                 Ok(()) if self.snd.nxt.after(self.snd.end()) => break,

@@ -1,11 +1,12 @@
 //! Socket options of TCP, by the library OS's names.
 
-use libos::{Error, SocketOption, SocketOptionName};
+use libos::{Error, Instant, SocketOption, SocketOptionName};
 
 use super::config::TcpOptions;
 use super::congestion::{Algorithm, CongestionControl};
 use super::connection::{Connection, Settings};
 use super::options::MAX_WINDOW_SCALE;
+use super::pacing::Pacing;
 use super::state::State;
 
 /// Largest send or receive queue of a socket: what a window scaled by 14 expresses (RFC 7323, section 2.3).
@@ -130,6 +131,8 @@ impl Connection {
     /// Another algorithm takes over. It knows nothing of the path, so that it starts as a new connection's does.
     fn change_algorithm(&mut self, algorithm: Algorithm) {
         self.congestion = algorithm.start();
+        self.pacing = Pacing::of(&self.congestion);
+        self.deadlines.pacing = Instant::FAR_FUTURE;
         if self.state.is_synchronised() {
             self.congestion.on_established(u32::from(self.snd.mss), self.last_sent.max(self.last_received));
         }

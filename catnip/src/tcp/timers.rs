@@ -23,6 +23,10 @@ impl Connection {
             self.rcv.one_way = true;
             cx.counters.delayed_acks += 1;
         }
+        if self.deadlines.pacing <= cx.now {
+            // What it held back goes with the turn of output that follows.
+            self.deadlines.pacing = Instant::FAR_FUTURE;
+        }
         if self.deadlines.retransmit <= cx.now {
             self.deadlines.retransmit = Instant::FAR_FUTURE;
             match self.recovery.alarm {

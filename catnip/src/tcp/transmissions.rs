@@ -38,6 +38,8 @@ pub struct Transmission {
     pub retransmitted: bool,
     /// True when it was said to have arrived before a timeout made us forget that.
     pub was_sacked: bool,
+    /// P.lost: bytes that had been given up for lost in all when it was sent; wraps.
+    pub given_up_bytes: u32,
     /// P.is_app_limited: the program gave too little to fill the path when it was sent.
     pub app_limited: bool,
     /// When it was last sent.
@@ -173,6 +175,8 @@ pub struct Transmissions {
     /// Bytes of [`Fate::Sacked`] and of [`Fate::Lost`].
     sacked_bytes: u32,
     lost_bytes: u32,
+    /// C.lost: bytes given up for lost in all, those that were not lost after all included; wraps.
+    given_up_bytes: u32,
     /// Segments of [`Fate::Sacked`].
     sacked_segments: u32,
     /// The order of the last transmission.
@@ -199,6 +203,7 @@ impl Transmissions {
             records: VecDeque::new(),
             sacked_bytes: 0,
             lost_bytes: 0,
+            given_up_bytes: 0,
             sacked_segments: 0,
             order: 0,
             delivered_bytes: 0,
@@ -273,6 +278,18 @@ impl Transmissions {
         self.lost_bytes
     }
 
+    /// C.lost: bytes given up for lost in all; wraps.
+    #[must_use]
+    pub const fn given_up_bytes(&self) -> u32 {
+        self.given_up_bytes
+    }
+
+    /// True until all is delivered that was sent when [`Self::mark_app_limited`] was called.
+    #[must_use]
+    pub const fn is_app_limited(&self) -> bool {
+        self.app_limited_until_bytes != 0
+    }
+
     /// The record at a place.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Transmission> {
@@ -306,7 +323,10 @@ impl Transmissions {
                     self.sacked_bytes += bytes;
                     self.sacked_segments += segments;
                 }
-                Fate::Lost => self.lost_bytes += bytes,
+                Fate::Lost => {
+                    self.lost_bytes += bytes;
+                    self.given_up_bytes = self.given_up_bytes.wrapping_add(bytes);
+                }
             }
         }
     }
@@ -331,6 +351,8 @@ impl Transmissions {
             record.fate = Fate::Lost;
             lost_bytes += record.len();
         }
+        let newly = lost_bytes.saturating_sub(self.lost_bytes);
+        self.given_up_bytes = self.given_up_bytes.wrapping_add(newly);
         (self.sacked_bytes, self.lost_bytes, self.sacked_segments) = (0, lost_bytes, 0);
     }
 
@@ -439,6 +461,7 @@ impl Transmissions {
             fate: Fate::InFlight,
             retransmitted: false,
             was_sacked: false,
+            given_up_bytes: self.given_up_bytes,
             app_limited: self.app_limited_until_bytes != 0,
             sent_at: now,
             delivered_bytes: self.delivered_bytes,

@@ -4,20 +4,24 @@
 //! and sending again is not its business. The built-in ones are an enum, so that calls are direct and an
 //! idle connection carries no allocation; any other implements [`CongestionControl`] and is boxed.
 
+mod bbr;
 mod cubic;
 mod cubic_curve;
 mod dctcp;
 mod hystart;
 mod newreno;
+mod rate;
 mod select;
 
 use std::fmt;
 
 use libos::Instant;
 
+pub use bbr::Bbr;
 pub use cubic::Cubic;
 pub use dctcp::Dctcp;
 pub use newreno::NewReno;
+pub use rate::{RateSample, SendEvent};
 pub use select::{Algorithm, Congestion, CustomAlgorithm};
 
 /// Largest window: as large as a peer's can be (RFC 7323 §2.3).
@@ -126,6 +130,28 @@ pub trait CongestionControl: fmt::Debug {
     /// The rate to send at, in bytes per second; `None` sends as the window allows.
     fn pacing_rate(&self) -> Option<u64> {
         None
+    }
+
+    /// Most bytes sent at a time, when there is a pacing rate.
+    fn burst_bytes(&self) -> u32 {
+        u32::MAX
+    }
+
+    /// True for an algorithm that is to be told of [`Self::on_delivery`] and [`Self::on_sent`].
+    fn samples_delivery(&self) -> bool {
+        false
+    }
+
+    /// Something was delivered, by a cumulative or a selective acknowledgment.
+    fn on_delivery(&mut self, _sample: &RateSample) {}
+
+    /// Data is about to be sent.
+    fn on_sent(&mut self, _event: &SendEvent) {}
+
+    /// True for an algorithm whose window is right in recovery too, so that nothing else reduces what is sent
+    /// (RFC 9937 otherwise does).
+    fn owns_recovery(&self) -> bool {
+        false
     }
 
     /// What it makes of explicit congestion notification.

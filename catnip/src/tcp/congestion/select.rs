@@ -2,7 +2,9 @@
 
 use libos::{CongestionName, Instant};
 
-use super::{AckEvent, CongestionControl, Cubic, Dctcp, EcnUse, LossEvent, NewReno};
+use super::{
+    AckEvent, Bbr, CongestionControl, Cubic, Dctcp, EcnUse, LossEvent, NewReno, RateSample, SendEvent,
+};
 
 /// One connection's congestion control.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub enum Congestion {
     NewReno(NewReno),
     /// DCTCP.
     Dctcp(Dctcp),
+    /// BBR, whose model of the path would make every connection larger.
+    Bbr(Box<Bbr>),
     /// Any other algorithm, and what made it.
     Custom(Box<dyn CongestionControl>, CustomAlgorithm),
 }
@@ -25,6 +29,7 @@ impl Congestion {
             Self::Cubic(_) => Algorithm::Cubic,
             Self::NewReno(_) => Algorithm::NewReno,
             Self::Dctcp(_) => Algorithm::Dctcp,
+            Self::Bbr(_) => Algorithm::Bbr,
             Self::Custom(_, custom) => Algorithm::Custom(*custom),
         }
     }
@@ -43,6 +48,7 @@ macro_rules! dispatch {
             Congestion::Cubic($algorithm) => $call,
             Congestion::NewReno($algorithm) => $call,
             Congestion::Dctcp($algorithm) => $call,
+            Congestion::Bbr($algorithm) => $call,
             Congestion::Custom($algorithm, _) => $call,
         }
     };
@@ -100,6 +106,26 @@ impl CongestionControl for Congestion {
         dispatch!(self, algorithm => algorithm.pacing_rate())
     }
 
+    fn burst_bytes(&self) -> u32 {
+        dispatch!(self, algorithm => algorithm.burst_bytes())
+    }
+
+    fn samples_delivery(&self) -> bool {
+        dispatch!(self, algorithm => algorithm.samples_delivery())
+    }
+
+    fn on_delivery(&mut self, sample: &RateSample) {
+        dispatch!(self, algorithm => algorithm.on_delivery(sample));
+    }
+
+    fn on_sent(&mut self, event: &SendEvent) {
+        dispatch!(self, algorithm => algorithm.on_sent(event));
+    }
+
+    fn owns_recovery(&self) -> bool {
+        dispatch!(self, algorithm => algorithm.owns_recovery())
+    }
+
     fn ecn_use(&self) -> EcnUse {
         dispatch!(self, algorithm => algorithm.ecn_use())
     }
@@ -132,13 +158,15 @@ pub enum Algorithm {
     NewReno,
     /// DCTCP (RFC 8257), for networks whose switches mark.
     Dctcp,
+    /// BBR version 3 (draft-ietf-ccwg-bbr).
+    Bbr,
     /// Whatever somebody else made.
     Custom(CustomAlgorithm),
 }
 
 impl Algorithm {
     /// Names of the built-in algorithms, as `TCP_CONGESTION` and the configuration know them.
-    pub const NAMES: [&'static str; 3] = ["cubic", "reno", "dctcp"];
+    pub const NAMES: [&'static str; 4] = ["cubic", "reno", "dctcp", "bbr"];
 
     /// The built-in algorithm of that name.
     #[must_use]
@@ -147,6 +175,7 @@ impl Algorithm {
             "cubic" => Some(Self::Cubic),
             "reno" => Some(Self::NewReno),
             "dctcp" => Some(Self::Dctcp),
+            "bbr" => Some(Self::Bbr),
             _ => None,
         }
     }
@@ -158,6 +187,7 @@ impl Algorithm {
             Self::Cubic => "cubic",
             Self::NewReno => "reno",
             Self::Dctcp => "dctcp",
+            Self::Bbr => "bbr",
             Self::Custom(custom) => custom.name,
         }
     }
@@ -175,6 +205,7 @@ impl Algorithm {
             Self::Cubic => Congestion::Cubic(Cubic::new()),
             Self::NewReno => Congestion::NewReno(NewReno::new()),
             Self::Dctcp => Congestion::Dctcp(Dctcp::new()),
+            Self::Bbr => Congestion::Bbr(Box::default()),
             Self::Custom(custom) => Congestion::Custom((custom.start)(), custom),
         }
     }
