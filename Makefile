@@ -8,7 +8,7 @@ SEED ?=
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help setup build test test-rust test-sanitizers sim soak fuzz fuzz-smoke demo bench bench-gate install doc lint clean
+.PHONY: help setup build test test-rust test-sanitizers sim soak congestion fuzz fuzz-smoke demo bench bench-gate install doc lint clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ fuzz: ## Fuzzing: TARGETS="name..." (all of them), each for SECONDS=n (ten minut
 fuzz-smoke: ## Every fuzz target for some seconds, and ingress for more.
 	tools/fuzz.sh 2
 	tools/fuzz.sh 15 ingress
+
+congestion: ## Runs every congestion control on the simulator's paths; writes the tables of docs/congestion.md.
+	cargo test --profile sim --test sim -- congestion::write_the_tables --ignored --exact --nocapture
 
 demo: setup ## The C echo server on a TAP device against the kernel's own sockets.
 	tools/demo.sh

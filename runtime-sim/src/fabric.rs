@@ -10,7 +10,7 @@ use libos::time::ManualClock;
 use libos::{Arena, Buffer, Clock, FrameBatch, Instant};
 
 use crate::event_queue::EventQueue;
-use crate::path::{ETHERNET_HEADER_BYTES, Entering, Path, serialisation_nanos};
+use crate::path::{ETHERNET_HEADER_BYTES, Entering, Path, QueueCounters, serialisation_nanos};
 use crate::{
     Loss, Observer, PathConfig, PortConfig, PortCounters, PortId, Sighting, SimRuntime, Stage, Verdict,
     offload,
@@ -175,6 +175,13 @@ impl Fabric {
     #[must_use]
     pub fn counters(&self, port: PortId) -> PortCounters {
         self.switch.borrow().ports.get(port.index()).map(|port| port.counters).unwrap_or_default()
+    }
+
+    /// What the queue of the path to a port has counted; zeros for a port that does not exist.
+    #[must_use]
+    pub fn queue_counters(&self, port: PortId) -> QueueCounters {
+        let switch = self.switch.borrow();
+        switch.ports.get(port.index()).map(|port| port.path.queue_counters).unwrap_or_default()
     }
 
     pub(crate) fn receive(&self, port: PortId, batch: &mut RxBatch) {

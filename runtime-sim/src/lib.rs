@@ -10,6 +10,7 @@
 mod clock;
 mod event_queue;
 mod fabric;
+mod mark;
 mod observer;
 mod offload;
 mod path;
@@ -20,7 +21,7 @@ mod port;
 pub use clock::CoarseClock;
 pub use fabric::Fabric;
 pub use observer::{Loss, Observer, Sighting, Stage};
-pub use path::{Faults, PathConfig, Ppm, Verdict};
+pub use path::{Faults, PathConfig, Ppm, QueueCounters, Verdict};
 pub use pcap::PcapObserver;
 pub use pipe::{PipeConfig, PipeEnd, pipe};
 pub use port::{PortConfig, PortCounters, PortId, Receiving, SimRuntime, Transmitting};

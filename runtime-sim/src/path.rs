@@ -11,11 +11,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::Loss;
+use crate::mark::mark;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_HEADER_BYTES: usize = 14;
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// A probability in parts per million; more than a million counts as certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -71,6 +72,8 @@ pub struct PathConfig {
     pub queue_bytes: usize,
     /// Most frames in that queue.
     pub queue_frames: usize,
+    /// Bytes in that queue beyond which packets that ask for congestion marks get one (RFC 3168).
+    pub mark_above_bytes: usize,
     /// What goes wrong.
     pub faults: Faults,
 }
@@ -83,7 +86,34 @@ impl Default for PathConfig {
             bandwidth_bits_per_s: None,
             queue_bytes: usize::MAX,
             queue_frames: usize::MAX,
+            mark_above_bytes: usize::MAX,
             faults: Faults::default(),
+        }
+    }
+}
+
+/// What the queue in front of a path of limited bandwidth has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueCounters {
+    /// Frames that went through it.
+    pub frames: u64,
+    /// How long they waited for others, in nanoseconds, all together.
+    pub waited_ns: u64,
+    /// Frames for which it had no room.
+    pub dropped_frames: u64,
+    /// Frames that were marked.
+    pub marked_frames: u64,
+}
+
+impl QueueCounters {
+    /// What was counted since it stood at `earlier`.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            frames: self.frames - earlier.frames,
+            waited_ns: self.waited_ns - earlier.waited_ns,
+            dropped_frames: self.dropped_frames - earlier.dropped_frames,
+            marked_frames: self.marked_frames - earlier.marked_frames,
         }
     }
 }
@@ -131,6 +161,7 @@ pub(crate) struct Path {
     /// When each frame in the queue has left it, and its bytes.
     queue: VecDeque<(Instant, usize)>,
     queued_bytes: usize,
+    pub(crate) queue_counters: QueueCounters,
     last_arrival: Instant,
     burst_until: Instant,
 }
@@ -143,6 +174,7 @@ impl Path {
             rng: StdRng::seed_from_u64(seed),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            queue_counters: QueueCounters::default(),
             last_arrival: Instant::ZERO,
             burst_until: Instant::ZERO,
         }
@@ -159,6 +191,9 @@ impl Path {
         }
         self.lose(frame.time)?;
         let sent = self.serialise(frame.time, frame.bytes.len())?;
+        if self.queued_bytes > self.config.mark_above_bytes && mark(frame.medium, frame.bytes) {
+            self.queue_counters.marked_frames += 1;
+        }
         let damaged = self.damage(verdict, &mut frame)?;
 
         let faults = &self.config.faults;
@@ -215,9 +250,12 @@ impl Path {
         if self.queue.len() >= self.config.queue_frames
             || self.queued_bytes.saturating_add(bytes) > self.config.queue_bytes
         {
+            self.queue_counters.dropped_frames += 1;
             return Err(Loss::QueueFull);
         }
         let start = self.queue.back().map_or(now, |&(left, _)| left);
+        self.queue_counters.frames += 1;
+        self.queue_counters.waited_ns += start.nanos_since(now);
         let sent = start.plus_nanos(serialisation_nanos(bytes, bits_per_s));
         self.queue.push_back((sent, bytes));
         self.queued_bytes += bytes;

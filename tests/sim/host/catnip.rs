@@ -100,6 +100,8 @@ impl CatnipHost {
         if !config.acknowledgement_delay {
             stack_config.tcp.delayed_ack = Duration::ZERO;
         }
+        stack_config.tcp.options.congestion = config.congestion;
+        stack_config.tcp.ecn = config.ecn;
         stack_config.tcp.options.no_delay = !config.nagle;
         let options = &mut stack_config.tcp.options;
         options.set(SocketOption::SendBuffer(config.send_buffer_bytes)).expect("a size");

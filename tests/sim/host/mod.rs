@@ -9,6 +9,8 @@ mod switches;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ::catnip::tcp::EcnMode;
+use ::catnip::tcp::congestion::Algorithm;
 use libos::runtime::Medium;
 use libos::{Arena, Instant};
 use runtime_sim::{Fabric, PathConfig, PortConfig, PortId};
@@ -78,6 +80,9 @@ pub struct HostConfig {
     pub path: PathConfig,
     /// What the stack's settings have beside the defaults; for our own hosts.
     pub switches: Switches,
+    /// What our own hosts use against congestion.
+    pub congestion: Algorithm,
+    pub ecn: EcnMode,
     pub seed: u64,
 }
 
@@ -99,6 +104,8 @@ impl HostConfig {
             receiving: runtime_sim::Receiving::default(),
             path: PathConfig::default(),
             switches: Switches::default(),
+            congestion: Algorithm::default(),
+            ecn: EcnMode::default(),
             seed: u64::from(number),
         }
     }

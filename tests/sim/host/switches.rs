@@ -21,6 +21,7 @@ const SWITCHES: &[(&str, Change)] = &[
     ("quick acknowledgements", |config| config.tcp.options.quick_ack = true),
     ("NewReno", |config| config.tcp.options.congestion = Algorithm::NewReno),
     ("DCTCP", |config| config.tcp.options.congestion = Algorithm::Dctcp),
+    ("BBR", |config| config.tcp.options.congestion = Algorithm::Bbr),
     ("RTO_min of a millisecond", |config| config.tcp.rto_min = Duration::from_millis(1)),
     ("RTO_min of a second", |config| config.tcp.rto_min = Duration::from_secs(1)),
     ("acknowledgements as late as allowed", |config| config.tcp.delayed_ack = Duration::from_millis(499)),

@@ -96,6 +96,7 @@ impl Dice {
             bandwidth_bits_per_s: limited.then(|| self.spread(2_000_000, 10_000_000_000)),
             queue_bytes: if self.chance(50) { self.spread(20_000, 1 << 20) as usize } else { usize::MAX },
             queue_frames: if self.chance(30) { self.spread(8, 1000) as usize } else { usize::MAX },
+            mark_above_bytes: if self.chance(50) { self.spread(3_000, 1 << 18) as usize } else { usize::MAX },
             faults: if faulty { self.faults(latency, start) } else { Faults::default() },
         }
     }

@@ -1,0 +1,85 @@
+//! Congestion control over time: each algorithm on paths of all kinds, alone and beside itself, and our loss
+//! recovery beside smoltcp's. `make congestion` runs everything and writes the tables of `docs/congestion.md`;
+//! the tests here run a part of it and compare it with what the tables say.
+
+mod matrix;
+mod run;
+mod table;
+
+use self::matrix::{Share, Single};
+use self::run::Path;
+use crate::host::Kind;
+
+/// How far a run may be from its line in the tables: in hundredths of utilisation, and of fairness.
+const TOLERANCE_PERCENT: i64 = 8;
+
+/// Compares a measured percentage with the table's.
+#[track_caller]
+fn assert_near(what: &str, measured: u64, documented: u64) {
+    let apart = measured.cast_signed() - documented.cast_signed();
+    assert!(apart.abs() <= TOLERANCE_PERCENT, "{what}: {measured} % here, {documented} % in the table");
+}
+
+#[test]
+fn each_algorithm_fills_its_path_as_the_table_says() {
+    let table = table::documented();
+    for single in Single::all().into_iter().filter(Single::is_quick) {
+        let outcome = single.measure();
+        let line = table.single(&single).unwrap_or_else(|| panic!("no line for {single:?}"));
+        assert_near(&format!("{single:?}"), outcome.utilisation_percent, line.utilisation_percent);
+    }
+}
+
+#[test]
+fn two_flows_share_a_path_as_the_table_says() {
+    let table = table::documented();
+    for share in Share::all().into_iter().filter(Share::is_quick) {
+        let outcome = share.measure();
+        let line = table.share(&share).unwrap_or_else(|| panic!("no line for {share:?}"));
+        assert_near(&format!("{share:?}"), outcome.fairness_percent, line.fairness_percent);
+        assert_near(&format!("{share:?}"), outcome.utilisation_percent, line.utilisation_percent);
+    }
+}
+
+#[test]
+fn dctcp_keeps_the_queue_at_the_marking_threshold_and_the_path_full() {
+    let path = Path { mark_above_bytes: Some(30_000), ..Path::new(100, 2, 0, 800) };
+    let outcome = run::measure(Kind::Catnip, catnip::tcp::congestion::Algorithm::Dctcp, &path, 1);
+    assert!(outcome.utilisation_percent >= 90, "{outcome:?}");
+    // 30 kB take 2.4 ms at this rate.
+    assert!(outcome.queue_us < 3_500, "{outcome:?}");
+    assert_eq!(outcome.dropped_frames, 0, "{outcome:?}");
+}
+
+#[test]
+fn classic_reactions_to_marks_avoid_all_loss() {
+    use catnip::tcp::congestion::Algorithm;
+    for algorithm in [Algorithm::Cubic, Algorithm::NewReno] {
+        let path = Path { mark_above_bytes: Some(100_000), asks_for_ecn: true, ..Path::new(20, 20, 0, 800) };
+        let outcome = run::measure(Kind::Catnip, algorithm, &path, 1);
+        assert!(outcome.utilisation_percent >= 85, "{algorithm:?}: {outcome:?}");
+        assert_eq!(outcome.dropped_frames, 0, "{algorithm:?}: {outcome:?}");
+        assert!(outcome.marked_frames > 0, "{algorithm:?}: {outcome:?}");
+    }
+}
+
+/// Runs everything and writes the tables. Not a test of anything by itself: it takes minutes.
+#[test]
+#[ignore = "writes docs/congestion.md; run by `make congestion`"]
+fn write_the_tables() {
+    let singles: Vec<_> = Single::all().into_iter().map(|single| (single, single.measure())).collect();
+    let shares: Vec<_> = Share::all().into_iter().map(|share| (share, share.measure())).collect();
+    let losses: Vec<_> =
+        matrix::LOSS_PPM.iter().map(|&loss_ppm| (loss_ppm, matrix::beside_smoltcp(loss_ppm))).collect();
+    table::write(&singles, &shares, &losses);
+}
+
+#[test]
+fn random_losses_cost_bbr_less_than_smoltcp_and_cubic_no_more_than_its_equation() {
+    for loss_ppm in matrix::LOSS_PPM {
+        let [cubic, bbr, smoltcp] = matrix::beside_smoltcp(loss_ppm);
+        let all = format!("{loss_ppm} ppm: cubic {cubic:?}, bbr {bbr:?}, smoltcp {smoltcp:?}");
+        assert!(bbr.kilobits_per_s >= smoltcp.kilobits_per_s, "{all}");
+        assert!(cubic.kilobits_per_s * 100 >= matrix::expected_kilobits_per_s(loss_ppm) * 80, "{all}");
+    }
+}
