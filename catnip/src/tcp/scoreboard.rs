@@ -116,8 +116,12 @@ impl Scoreboard {
                 news = true;
                 self.find_lost_at(until, sent);
                 index = self.insert(from, until, index);
+                // What was joined on behind it is known.
+                let joined = index.checked_sub(1).and_then(|joined| self.ranges.get(joined));
+                at = joined.map_or(gap_end, |&(_, joined_end)| joined_end.max(gap_end));
+            } else {
+                at = gap_end;
             }
-            at = gap_end;
         }
         news
     }
@@ -281,4 +285,198 @@ fn duplicate_of(blocks: &[Block], una: SequenceNumber) -> Option<Block> {
     let (&(start, end), rest) = blocks.split_first()?;
     let within_next = rest.first().is_some_and(|next| start.at_or_after(next.0) && end.at_or_before(next.1));
     (start.before(end) && (end.at_or_before(una) || within_next)).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libos::Instant;
+    use proptest::prelude::*;
+
+    const MSS: u32 = 100;
+    /// Where the connection begins: the numbers wrap.
+    const BASE: u32 = u32::MAX - 2_000;
+
+    fn at(segment: u32) -> SequenceNumber {
+        SequenceNumber::new(BASE) + segment * MSS
+    }
+
+    /// A scoreboard, with so many segments sent in bursts of `burst`.
+    fn sent(segments: u32, burst: u32) -> (Scoreboard, Transmissions) {
+        let mut sent = Transmissions::new(Instant::ZERO);
+        for start in (0..segments).step_by(burst as usize) {
+            let now = Instant::from_millis(u64::from(start));
+            sent.on_sent(at(start), at(segments.min(start + burst)), MSS as u16, now);
+        }
+        (Scoreboard::new(at(0)), sent)
+    }
+
+    fn take(board: &mut Scoreboard, sent: &mut Transmissions, una: u32, blocks: &[(u32, u32)]) -> Delivered {
+        let blocks: Vec<Block> = blocks.iter().map(|&(start, end)| (at(start), at(end))).collect();
+        let mut delivered = Delivered::default();
+        let (_, max) = sent.span().unwrap();
+        let _ = board.take(&blocks, at(una), max, sent, &mut delivered);
+        delivered
+    }
+
+    /// Gives up everything in front of the highest number reported that was sent once.
+    fn detect(board: &mut Scoreboard, sent: &mut Transmissions) {
+        let highest = board.highest(at(0));
+        let _ = board.detect(sent, |record| {
+            if record.end.at_or_before(highest) && !record.retransmitted {
+                Judgement::Lost
+            } else {
+                Judgement::Newer
+            }
+        });
+    }
+
+    /// Sends everything lost again, a segment at a time; returns which.
+    fn resend(board: &mut Scoreboard, sent: &mut Transmissions) -> Vec<u32> {
+        let mut resent = Vec::new();
+        while let Some(lost) = board.next_lost(sent) {
+            let end = (lost.start + MSS).min(lost.end);
+            sent.on_sent(lost.start, end, MSS as u16, Instant::from_millis(10_000));
+            board.on_resent(lost.start, end, sent);
+            resent.push(lost.start.distance_from(at(0)) / MSS);
+        }
+        resent
+    }
+
+    #[test]
+    fn holes_within_one_burst_are_found_and_sent_again_in_order() {
+        let (mut board, mut sent) = sent(20, 20);
+        let delivered = take(&mut board, &mut sent, 0, &[(5, 7), (1, 3), (9, 12)]);
+        assert_eq!((delivered.bytes, sent.sacked_bytes(), sent.sacked_segments()), (700, 700, 7));
+        detect(&mut board, &mut sent);
+        assert_eq!(sent.lost_bytes(), 500);
+        assert_eq!(resend(&mut board, &mut sent), [0, 3, 4, 7, 8]);
+        assert_eq!((sent.lost_bytes(), sent.left_bytes()), (0, 700));
+    }
+
+    #[test]
+    fn what_is_reported_again_is_no_news() {
+        let (mut board, mut sent) = sent(20, 4);
+        assert_eq!(take(&mut board, &mut sent, 0, &[(2, 9)]).bytes, 700);
+        assert_eq!(take(&mut board, &mut sent, 0, &[(2, 9), (4, 6)]).bytes, 0);
+        assert_eq!(take(&mut board, &mut sent, 0, &[(1, 11)]).bytes, 300);
+        assert_eq!(board.ranges.len(), 1);
+    }
+
+    #[test]
+    fn a_lost_record_that_is_divided_is_sent_again_in_all_its_parts() {
+        let (mut board, mut sent) = sent(20, 20);
+        let _ = take(&mut board, &mut sent, 0, &[(10, 12)]);
+        detect(&mut board, &mut sent);
+        // A part of what was given up arrives after all, and another is acknowledged.
+        let delivered = take(&mut board, &mut sent, 0, &[(4, 6)]);
+        assert!(delivered.was_not_lost && delivered.reordered);
+        let _ = sent.on_acknowledged(at(2), Instant::from_millis(1));
+        assert!(!board.on_acknowledged(at(2), &sent));
+        assert_eq!(resend(&mut board, &mut sent), [2, 3, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn an_acknowledgment_that_ends_where_more_was_reported_shows_that_it_was_taken_back() {
+        let (mut board, mut sent) = sent(20, 20);
+        let _ = take(&mut board, &mut sent, 0, &[(4, 6)]);
+        for (una, reneged) in [(3, false), (4, true), (5, true), (6, false)] {
+            let _ = sent.on_acknowledged(at(una), Instant::from_millis(1));
+            assert_eq!(board.on_acknowledged(at(una), &sent), reneged, "{una}");
+        }
+    }
+
+    #[test]
+    fn more_ranges_than_are_remembered_are_not_believed() {
+        let segments = 2 * MAX_RANGES as u32 + 100;
+        let mut sent = Transmissions::new(Instant::ZERO);
+        sent.on_sent(at(0), at(segments), MSS as u16, Instant::ZERO);
+        let mut board = Scoreboard::new(at(0));
+        for segment in (1..segments - 1).step_by(2) {
+            let _ = take(&mut board, &mut sent, 0, &[(segment, segment + 1)]);
+        }
+        assert_eq!(board.ranges.len(), MAX_RANGES);
+        assert_eq!(sent.sacked_bytes(), MAX_RANGES as u32 * MSS);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Report(u32, u32),
+        Acknowledge(u32),
+        Detect,
+        Resend,
+        Timeout,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            6 => (0_u32..60, 1_u32..12).prop_map(|(start, len)| Event::Report(start, len)),
+            2 => (0_u32..6).prop_map(Event::Acknowledge),
+            2 => Just(Event::Detect),
+            2 => Just(Event::Resend),
+            1 => Just(Event::Timeout),
+        ]
+    }
+
+    proptest! {
+        /// Each segment on its own, in a plain list.
+        #[test]
+        fn behaves_like_a_list_of_segments(
+            burst in 1_u32..40,
+            events in prop::collection::vec(event(), 1..80),
+        ) {
+            let total = 64;
+            let (mut board, mut sent) = sent(total, burst);
+            let mut model: Vec<(Fate, bool)> = vec![(Fate::InFlight, false); total as usize];
+            let mut una = 0;
+            for event in events {
+                match event {
+                    Event::Report(start, len) => {
+                        let (start, end) = (una + 1 + start, (una + 1 + start + len).min(total));
+                        if start < end {
+                            let _ = take(&mut board, &mut sent, una, &[(start, end)]);
+                            for segment in &mut model[start as usize..end as usize] {
+                                segment.0 = Fate::Sacked;
+                            }
+                        }
+                    }
+                    Event::Acknowledge(segments) => {
+                        una = (una + segments).min(total - 1);
+                        let _ = sent.on_acknowledged(at(una), Instant::from_millis(5));
+                        let _ = board.on_acknowledged(at(una), &sent);
+                    }
+                    Event::Detect => {
+                        let highest = board.highest(at(una));
+                        detect(&mut board, &mut sent);
+                        let highest = highest.distance_from(at(0)) / MSS;
+                        for segment in &mut model[una as usize..(highest.max(una)) as usize] {
+                            if *segment == (Fate::InFlight, false) {
+                                segment.0 = Fate::Lost;
+                            }
+                        }
+                    }
+                    Event::Resend => {
+                        let expected: Vec<u32> =
+                            (una..total).filter(|&at| model[at as usize].0 == Fate::Lost).collect();
+                        prop_assert_eq!(&resend(&mut board, &mut sent), &expected);
+                        for at in expected {
+                            model[at as usize] = (Fate::InFlight, true);
+                        }
+                    }
+                    Event::Timeout => {
+                        board.give_up_all(at(total), &mut sent);
+                        for segment in &mut model[una as usize..] {
+                            segment.0 = Fate::Lost;
+                        }
+                    }
+                }
+                let outstanding = &model[una as usize..];
+                let bytes = |fate| outstanding.iter().filter(|segment| segment.0 == fate).count() as u32 * MSS;
+                prop_assert_eq!((sent.sacked_bytes(), sent.lost_bytes()), (bytes(Fate::Sacked), bytes(Fate::Lost)));
+                prop_assert_eq!(sent.sacked_segments() * MSS, sent.sacked_bytes());
+                let ordered = board.ranges.iter().zip(board.ranges.iter().skip(1)).all(|(a, b)| a.1.before(b.0));
+                prop_assert!(ordered, "{:?}", board.ranges);
+            }
+        }
+    }
 }

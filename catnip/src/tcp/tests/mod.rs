@@ -4,6 +4,7 @@ mod acceptability;
 mod acknowledgment;
 mod backlog;
 mod buffers;
+mod clocks;
 mod closing;
 mod congestion;
 mod cookies;
