@@ -72,9 +72,15 @@ impl Options {
     #[inline]
     #[must_use]
     pub fn parse(bytes: &[u8], syn: bool) -> Self {
-        if bytes.is_empty() {
-            return Self::default();
-        }
+        let mut options = Self::default();
+        options.read(bytes, syn);
+        options
+    }
+
+    /// As [`Self::parse`], in place: a value that is put together in one of several branches is moved more often
+    /// than it is worth.
+    #[inline(always)]
+    fn read(&mut self, bytes: &[u8], syn: bool) {
         // What nearly every segment of a connection with timestamps carries (RFC 7323 appendix A).
         if let &[NO_OPERATION, NO_OPERATION, TIMESTAMP, TIMESTAMP_BYTES, v0, v1, v2, v3, e0, e1, e2, e3] =
             bytes
@@ -83,14 +89,14 @@ impl Options {
                 value: u32::from_be_bytes([v0, v1, v2, v3]),
                 echo: u32::from_be_bytes([e0, e1, e2, e3]),
             };
-            return Self { timestamp: Some(timestamp), ..Self::default() };
+            self.timestamp = Some(timestamp);
+        } else if !bytes.is_empty() {
+            self.read_list(bytes, syn);
         }
-        Self::parse_list(bytes, syn)
     }
 
     #[cold]
-    fn parse_list(bytes: &[u8], syn: bool) -> Self {
-        let mut options = Self::default();
+    fn read_list(&mut self, bytes: &[u8], syn: bool) {
         let mut rest = bytes;
         while let Some((&kind, after_kind)) = rest.split_first() {
             if kind == END_OF_LIST {
@@ -102,13 +108,12 @@ impl Options {
             }
             let len = after_kind.first().map_or(0, |&len| usize::from(len));
             let (Some(data), Some(behind)) = (rest.get(2..len), rest.get(len..)) else {
-                options.malformed = true;
+                self.malformed = true;
                 break;
             };
-            options.take(kind, data, bytes.len() - rest.len(), syn);
+            self.take(kind, data, bytes.len() - rest.len(), syn);
             rest = behind;
         }
-        options
     }
 
     /// Takes over one option. `data` is what follows kind and length, `offset` where its kind is.
