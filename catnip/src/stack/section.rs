@@ -246,6 +246,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         sack: section.bool("sack", default.sack)?,
         ecn: EcnMode::from_name(section.choice("ecn", &EcnMode::NAMES, default.ecn.name())?)
             .unwrap_or(default.ecn),
+        path_mtu_search: section.bool("path_mtu_search", default.path_mtu_search)?,
         syn_cookies: section.bool("syn_cookies", default.syn_cookies)?,
         challenge_acks_per_second: section.integer(
             "challenge_acks_per_second",

@@ -40,6 +40,8 @@ pub struct TcpConfig {
     pub timestamps: bool,
     /// Offer and use window scaling (RFC 7323).
     pub window_scaling: bool,
+    /// Notice segments that are too large for the path without ICMP, and look for what it carries (RFC 4821, RFC 8899).
+    pub path_mtu_search: bool,
     /// Answer SYNs with cookies (RFC 4987, section 3.6) instead of dropping them while handshakes that do not end fill
     /// the backlog.
     pub syn_cookies: bool,
@@ -77,6 +79,7 @@ impl Default for TcpConfig {
             timestamps: true,
             window_scaling: true,
             ecn: EcnMode::default(),
+            path_mtu_search: true,
             syn_cookies: true,
             challenge_acks_per_second: 1000,
             resets_per_second: 10_000,

@@ -12,6 +12,7 @@ use super::counters::TcpCounters;
 use super::ecn::Ecn;
 use super::options::Timestamp;
 use super::pacing::Pacing;
+use super::path_search::PathSearch;
 use super::ports::Reservation;
 use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
@@ -322,6 +323,8 @@ pub struct Connection {
     pub(super) local_port: u16,
     pub(super) remote_port: u16,
     pub(super) path: Path,
+    /// The search for the path's MTU, once it was reduced.
+    pub(super) path_search: Option<Box<PathSearch>>,
     /// The largest segment the program allows, as in `TCP_MAXSEG`.
     pub(super) max_segment_bytes: Option<u16>,
     /// The peer's MSS option, or the default in its absence.

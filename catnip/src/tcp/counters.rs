@@ -88,6 +88,10 @@ counters! {
     congestion_marks => "congestion_marks",
     /// Windows reduced because the peer reported congestion marks.
     congestion_echoes => "congestion_echoes",
+    /// Paths whose packets were made smaller because large ones vanished (RFC 4821).
+    path_mtu_black_holes => "path_mtu_black_holes",
+    /// Larger packets that were tried and got through.
+    path_mtu_raised => "path_mtu_raised",
     /// Acknowledgments sent without data.
     pure_acks => "pure_acks",
     /// Acknowledgments that waited for their timer.
@@ -124,6 +128,8 @@ impl TcpCounters {
             ("TCPOFOQueue", self.out_of_order),
             ("TCPOFODrop", self.out_of_order_drops),
             ("TCPRcvQDrop", self.memory_drops),
+            ("TCPMTUPFail", self.path_mtu_black_holes),
+            ("TCPMTUPSuccess", self.path_mtu_raised),
         ];
         for (name, value) in counters {
             sink.counter(name, value);

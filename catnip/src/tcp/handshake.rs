@@ -97,6 +97,7 @@ impl Connection {
             local_port,
             remote_port,
             path,
+            path_search: None,
             max_segment_bytes: options.max_segment_bytes,
             peer_mss,
             snd: Sender {

@@ -496,7 +496,7 @@ impl Connection {
         }
         let error = match kind {
             IcmpErrorKind::FragmentationNeeded { mtu } => {
-                self.on_smaller_path(mtu);
+                self.on_smaller_path(mtu, cx);
                 return Disposition::Keep;
             }
             IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
@@ -524,10 +524,13 @@ impl Connection {
     }
 
     /// The path carries less than was thought (RFC 1191, RFC 8201): what was too large goes again, smaller.
-    fn on_smaller_path(&mut self, mtu: usize) {
+    fn on_smaller_path(&mut self, mtu: usize, cx: &Context<'_>) {
         let floor = if self.path.remote.is_ipv4() { 576 } else { 1280 };
         let mtu = mtu.max(floor);
         if mtu < self.path.mtu {
+            if cx.settings.config.path_mtu_search {
+                self.search_path_later(self.path.mtu, cx.now);
+            }
             self.path.mtu = mtu;
             self.change_mss();
             if self.state.is_synchronised() {

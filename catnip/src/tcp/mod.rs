@@ -23,6 +23,7 @@ mod layer;
 mod listener;
 pub mod options;
 mod pacing;
+mod path_search;
 mod ports;
 mod prr;
 mod rack;

@@ -6,6 +6,7 @@ use super::congestion::CongestionControl;
 use super::connection::{Connection, Context, Timestamps};
 use super::emit::{Envelope, emit};
 use super::options::OptionFields;
+use super::path_search::AfterSearch;
 use super::retransmission::Resent;
 use super::segment::{Flags, HeaderFields};
 use super::sequence::SequenceNumber;
@@ -49,7 +50,13 @@ impl Connection {
         }
         if self.state.sends_data() {
             if resent == Resent::All {
-                outcome = self.send_new(cx);
+                let after = match &self.path_search {
+                    None => AfterSearch::SendOn,
+                    Some(_) => self.search_path(cx),
+                };
+                if after == AfterSearch::SendOn {
+                    outcome = self.send_new(cx);
+                }
             }
             self.arm_retransmission(cx);
             if self.pacing.is_some() {
@@ -171,6 +178,11 @@ impl Connection {
         let mss = u32::from(self.snd.mss);
         let offload = u32::try_from(cx.network.tcp_segmentation_bytes()).unwrap_or(u32::MAX);
         if offload > mss { offload - offload % mss } else { mss }
+    }
+
+    /// Sends the next `len` bytes of new data as one segment.
+    pub(super) fn send_segment_of(&mut self, len: u32, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.send_next(Next { len, fin: false }, cx)
     }
 
     /// Sends the next new segment and moves SND.NXT.

@@ -129,6 +129,7 @@ impl Connection {
                 cx.now,
             );
             self.ecn.on_reduction(self.snd.max);
+            self.suspect_black_hole(cx);
             self.on_loss_timeout();
         } else {
             // Nothing is in flight and the window is too small to be worth a segment: after this long it

@@ -17,6 +17,7 @@ mod info;
 mod keepalive;
 mod limits;
 mod options;
+mod path_search;
 mod policies;
 mod recovery;
 mod reset;
