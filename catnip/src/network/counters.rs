@@ -11,8 +11,10 @@ pub struct NetworkCounters {
     pub link_in_malformed: u64,
     /// Frames for another hardware address, or a group we are not in.
     pub link_in_other_host: u64,
-    /// Frames of a type that nobody here speaks, VLAN-tagged ones among them.
+    /// Frames of a type that nobody here speaks.
     pub link_in_unknown_types: u64,
+    /// Frames of another VLAN than ours, or of one though we are in none.
+    pub link_in_other_vlans: u64,
     /// Frames handed to the device's queue.
     pub link_out_frames: u64,
     /// Packets refused because the device's queue was full.
@@ -104,6 +106,7 @@ impl NetworkCounters {
             link_in_malformed,
             link_in_other_host,
             link_in_unknown_types,
+            link_in_other_vlans,
             link_out_frames,
             link_out_queue_full,
             arp_in_packets,
@@ -150,6 +153,7 @@ impl NetworkCounters {
             ("link_in_malformed", link_in_malformed),
             ("link_in_other_host", link_in_other_host),
             ("link_in_unknown_types", link_in_unknown_types),
+            ("link_in_other_vlans", link_in_other_vlans),
             ("link_out_frames", link_out_frames),
             ("link_out_queue_full", link_out_queue_full),
             ("arp_in_packets", arp_in_packets),

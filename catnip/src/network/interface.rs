@@ -156,7 +156,7 @@ impl Interface {
         }
     }
 
-    /// Adds a route, behind those that are as long. One of the same origin to the same destination gives way,
+    /// Adds a route, behind those that are as long and of no greater metric. One of the same origin to the same destination gives way,
     /// unless it is configured: of those the first counts.
     pub(super) fn add_route(&mut self, route: Route, origin: RouteOrigin) {
         if origin != RouteOrigin::Static {
@@ -168,10 +168,18 @@ impl Interface {
             let oldest = self.routes.iter().position(|known| known.origin == origin);
             oldest.map(|index| self.routes.remove(index));
         }
-        let shorter = |known: &KnownRoute| known.route.destination.length < route.destination.length;
-        let place = self.routes.iter().position(shorter).unwrap_or(self.routes.len());
+        let rank = |route: &Route| (std::cmp::Reverse(route.destination.length), route.metric);
+        let worse = |known: &KnownRoute| rank(&known.route) > rank(&route);
+        let place = self.routes.iter().position(worse).unwrap_or(self.routes.len());
         self.routes.insert(place, KnownRoute { route, origin });
         self.changed();
+    }
+
+    /// Has paths be looked at again, if there is a choice of routers: one of them may have died.
+    pub(super) fn reconsider_routers(&mut self) {
+        if self.routes.len() > 1 {
+            self.changed();
+        }
     }
 
     /// Forgets the routes of an origin that `gone` is true for.
@@ -293,6 +301,12 @@ impl Interface {
 
     /// The way to `remote`; `None` when there is none.
     pub(super) fn next_hop(&self, remote: IpAddr) -> Option<NextHop> {
+        self.next_hop_around(remote, |_| false)
+    }
+
+    /// As [`Self::next_hop`], past routers that are `dead` where another leads to the same network. When all
+    /// are, the first has to do (RFC 1122 section 3.3.1.4).
+    pub(super) fn next_hop_around(&self, remote: IpAddr, dead: impl Fn(IpAddr) -> bool) -> Option<NextHop> {
         if self.is_local(remote) {
             return Some(NextHop::Ourselves);
         }
@@ -307,7 +321,13 @@ impl Interface {
         }
         let on_link = self.on_link(remote).map(|prefix| prefix.length);
         let mut routes = self.routes.iter().map(|known| &known.route);
-        let route = routes.find(|route| route.destination.contains(remote));
+        let first = routes.find(|route| route.destination.contains(remote));
+        let route = first.map(|first| {
+            let as_long = routes.filter(|other| other.destination.length == first.destination.length);
+            let mut others = as_long.filter(|other| other.destination.contains(remote));
+            let alive = |route: &&Route| !dead(route.gateway);
+            Some(first).filter(alive).or_else(|| others.find(alive)).unwrap_or(first)
+        });
         match (on_link, route) {
             (Some(length), Some(route)) if route.destination.length > length => {
                 Some(NextHop::Neighbor(route.gateway))
@@ -448,6 +468,35 @@ mod tests {
             ("ff02::1", Some(NextHop::Group)),
         ] {
             assert_eq!(interface.next_hop(remote.parse().unwrap()), expected, "{remote}");
+        }
+    }
+
+    #[test]
+    fn of_routes_to_one_network_the_one_of_least_metric_counts_whose_router_lives() {
+        let interface = interface(
+            &["192.0.2.1/24", "2001:db8::1/64"],
+            &[
+                "198.51.100.0/24 via 192.0.2.9 metric 20",
+                "198.51.100.0/24 via 192.0.2.8 metric 10",
+                "198.51.100.0/25 via 192.0.2.7 metric 99",
+                "198.51.0.0/16 via 192.0.2.6",
+                "2001:db8:1::/48 via fe80::9 metric 1",
+                "2001:db8:1::/48 via fe80::8",
+            ],
+        );
+        for (remote, dead, expected) in [
+            ("198.51.100.200", &[][..], "192.0.2.8"),
+            ("198.51.100.200", &["192.0.2.8"], "192.0.2.9"),
+            ("198.51.100.200", &["192.0.2.8", "192.0.2.9"], "192.0.2.8"),
+            ("198.51.100.1", &[], "192.0.2.7"),
+            ("198.51.100.1", &["192.0.2.7"], "192.0.2.7"),
+            ("198.51.7.1", &[], "192.0.2.6"),
+            ("2001:db8:1::9", &[], "fe80::8"),
+            ("2001:db8:1::9", &["fe80::8"], "fe80::9"),
+        ] {
+            let is_dead = |router: IpAddr| dead.contains(&router.to_string().as_str());
+            let hop = interface.next_hop_around(remote.parse().unwrap(), is_dead);
+            assert_eq!(hop, Some(NextHop::Neighbor(expected.parse().unwrap())), "{remote} without {dead:?}");
         }
     }
 

@@ -68,6 +68,7 @@ use router::RouterDiscovery;
 
 use crate::random::Random;
 use crate::stack::StackConfig;
+use crate::wire::vlan::VlanId;
 
 /// Neighbour timers served in one poll; what is due beyond that waits for the next, which
 /// [`Network::next_deadline`] asks for at once.
@@ -92,6 +93,7 @@ const HOP_LIMIT: u8 = 64;
 #[derive(Debug)]
 pub struct Network {
     device: Capabilities,
+    vlan: Option<VlanId>,
     verify_checksums: bool,
     max_frames: usize,
     max_looped: usize,
@@ -144,9 +146,11 @@ impl Network {
         now: Instant,
     ) -> Result<Self, SetupError> {
         config.check()?;
+        let device = config.link();
         let memory_bytes = arena.stats().region_bytes;
         let mut network = Self {
-            device: config.device,
+            device,
+            vlan: config.vlan,
             verify_checksums: config.verify_checksums,
             max_frames: config.transmit_queue_frames,
             max_looped: config.loop_queue_packets,
@@ -154,16 +158,16 @@ impl Network {
             addresses: AddressTable::new(random.fork()),
             conflict_detection: config.conflict_detection,
             routers: config.router_discovery.then(|| {
-                let hardware = config.device.hardware_address;
+                let hardware = device.hardware_address;
                 Box::new(RouterDiscovery::new(hardware, config.address_secret, random.fork(), now))
             }),
             dhcp: config.dhcp.then(|| {
-                let Capabilities { hardware_address, mtu, .. } = config.device;
+                let Capabilities { hardware_address, mtu, .. } = device;
                 Box::new(DhcpClient::new(hardware_address, mtu, random.fork(), now))
             }),
-            mtu_v4: config.device.mtu,
+            mtu_v4: device.mtu,
             redirects: config.redirects,
-            mtu_v6: config.device.mtu,
+            mtu_v6: device.mtu,
             hop_limit_v6: HOP_LIMIT,
             upkeep_at: Instant::FAR_FUTURE,
             neighbors: NeighborCache::new(config.neighbor.clone(), random.fork(), now),
@@ -198,7 +202,8 @@ impl Network {
         if remote.is_unspecified() || local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
             return Err(Error::InvalidArgument);
         }
-        let Some(next_hop) = self.interface.next_hop(remote) else {
+        let dead = |router| self.neighbors.has_failed(router);
+        let Some(next_hop) = self.interface.next_hop_around(remote, dead) else {
             self.counters.ip_out_no_routes += 1;
             return Err(Error::NetworkUnreachable);
         };
@@ -255,6 +260,7 @@ impl Network {
             match self.neighbors.next_expired(now) {
                 Some(Expiry::Ask { address, known }) => self.solicit(now, address, known),
                 Some(Expiry::GaveUp { address, packets }) => {
+                    self.interface.reconsider_routers();
                     self.report_unreachable(&packets);
                     self.on_neighbor_silence(address);
                 }

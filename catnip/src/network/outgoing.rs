@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use libos::Buffer;
 
 use super::path::EXPRESS_BYTES;
-use crate::wire::{ethernet, ipv4, ipv6};
+use crate::wire::{ethernet, ipv4, ipv6, vlan};
 
 /// Longest transport header: TCP with all options (RFC 9293 section 3.1).
 pub const MAX_TRANSPORT_HEADER_BYTES: usize = 60;
@@ -122,6 +122,17 @@ impl HeaderBuffer {
             self.bytes[ETHERNET_IPV6_START..IPV6_START].copy_from_slice(&header);
             self.start = ETHERNET_IPV6_START;
         }
+    }
+
+    /// Puts a VLAN tag into the Ethernet header that is there.
+    pub(super) fn put_tag(&mut self, tag: [u8; vlan::TAG_BYTES]) {
+        let Some(start) = self.start.checked_sub(vlan::TAG_BYTES) else { return };
+        self.bytes.copy_within(self.start..self.start + ethernet::TYPE_OFFSET, start);
+        let at = start + ethernet::TYPE_OFFSET;
+        if let Some(place) = self.bytes.get_mut(at..at + vlan::TAG_BYTES) {
+            place.copy_from_slice(&tag);
+        }
+        self.start = start;
     }
 
     /// All headers that are there, lowest first.

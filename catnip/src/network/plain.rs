@@ -213,7 +213,9 @@ impl Network {
     }
 
     pub(super) fn renew_plain_filter(&mut self) {
-        self.plain = PlainFilter::new(self.device.hardware_address, self.interface.first_v4());
+        // Tagged frames are none of the usual kind.
+        let first = self.interface.first_v4().filter(|_| self.vlan.is_none());
+        self.plain = PlainFilter::new(self.device.hardware_address, first);
     }
 }
 

@@ -91,15 +91,17 @@ pub struct Route {
     pub destination: Prefix,
     /// The router, which must be on the link.
     pub gateway: IpAddr,
+    /// Of several routes to the same network the one of the least metric is used whose router answers.
+    pub metric: u32,
 }
 
-/// The text is not a prefix, `via` and an address.
+/// The text is not a prefix, `via` and an address, perhaps with `metric` and a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseRouteError;
 
 impl fmt::Display for ParseRouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a network and the router to it, such as 198.51.100.0/24 via 192.0.2.254")
+        f.write_str("a network and the router to it, such as 198.51.100.0/24 via 192.0.2.254 metric 10")
     }
 }
 
@@ -110,9 +112,14 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (destination, gateway) = text.split_once(" via ").ok_or(ParseRouteError)?;
+        let (gateway, metric) = match gateway.split_once(" metric ") {
+            Some((gateway, metric)) => (gateway, metric.trim().parse().map_err(|_| ParseRouteError)?),
+            None => (gateway, 0),
+        };
         let route = Self {
             destination: destination.parse().map_err(|_| ParseRouteError)?,
             gateway: gateway.trim().parse().map_err(|_| ParseRouteError)?,
+            metric,
         };
         if route.gateway.is_ipv4() == route.destination.address.is_ipv4() {
             Ok(route)
@@ -171,6 +178,11 @@ mod tests {
         }
         let route: Route = "198.51.100.0/24 via 192.0.2.254".parse().unwrap();
         assert_eq!(route.destination.to_string(), "198.51.100.0/24");
-        assert_eq!(route.gateway.to_string(), "192.0.2.254");
+        assert_eq!((route.gateway.to_string().as_str(), route.metric), ("192.0.2.254", 0));
+        let route: Route = "::/0 via fe80::1 metric 20".parse().unwrap();
+        assert_eq!((route.gateway.to_string().as_str(), route.metric), ("fe80::1", 20));
+        for text in ["::/0 via fe80::1 metric", "::/0 via fe80::1 metric -1", "::/0 via fe80::1 metric x"] {
+            assert_eq!(text.parse::<Route>(), Err(ParseRouteError), "{text}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::{DestinationKind, Ingress, Network, Packet, Protocol};
 use crate::wire::checksum::Checksum;
 use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::udp::UdpHeader;
+use crate::wire::vlan;
 
 const TCP: u8 = Protocol::Tcp.number();
 const UDP: u8 = Protocol::Udp.number();
@@ -106,8 +107,15 @@ impl Network {
             self.counters.link_in_other_host += 1;
             return Ingress::Consumed;
         };
-        let ether_type = header.ether_type();
+        let mut ether_type = header.ether_type();
         frame.head.advance(ethernet::HEADER_BYTES);
+        if ether_type == vlan::TYPE_VLAN || self.vlan.is_some() {
+            let Some(tagged) = self.take_tag(ether_type, &mut frame) else {
+                self.counters.link_in_other_vlans += 1;
+                return Ingress::Consumed;
+            };
+            ether_type = tagged;
+        }
         match ether_type {
             ethernet::TYPE_IPV4 => self.receive_ipv4(now, frame, origin),
             ethernet::TYPE_IPV6 => self.receive_ipv6(now, frame, origin),
@@ -120,6 +128,21 @@ impl Network {
                 Ingress::Consumed
             }
         }
+    }
+
+    /// Takes a VLAN tag off a frame, whose type stood in front of it; the type of what follows. `None` when
+    /// the frame is for another VLAN. Tags that have a priority alone are as good as none (802.1Q section 6.9).
+    #[cold]
+    fn take_tag(&self, ether_type: u16, frame: &mut RxFrame) -> Option<u16> {
+        if ether_type != vlan::TYPE_VLAN {
+            return None;
+        }
+        let (id, ether_type) = vlan::parse(&frame.head)?;
+        if id != self.vlan {
+            return None;
+        }
+        frame.head.advance(vlan::TAG_BYTES);
+        Some(ether_type)
     }
 
     pub(super) fn receive_from_ourselves(&mut self, now: Instant, frame: RxFrame) -> Ingress {

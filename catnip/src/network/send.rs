@@ -17,6 +17,7 @@ use crate::wire::checksum::Checksum;
 use crate::wire::ethernet::{self, Address};
 use crate::wire::ipv4::{self, Ipv4Fields};
 use crate::wire::ipv6::{self, Ipv6Fields};
+use crate::wire::vlan;
 
 /// Largest packet that IP can express, which only segmentation offload composes on smaller links.
 const MAX_PACKET_BYTES: usize = 65535;
@@ -174,11 +175,11 @@ impl Network {
         }
         match way {
             Way::Link(hardware) => {
-                headers.put_ethernet(ethernet::compose(hardware, self.device.hardware_address, ether_type));
+                self.put_link_header(headers, hardware, ether_type);
                 if let (Exit::Neighbor { key, .. }, ethernet::TYPE_IPV4) = (path.exit, ether_type) {
                     path.unconfirmed = !self.neighbors.is_confirmed(key);
-                    // The flags of one that is cut are not those of others.
-                    if fits {
+                    // The flags of one that is cut are not those of others, and tags have no place there.
+                    if fits && self.vlan.is_none() {
                         self.keep_express(path, key, headers, protocol, hop_limit, traffic_class);
                     }
                 }
@@ -191,7 +192,7 @@ impl Network {
             Way::Medium if fits => self.emit(headers, &mut payload, offload),
             Way::Medium => self.emit_cut(headers.all(), payload.buffers(), path.mtu),
             Way::Wait(key) => {
-                headers.put_ethernet(ethernet::compose([0; 6], self.device.hardware_address, ether_type));
+                self.put_link_header(headers, [0; 6], ether_type);
                 let cut_to = (!fits).then_some(path.mtu);
                 let queued = self.enqueue(key, headers, payload, (offload, cut_to));
                 self.or_discard(queued)
@@ -206,8 +207,16 @@ impl Network {
     /// Bytes of the headers below IP.
     pub(super) const fn link_header_len(&self) -> usize {
         match self.device.medium {
+            Medium::Ethernet if self.vlan.is_some() => ethernet::HEADER_BYTES + vlan::TAG_BYTES,
             Medium::Ethernet => ethernet::HEADER_BYTES,
             Medium::Ip => 0,
+        }
+    }
+
+    fn put_link_header(&self, headers: &mut HeaderBuffer, hardware: Address, ether_type: u16) {
+        headers.put_ethernet(ethernet::compose(hardware, self.device.hardware_address, ether_type));
+        if let Some(vlan) = self.vlan {
+            headers.put_tag(vlan.tag());
         }
     }
 
@@ -222,7 +231,7 @@ impl Network {
         if !self.interface.is_local(path.local) {
             return Err(Error::AddressNotAvailable);
         }
-        match self.interface.next_hop(path.remote) {
+        match self.interface.next_hop_around(path.remote, |router| self.neighbors.has_failed(router)) {
             Some(NextHop::Neighbor(next_hop)) => {
                 path.exit = Exit::Neighbor { next_hop, key: self.neighbors.find(next_hop) };
                 path.generation = self.interface.generation();
@@ -469,7 +478,18 @@ impl Network {
             self.counters.link_out_queue_full += 1;
             return false;
         }
-        let Some(frame) = self.arena.copy_from(frame) else {
+        let copy = match (self.vlan, frame.split_at_checked(ethernet::TYPE_OFFSET)) {
+            (Some(vlan), Some((addresses, behind))) => {
+                self.arena.allocate(frame.len() + vlan::TAG_BYTES).map(|mut copy| {
+                    [addresses, &vlan.tag(), behind].iter().for_each(|part| {
+                        copy.extend_from_slice(part);
+                    });
+                    copy
+                })
+            }
+            (Some(_), None) | (None, _) => self.arena.copy_from(frame),
+        };
+        let Some(frame) = copy else {
             self.counters.ip_out_discards += 1;
             return false;
         };

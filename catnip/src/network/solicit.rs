@@ -29,10 +29,12 @@ impl Network {
     /// Tells the transports that packets were dropped because a neighbour does not answer
     /// (RFC 4861 section 7.2.2; RFC 1122 section 2.3.2.2 for the queue).
     pub(super) fn report_unreachable(&mut self, packets: &VecDeque<PendingPacket>) {
+        let link_header_len = self.link_header_len();
         for packet in packets {
-            let quoted = match packet.ip().first().map(|first| first >> 4) {
-                Some(4) => Quoted::parse_v4(packet.ip()),
-                Some(6) => Quoted::parse_v6(packet.ip()),
+            let ip = packet.ip(link_header_len);
+            let quoted = match ip.first().map(|first| first >> 4) {
+                Some(4) => Quoted::parse_v4(ip),
+                Some(6) => Quoted::parse_v6(ip),
                 _ => None,
             };
             if let Some(quoted) = quoted.filter(|_| self.unreported.len() < MAX_UNREPORTED_ERRORS) {

@@ -9,6 +9,7 @@ use libos::runtime::{Capabilities, Medium};
 use crate::network::{ConflictDetection, FragmentConfig, NeighborConfig, Prefix, Route};
 use crate::tcp::TcpConfig;
 use crate::udp::UdpConfig;
+use crate::wire::vlan::{self, VlanId};
 use crate::wire::{ethernet, ndp};
 
 /// Smallest MTU that an IPv4 link has (RFC 791 section 3.2).
@@ -29,6 +30,9 @@ const MAX_ROUTES: usize = 64;
 pub struct StackConfig {
     /// What the device can do, and what its frames look like.
     pub device: Capabilities,
+    /// The VLAN that the stack is in: all frames are tagged, and only frames so tagged are received. `None` for
+    /// untagged frames. Tags take 4 bytes of the device's largest packet.
+    pub vlan: Option<VlanId>,
     /// The stack's addresses with the prefixes of the networks they are in; at most 16, and at least one
     /// on Ethernet unless it gets some by itself. The loopback addresses are there besides.
     pub addresses: Vec<Prefix>,
@@ -80,6 +84,7 @@ impl StackConfig {
     pub fn new(device: Capabilities) -> Self {
         Self {
             device,
+            vlan: None,
             addresses: Vec::new(),
             gateway_v4: None,
             gateway_v6: None,
@@ -132,15 +137,30 @@ impl StackConfig {
         self.router_discovery || self.addresses.iter().any(|prefix| prefix.address.is_ipv6())
     }
 
+    /// What the device can do with the frames of the VLAN.
+    pub(crate) fn link(&self) -> Capabilities {
+        match self.vlan {
+            None => self.device,
+            // Not all devices find the headers behind a tag.
+            Some(_) => Capabilities {
+                mtu: self.device.mtu.saturating_sub(vlan::TAG_BYTES),
+                tcp_segmentation_bytes: 0,
+                ..self.device
+            },
+        }
+    }
+
     /// All routes: those set, and the default ones.
     pub(crate) fn all_routes(&self) -> impl Iterator<Item = Route> {
         let v4 = self.gateway_v4.map(|gateway| Route {
             destination: Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 },
             gateway: gateway.into(),
+            metric: 0,
         });
         let v6 = self.gateway_v6.map(|gateway| Route {
             destination: Prefix { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), length: 0 },
             gateway: gateway.into(),
+            metric: 0,
         });
         self.routes.iter().copied().chain(v4).chain(v6)
     }
@@ -199,7 +219,10 @@ impl StackConfig {
     }
 
     fn check_device(&self) -> Result<(), SetupError> {
-        let Capabilities { medium, hardware_address, mtu, max_segments, .. } = self.device;
+        let Capabilities { medium, hardware_address, mtu, max_segments, .. } = self.link();
+        if let (Some(vlan), Medium::Ip) = (self.vlan, medium) {
+            return reject("vlan", vlan.number(), "none: the device has no Ethernet frames");
+        }
         let has_v6 = self.wants_v6();
         let smallest = if has_v6 { MIN_MTU_IPV6 } else { MIN_MTU_IPV4 };
         if !(smallest..=MAX_MTU).contains(&mtu) {

@@ -13,6 +13,7 @@ use crate::network::{ConflictDetection, FragmentConfig, NeighborConfig};
 use crate::tcp::congestion::Algorithm;
 use crate::tcp::{EcnMode, MIN_SEGMENT_BYTES, TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
+use crate::wire::vlan::VlanId;
 
 const ADDRESSES: &str = "addresses with their prefix lengths, such as 192.0.2.1/24 or 2001:db8::1/64";
 const ROUTES: &str = "networks and the routers to them, such as 198.51.100.0/24 via 192.0.2.254";
@@ -54,6 +55,7 @@ impl StackConfig {
             gateway_v4: section.parsed::<Ipv4Addr>("gateway_v4", "an IPv4 address")?,
             gateway_v6: section.parsed::<Ipv6Addr>("gateway_v6", "an IPv6 address")?,
             routes: section.parsed_list("routes", ROUTES)?,
+            vlan: VlanId::new(section.integer("vlan", 0..=4094, 0)?),
             link_local: section.bool("link_local", default.link_local)?,
             dhcp: section.bool("dhcp", default.dhcp)?,
             router_discovery: section.bool("router_discovery", default.router_discovery)?,

@@ -3,6 +3,9 @@
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 14;
 
+/// Bytes in front of the type: both addresses.
+pub const TYPE_OFFSET: usize = 12;
+
 /// A hardware address.
 pub type Address = [u8; 6];
 

@@ -15,6 +15,7 @@ pub mod mld;
 pub mod ndp;
 pub mod router;
 pub mod udp;
+pub mod vlan;
 
 #[cfg(test)]
 mod tests;

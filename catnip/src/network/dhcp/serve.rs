@@ -127,7 +127,7 @@ impl Network {
         self.interface.remove_routes(RouteOrigin::Leased, |_| true);
         if let Some(gateway) = gateway {
             let destination = Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 };
-            self.interface.add_route(Route { destination, gateway }, RouteOrigin::Leased);
+            self.interface.add_route(Route { destination, gateway, metric: 0 }, RouteOrigin::Leased);
         }
         self.neighbors.renew_epoch();
     }

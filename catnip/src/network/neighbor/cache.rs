@@ -417,6 +417,13 @@ impl NeighborCache {
         self.timers.next_deadline()
     }
 
+    /// True for a neighbour that was asked for its address and has not answered.
+    pub(in crate::network) fn has_failed(&self, address: IpAddr) -> bool {
+        let key = self.by_address.get(&address);
+        let entry = key.and_then(|key| self.entries.get(*key));
+        entry.is_some_and(|entry| entry.state == State::Failed)
+    }
+
     /// True when the neighbour is waited for with a request that was put to its own address or to
     /// everybody: an answer is expected.
     pub(in crate::network) fn is_asked(&self, address: IpAddr) -> bool {

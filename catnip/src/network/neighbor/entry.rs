@@ -42,9 +42,9 @@ pub(in crate::network) struct PendingPacket {
 }
 
 impl PendingPacket {
-    /// The IP packet's first bytes.
-    pub(in crate::network) fn ip(&self) -> &[u8] {
-        self.headers.get(ethernet::HEADER_BYTES..).unwrap_or_default()
+    /// The IP packet's first bytes, behind a link header of this length.
+    pub(in crate::network) fn ip(&self, link_header_len: usize) -> &[u8] {
+        self.headers.get(link_header_len..).unwrap_or_default()
     }
 }
 

@@ -218,7 +218,7 @@ impl Network {
         self.interface.remove_routes(RouteOrigin::Advertised, |_| true);
         if let Some(gateway) = chosen {
             let destination = Prefix { address: Ipv6Addr::UNSPECIFIED.into(), length: 0 };
-            self.interface.add_route(Route { destination, gateway }, RouteOrigin::Advertised);
+            self.interface.add_route(Route { destination, gateway, metric: 0 }, RouteOrigin::Advertised);
         }
         self.neighbors.renew_epoch();
     }
@@ -269,6 +269,7 @@ impl Network {
         let route = Route {
             destination: Prefix { address: destination.into(), length: 128 },
             gateway: target.into(),
+            metric: 0,
         };
         self.interface.add_route(route, RouteOrigin::Redirect);
         self.neighbors.renew_epoch();

@@ -95,7 +95,7 @@ fn every_malformed_frame_is_counted_where_it_belongs() {
         ("empty frame", vec![], |counters| counters.link_in_malformed),
         ("short Ethernet header", vec![2, 0, 0, 0, 0, 1, 9], |counters| counters.link_in_malformed),
         ("another MAC", framed_to(hardware(9), &good_v4()), |counters| counters.link_in_other_host),
-        ("VLAN tag", with_type(0x81, 0), |counters| counters.link_in_unknown_types),
+        ("VLAN tag", with_type(0x81, 0), |counters| counters.link_in_other_vlans),
         ("802.3 length", with_type(0, 60), |counters| counters.link_in_unknown_types),
         ("cut ARP", cut_arp, |counters| counters.arp_in_malformed),
         ("cut IPv4 header", framed(&good_v4()[..19]), header_errors),

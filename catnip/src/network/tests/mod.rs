@@ -7,3 +7,4 @@ mod malformed;
 mod neighbors;
 mod routers;
 mod sending;
+mod vlan;

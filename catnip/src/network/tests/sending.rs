@@ -311,3 +311,25 @@ fn broadcasts_and_groups_need_no_neighbour() {
         assert_eq!(take_frames(&mut network)[0].bytes[..6], to, "{remote}");
     }
 }
+
+#[test]
+fn packets_go_by_another_router_when_theirs_does_not_answer() {
+    let mut config = config(1);
+    config.routes = ["0.0.0.0/0 via 192.0.2.2 metric 5", "0.0.0.0/0 via 192.0.2.3 metric 1"]
+        .map(|route| route.parse().unwrap())
+        .to_vec();
+    let mut network = acquainted(&config);
+    let mut path = path(&mut network, Ipv4Addr::new(203, 0, 113, 9));
+    send_udp(&mut network, NOW, &mut path, Payload::Empty).unwrap();
+    let mut now = NOW;
+    for _ in 0..80 {
+        now = now.plus_nanos(100_000_000);
+        network.poll(now);
+        if network.next_error().is_some() {
+            break;
+        }
+    }
+    network.frames().clear();
+    assert_eq!(send_udp(&mut network, now, &mut path, Payload::Empty), Ok(()));
+    assert_eq!(take_frames(&mut network)[0].bytes[..6], hardware(2), "the other router");
+}
