@@ -111,7 +111,7 @@ fn rogue() -> impl Strategy<Value = Rogue> {
 /// The transaction of the last DHCP message among these frames.
 fn transaction(frames: &[Sent]) -> Option<u32> {
     let messages = frames.iter().filter(|frame| frame.bytes.get(34..38) == Some(&[0, 68, 0, 67]));
-    messages.filter_map(|frame| frame.bytes.get(46..50)?.try_into().ok().map(u32::from_be_bytes)).last()
+    messages.filter_map(|frame| frame.bytes.get(46..50)?.try_into().ok().map(u32::from_be_bytes)).next_back()
 }
 
 proptest! {
