@@ -48,6 +48,8 @@ fn parsers_read_every_kept_input() {
     run_bytes("ipv6", fuzz::parsers::ipv6);
     run_bytes("icmp", fuzz::parsers::icmp);
     run_bytes("ndp", fuzz::parsers::ndp);
+    run_bytes("router", fuzz::parsers::router);
+    run_bytes("dhcp", fuzz::parsers::dhcp);
     run_bytes("udp", fuzz::parsers::udp);
     run_bytes("tcp_segment", fuzz::parsers::tcp_segment);
 }

@@ -7,11 +7,13 @@ use catnip::tcp::options::OptionFields;
 use catnip::tcp::segment::{HeaderFields, MAX_HEADER_BYTES, Segment};
 use catnip::wire::arp::ArpPacket;
 use catnip::wire::checksum;
+use catnip::wire::dhcp::{MessageType, ServerMessage};
 use catnip::wire::ethernet::{self, EthernetHeader};
 use catnip::wire::icmp::IcmpHeader;
 use catnip::wire::ipv4::{Ipv4Fields, Ipv4Header};
 use catnip::wire::ipv6::{self, ExtensionHeader, FragmentHeader, Ipv6Fields, Ipv6Header};
 use catnip::wire::ndp::{self, NeighborMessage};
+use catnip::wire::router::{Redirect, RouterAdvertisement};
 use catnip::wire::udp::UdpHeader;
 use catnip::{Stack, StackConfig};
 use libos::runtime::{Capabilities, Medium, TxChecksum};
@@ -122,6 +124,27 @@ pub fn ndp(bytes: &[u8]) {
         let mut composed = [0; ndp::MESSAGE_BYTES];
         let len = message.compose(&mut composed);
         assert_eq!(NeighborMessage::parse(&composed[..len]), Some(message));
+    }
+}
+
+/// Router advertisements and redirects.
+pub fn router(bytes: &[u8]) {
+    if let Some(message) = RouterAdvertisement::parse(bytes) {
+        // The shortest option has eight bytes.
+        assert!(message.options().count() <= bytes.len() / 8);
+    }
+    if let Some(redirect) = Redirect::parse(bytes) {
+        assert!(!redirect.destination.is_multicast());
+        assert!(redirect.target == redirect.destination || redirect.target.is_unicast_link_local());
+    }
+}
+
+/// Messages of DHCP servers.
+pub fn dhcp(bytes: &[u8]) {
+    if let Some(message) = ServerMessage::parse(bytes) {
+        assert!(message.prefix_length.is_none_or(|length| length <= 32));
+        assert!(matches!(message.kind, MessageType::Offer | MessageType::Ack | MessageType::Nak));
+        assert_eq!(bytes[0], 2, "a client's message was taken for a server's");
     }
 }
 

@@ -1,0 +1,4 @@
+//! Fuzz target: see `catnip_fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| catnip_fuzz::parsers::dhcp(bytes));
