@@ -297,6 +297,8 @@ impl Connection {
         };
         if let Err(error) = emit(cx.now, cx.network, &mut self.path, &fields, payload, envelope) {
             self.ecn.on_unsent(marking);
+            // If the connection ends before it can try again, nobody else would let go of the data.
+            cx.pieces.clear();
             return Err(error);
         }
         cx.counters.out_segments += 1;

@@ -99,3 +99,18 @@ fn a_segment_in_two_buffers_fills_a_gap_whole_though_no_more_may_wait() {
     t.expect(seg().seq(1).ack(2_001));
     assert_eq!(t.read(id), 2_000);
 }
+
+#[test]
+fn data_that_the_device_had_no_room_for_is_let_go_of_with_its_connection() {
+    let mut t = Script::configured(|config| config.transmit_queue_frames = 1);
+    let id = t.open();
+    for _ in 0..4 {
+        t.queue(id, 700).unwrap();
+    }
+    // One segment finds room, and the next, gathered of two pieces, does not.
+    t.stack.poll(t.now);
+    t.stack.tcp_abort(t.now, id);
+    t.expect(seg().seq(1).ack(1).data(1_000));
+    let _ = t.take_sent();
+    assert_eq!(t.live_buffers(), 0);
+}

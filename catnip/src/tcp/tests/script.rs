@@ -381,12 +381,18 @@ impl Script {
 
     /// The program writes `len` bytes of the pattern; returns how many the send queue took.
     pub(super) fn try_write(&mut self, id: ConnectionId, len: usize) -> Result<usize, Error> {
+        let taken = self.queue(id, len)?;
+        self.turn();
+        Ok(taken)
+    }
+
+    /// As [`Self::try_write`], and the stack does not get its turn yet.
+    pub(super) fn queue(&mut self, id: ConnectionId, len: usize) -> Result<usize, Error> {
         let start = self.written.get(&id.0.index).copied().unwrap_or(0);
         let bytes: Vec<u8> = (0..len as u32).map(|at| pattern(start + at)).collect();
         let mut data = ScatterGather::from(self.arena.copy_from(&bytes).unwrap().freeze());
         let taken = self.stack.tcp_send(id, &mut data)?;
         self.written.insert(id.0.index, start + taken as u32);
-        self.turn();
         Ok(taken)
     }
 
