@@ -20,11 +20,11 @@ const TO_CATNIP: u64 = 1;
 const FROM_CATNIP: u64 = 2;
 
 #[derive(Debug, Clone, Copy)]
-struct Flow {
+pub struct Flow {
     /// Bytes to the library OS.
-    up: usize,
+    pub up: usize,
     /// Bytes from the library OS.
-    down: usize,
+    pub down: usize,
 }
 
 const FLOWS: [Flow; 3] =
@@ -82,7 +82,7 @@ async fn catnip_receives(stream: &TcpStream) -> Sum {
 }
 
 /// One connection that carries `flow`; the sums of what each side sent and received have to agree.
-fn transfer(libos: &LibOs, family: Family, flow: Flow, what: &str) {
+pub fn transfer(libos: &LibOs, family: Family, flow: Flow, what: &str) {
     let start = Instant::now();
     let client = thread::spawn(move || {
         let stream = link::connect(family.catnip(PORT));

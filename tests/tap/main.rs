@@ -14,6 +14,8 @@ mod connections;
 mod datagrams;
 mod dialects;
 mod echo;
+mod faulty;
+mod forwarder;
 mod icmp;
 mod idle;
 mod link;
