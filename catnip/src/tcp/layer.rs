@@ -431,7 +431,7 @@ impl TcpLayer {
         }
         let mut turn = std::mem::replace(&mut self.outgoing, std::mem::take(&mut self.outgoing_spare));
         for (done, &index) in turn.iter().enumerate() {
-            if network.frames().len() >= MAX_QUEUED_FRAMES {
+            if network.frames().len() >= MAX_QUEUED_FRAMES || network.transmit_queue_is_full() {
                 // Those who had no turn go before those who want a second one.
                 let second_turns = self.outgoing.len();
                 self.outgoing.extend_from_slice(&turn[done..]);
