@@ -283,9 +283,12 @@ impl Connection {
         if newest.retransmitted {
             let rtt_ns = cx.now.nanos_since(newest.sent_at);
             let least_ns = self.rtt.min_rtt_ns().unwrap_or(0).max(cx.settings.clock_granularity_ns);
+            // Ahead of a gap the echo is of something else (RFC 7323, section 4.3).
+            let in_sequence = newest.end.at_or_before(self.snd.una);
             let echoes_first = match (self.timestamps, segment.options.timestamp) {
                 (Some(ours), Some(theirs)) => {
-                    theirs.echo.wrapping_sub(ours.value(newest.sent_at)).cast_signed() < 0
+                    let echoed = theirs.echo.wrapping_sub(ours.value(newest.sent_at));
+                    in_sequence && echoed.cast_signed() < 0
                 }
                 (Some(_) | None, Some(_) | None) => false,
             };

@@ -8,6 +8,7 @@ mod limits;
 mod link;
 mod loss;
 mod opening;
+mod recovery;
 mod segments;
 
 use std::net::SocketAddr;

@@ -142,3 +142,20 @@ fn a_peer_without_selective_acknowledgments_is_not_probed() {
     t.pass(150);
     t.expect_nothing();
 }
+
+#[test]
+fn the_echo_of_what_arrived_before_the_gap_says_nothing_of_the_probe() {
+    let mut t = Script::new();
+    let id = t.connect();
+    let syn = t.expect(seg().syn().seq(0)).segment.options.timestamp.unwrap();
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().syn().seq(0).ack(1).mss(1_012).sack_permitted().ts(1, syn.value));
+    let echo = t.expect(seg().seq(1).ack(1)).segment.options.timestamp.unwrap().value;
+    t.write(id, 5_000);
+    assert_eq!(t.take_sent().len(), 5);
+    t.pass(2 * ROUND_TRIP_MS + 1);
+    t.expect(seg().seq(4_001).ack(1).data(1_000));
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().ack(1).ts(1, echo).sack(&[(4_001, 5_001)]));
+    t.expect(seg().seq(1).ack(1).data(1_000));
+}
