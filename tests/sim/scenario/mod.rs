@@ -4,6 +4,7 @@
 mod closing;
 mod flood;
 mod flow;
+mod fragments;
 mod limits;
 mod link;
 mod loss;
