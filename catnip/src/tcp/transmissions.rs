@@ -126,7 +126,7 @@ impl Delivered {
     fn note(&mut self, record: &Transmission, bytes: u32) {
         self.bytes += bytes;
         if record.retransmitted || record.fate != Fate::InFlight || self.retransmitted {
-            self.note_rare(record);
+            self.note_rare(record, bytes);
         }
         self.note_newest(record);
     }
@@ -139,7 +139,11 @@ impl Delivered {
     }
 
     #[cold]
-    fn note_rare(&mut self, record: &Transmission) {
+    fn note_rare(&mut self, record: &Transmission, bytes: u32) {
+        if record.fate == Fate::Lost && record.was_sacked {
+            // It was counted when it was first reported; a timeout only made us forget that.
+            self.bytes -= bytes;
+        }
         if record.retransmitted {
             self.newest_once = self.newest_once();
         } else {
@@ -642,6 +646,22 @@ mod tests {
         let delivered = sent.on_acknowledged(at(2_000), ms(1));
         assert_eq!(delivered.newest.map(|record| (record.start, record.retransmitted)), Some((at(0), true)));
         assert!(sent.is_empty());
+    }
+
+    #[test]
+    fn what_a_timeout_forgot_is_not_delivered_twice() {
+        let mut sent = Transmissions::new(ms(0));
+        sent.on_sent(at(0), at(4_000), MSS, ms(1));
+        let mut by_sack = Delivered::default();
+        let _ = sent.on_sacked(at(1_000), at(3_000), at(0), &mut by_sack);
+        sent.count_sacked(&by_sack, ms(2));
+        sent.give_up_all();
+        let mut again = Delivered::default();
+        let _ = sent.on_sacked(at(1_000), at(2_000), at(0), &mut again);
+        sent.count_sacked(&again, ms(3));
+        assert_eq!((by_sack.bytes, again.bytes), (2_000, 0));
+        let _ = sent.on_acknowledged(at(4_000), ms(4));
+        assert_eq!(sent.delivered_bytes(), 4_000);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Share {
     }
 
     pub fn is_quick(&self) -> bool {
-        self.path.mbit_per_s == 10 && self.path.round_trip_ms == 10 && self.path.buffer_percent == 200
+        self.path.mbit_per_s == 10 && self.path.round_trip_ms == 100 && self.path.buffer_percent == 50
     }
 
     pub fn measure(&self) -> Outcome {
