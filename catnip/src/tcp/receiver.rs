@@ -11,6 +11,10 @@ use crate::events::{EventQueue, Readiness};
 use crate::network::Packet;
 use crate::waiting::Waiting;
 
+/// Unread bytes that a connection may have while memory is short: what arrives in one burst, so that who reads as
+/// it comes loses nothing. A loss there is repaired late, as nothing behind it is taken that could tell of it.
+const UNREAD_BYTES_WHEN_SHORT: usize = 32 << 10;
+
 /// The payload of a received frame.
 #[derive(Debug)]
 pub(super) struct Data {
@@ -88,10 +92,10 @@ impl Connection {
         data
     }
 
-    /// False when memory is short and the program has not read what it already has: then the peer has to
+    /// False when memory is short and the program has not read much of what it already has: then the peer has to
     /// send again, and those who read are served.
     fn takes_memory(&mut self, cx: &mut Context<'_>) -> bool {
-        if cx.memory_short && self.rcv.queue.len_bytes() > 0 {
+        if cx.memory_short && self.rcv.queue.len_bytes() >= UNREAD_BYTES_WHEN_SHORT {
             cx.counters.memory_drops += 1;
             self.rcv.ack_now = true;
             return false;
