@@ -224,7 +224,7 @@ impl LibOs {
         Ok(token)
     }
 
-    /// Takes the next incoming connection. Completes as [`Outcome::Accepted`](crate::Outcome::Accepted).
+    /// Takes the next incoming connection. Completes as [`Outcome::Accepted`].
     ///
     /// # Errors
     /// See [`Self::submit`].
@@ -232,7 +232,7 @@ impl LibOs {
         self.submit_rare(queue, Operation::Accept, Claim::Program)
     }
 
-    /// Connects to a peer. Completes as [`Outcome::Connected`](crate::Outcome::Connected).
+    /// Connects to a peer. Completes as [`Outcome::Connected`].
     ///
     /// # Errors
     /// See [`Self::submit`].
@@ -241,7 +241,7 @@ impl LibOs {
     }
 
     /// Sends to the connected peer, or appends to the in-memory queue. Nothing is copied. Completes as
-    /// [`Outcome::Pushed`](crate::Outcome::Pushed) when the module has taken all of the data, which
+    /// [`Outcome::Pushed`] when the module has taken all of the data, which
     /// for a full send queue is later; the program's own buffers may be dropped at once.
     ///
     /// # Errors
@@ -264,7 +264,7 @@ impl LibOs {
         self.push_for(queue, &mut data.into(), Some(&peer), Claim::Program)
     }
 
-    /// Receives up to the default limit. Completes as [`Outcome::Popped`](crate::Outcome::Popped); empty
+    /// Receives up to the default limit. Completes as [`Outcome::Popped`]; empty
     /// data on a stream is its end.
     ///
     /// # Errors
@@ -284,7 +284,7 @@ impl LibOs {
 
     /// Closes the queue and frees the descriptor at once. Outstanding operations complete as failed with
     /// [`Error::Cancelled`], in the order of their submission, and then the close completes as
-    /// [`Outcome::Closed`](crate::Outcome::Closed). What was pushed before is still sent.
+    /// [`Outcome::Closed`]. What was pushed before is still sent.
     ///
     /// # Errors
     /// See [`Self::submit`].
