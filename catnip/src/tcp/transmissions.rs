@@ -499,7 +499,7 @@ impl Transmissions {
     }
 
     /// Makes sure that a record begins at `at`, if any covers it.
-    fn divide(&mut self, at: SequenceNumber) {
+    pub(super) fn divide(&mut self, at: SequenceNumber) {
         let index = self.records.partition_point(|record| record.end.at_or_before(at));
         if let Some(record) = self.records.get_mut(index)
             && record.start.before(at)

@@ -78,3 +78,18 @@ fn losses_are_recovered_under_every_clock() {
         assert!(elapsed < Duration::from_secs(3), "tick of {tick_us} us: {elapsed:?}");
     }
 }
+#[test]
+fn a_flight_lost_with_its_end_is_found_by_the_probe() {
+    let mut world = pair_with(Kind::Catnip, latency(ONE_WAY));
+    let (client, server) = world.connect(0, 1);
+    world.transfer((0, client), (1, server), 100_000, Duration::from_secs(5));
+    let mut seen = 0;
+    world.script(1, move |_, segment| {
+        seen += u32::from(segment.payload_bytes > 0);
+        if segment.payload_bytes > 0 && (6..=10).contains(&seen) { Verdict::Drop } else { Verdict::Pass }
+    });
+    let start = world.now();
+    world.transfer((0, client), (1, server), 10 * 1440, Duration::from_secs(5));
+    let elapsed = world.elapsed_since(start);
+    assert!(elapsed <= 10 * ROUND_TRIP, "{elapsed:?}");
+}

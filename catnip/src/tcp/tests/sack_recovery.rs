@@ -311,3 +311,17 @@ fn a_fin_that_is_lost_with_the_end_of_the_data_is_recovered() {
     t.pass(2_000);
     t.expect_nothing();
 }
+
+#[test]
+fn three_duplicates_that_report_nothing_send_the_oldest_segment_again() {
+    let (mut t, id) = in_flight(20);
+    let una = una(&t, id);
+    let new = t.info(id).snd_max.wrapping_sub(t.iss());
+    for _ in 0..2 {
+        t.inject(seg().ack(una));
+        assert_eq!(resent(&mut t, new), []);
+    }
+    t.inject(seg().ack(una));
+    assert_eq!(resent(&mut t, new), [una]);
+    assert_eq!(t.counters().retransmission_timeouts, 0);
+}
