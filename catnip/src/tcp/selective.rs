@@ -13,22 +13,34 @@ pub(super) type Block = (SequenceNumber, SequenceNumber);
 const BLOCKS_BESIDE_TIMESTAMPS: usize = 3;
 
 /// What is to be reported besides what waits behind a gap.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SelectiveReport {
     /// True when the next acknowledgment has to go on its own, for it says more than a data segment can.
     pub due: bool,
-    /// What came twice since the last acknowledgment.
-    duplicate: Option<Block>,
+    /// What came twice since the last acknowledgment; empty when nothing did.
+    duplicate: Block,
+}
+
+const NOTHING: Block = (SequenceNumber::new(0), SequenceNumber::new(0));
+
+impl Default for SelectiveReport {
+    fn default() -> Self {
+        Self { due: false, duplicate: NOTHING }
+    }
 }
 
 impl SelectiveReport {
     fn note_duplicate(&mut self, block: Block) {
         self.due = true;
-        self.duplicate = match self.duplicate {
-            // A burst that came twice is one range.
-            Some((start, end)) if end == block.0 => Some((start, block.1)),
-            Some(_) | None => Some(block),
-        };
+        let (start, end) = self.duplicate;
+        // A burst that came twice is one range.
+        let goes_on = start != end && end == block.0;
+        self.duplicate = if goes_on { (start, block.1) } else { block };
+    }
+
+    fn take_duplicate(&mut self) -> Option<Block> {
+        let block = std::mem::replace(&mut self.duplicate, NOTHING);
+        (block.0 != block.1).then_some(block)
     }
 }
 
@@ -58,7 +70,7 @@ impl Connection {
             return blocks;
         }
         let limit = if self.timestamps.is_some() { BLOCKS_BESIDE_TIMESTAMPS } else { MAX_SACK_BLOCKS };
-        blocks.extend(self.rcv.report.duplicate.take());
+        blocks.extend(self.rcv.report.take_duplicate());
         if let Some(reassembly) = &self.rcv.reassembly {
             blocks.extend(reassembly.recent_ranges().into_iter().take(limit - blocks.len()));
         }
