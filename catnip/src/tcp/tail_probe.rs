@@ -47,6 +47,9 @@ impl Connection {
     /// The probe timeout went off (RFC 8985, section 7.3).
     pub(super) fn on_probe_timeout(&mut self, cx: &mut Context<'_>) {
         cx.counters.tail_loss_probes += 1;
+        // The user timeout counts from here on at the latest; when it is over, the deadline below is due at once.
+        let waited_ns = self.probe_timeout_ns(cx.settings.clock_granularity_ns);
+        let _ = self.user_timeout.is_over(self.snd.una, cx.now, waited_ns);
         let max = self.snd.max;
         self.send_new_segment(cx);
         let is_retransmission = self.snd.max == max;
@@ -56,7 +59,8 @@ impl Connection {
         self.recovery.probe = Some(TailProbe { end: self.snd.max, is_retransmission });
         self.settle_recovery();
         self.recovery.alarm = Alarm::Retransmission;
-        self.deadlines.retransmit = cx.now.plus_nanos(self.rtt.rto_ns());
+        self.deadlines.retransmit =
+            cx.now.plus_nanos(self.rtt.rto_ns()).min(self.user_timeout.deadline(self.snd.una));
     }
 
     /// Sends the last segment of all again.
