@@ -36,8 +36,8 @@ fuzz: ## Fuzzing: TARGETS="name..." (all of them), each for SECONDS=n (ten minut
 	tools/fuzz.sh '$(SECONDS)' $(TARGETS)
 
 fuzz-smoke: ## Every fuzz target for some seconds, and ingress for more.
-	tools/fuzz.sh 2
-	tools/fuzz.sh 15 ingress
+	FUZZ_SEED=1 tools/fuzz.sh 2
+	FUZZ_SEED=1 tools/fuzz.sh 15 ingress
 
 congestion: ## Runs every congestion control on the simulator's paths; writes the tables of docs/congestion.md.
 	cargo test --profile sim --test sim -- congestion::write_the_tables --ignored --exact --nocapture

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs fuzz targets: tools/fuzz.sh SECONDS [TARGET...], each for so many seconds, all of them when none is named.
 #
+# FUZZ_SEED=n draws the same inputs each time, as far as the time allows.
 # What is found lies in target/fuzz/findings/, and is run again with
 #   tools/fuzz.sh replay TARGET FILE
 # Inputs that reached something new gather in target/fuzz/corpus/TARGET; fuzz/seeds/TARGET has those that are kept.
@@ -36,7 +37,7 @@ for target in "${targets[@]}"; do
     echo "== $target, $seconds s"
     "$out/build/$(rustc -vV | sed -n 's/^host: //p')/release/$target" \
         "$out/corpus/$target" "fuzz/seeds/$target" "${dictionary[@]}" \
-        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=4096 -len_control=20 -print_final_stats=1 \
+        ${FUZZ_SEED:+-seed="$FUZZ_SEED"} -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=4096 -len_control=20 -print_final_stats=1 \
         -artifact_prefix="$out/findings/$target-" 2>&1 | tee "$out/$target.log" |
         grep -E '^stat::number_of_executed_units|ERROR|panicked|^SUMMARY|findings' || {
         tail -n 60 "$out/$target.log"

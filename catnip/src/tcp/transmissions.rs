@@ -99,6 +99,8 @@ pub struct Delivered {
     pub newest: Option<Transmission>,
     /// Some of it was sent more than once.
     pub retransmitted: bool,
+    /// [`Self::newest`] was. Beside it, so that nobody looks into a newest one that is not there.
+    newest_retransmitted: bool,
     /// Beside a newest one that was sent more than once: the newest that was sent once.
     newest_once: Option<Transmission>,
     /// Something arrived after what was sent behind it.
@@ -119,7 +121,7 @@ impl Delivered {
     /// Of what was sent once only, the transmission that left last.
     #[must_use]
     pub fn newest_once(&self) -> Option<Transmission> {
-        self.newest.filter(|newest| !newest.retransmitted).or(self.newest_once)
+        if self.newest_retransmitted { self.newest_once } else { self.newest.or(self.newest_once) }
     }
 
     #[inline]
@@ -135,6 +137,7 @@ impl Delivered {
     fn note_newest(&mut self, record: &Transmission) {
         if self.newest.is_none_or(|newest| record.sent_after(&newest)) {
             self.newest = Some(*record);
+            self.newest_retransmitted = record.retransmitted;
         }
     }
 
