@@ -25,7 +25,7 @@ const SWITCHES: &[(&str, Change)] = &[
     ("RTO_min of a millisecond", |config| config.tcp.rto_min = Duration::from_millis(1)),
     ("RTO_min of a second", |config| config.tcp.rto_min = Duration::from_secs(1)),
     ("acknowledgements as late as allowed", |config| config.tcp.delayed_ack = Duration::from_millis(499)),
-    ("small segments", |config| config.tcp.options.max_segment_bytes = Some(88)),
+    ("small segments", |config| config.tcp.options.max_segment_bytes = Some(264)),
     ("odd segments", |config| config.tcp.options.max_segment_bytes = Some(537)),
     ("keepalive", |config| {
         config.tcp.options.keep_alive = true;
