@@ -293,6 +293,7 @@ impl LibOs {
         let mut state = self.state()?;
         let (token, module, handle) = state.core.close(queue)?;
         state.modules[module.0].close(now, handle);
+        state.unflushed = true;
         self.release(state);
         Ok(token)
     }

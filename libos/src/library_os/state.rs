@@ -122,6 +122,8 @@ impl State {
     ) -> Result<(&mut dyn Module, crate::Handle), Error> {
         let open = self.core.descriptors.get(queue)?;
         let (module, handle) = (open.module, open.handle);
+        // A shutdown or an option may let out what a wait would otherwise leave lying.
+        self.unflushed = true;
         Ok((self.modules[module.0].as_mut(), handle))
     }
 
@@ -145,6 +147,7 @@ impl State {
     pub(super) fn close_quietly(&mut self, now: Instant, queue: QueueDescriptor) -> Result<(), Error> {
         let (module, handle) = self.core.tear_down(queue)?;
         self.modules[module.0].close(now, handle);
+        self.unflushed = true;
         Ok(())
     }
 

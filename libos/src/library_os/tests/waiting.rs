@@ -176,6 +176,30 @@ fn a_module_with_something_to_send_is_polled_even_if_the_completion_is_there() {
     assert_eq!(puppet.0.borrow().polls.len(), 2);
 }
 
+/// A push is flushed at once, but what a close or a shutdown leaves to be sent waits for a poll: the program may
+/// have nothing else to wait for.
+#[test]
+fn what_a_close_or_a_shutdown_leaves_to_be_sent_goes_out_with_the_next_wait() {
+    for closes in [true, false] {
+        let (libos, puppet, _) = Puppet::installed();
+        let (queue, tokens) = socket_with_pops(&libos, 1);
+        libos.poll().unwrap();
+        let push = libos.push(queue, buffer(&libos, "last words")).unwrap();
+        puppet.0.borrow_mut().needs_poll = true;
+        let token = if closes {
+            libos.close(queue).unwrap()
+        } else {
+            // A puppet refuses it; a module that does it may have something to send afterwards.
+            let _ = libos.shutdown(queue, crate::Shutdown::Write);
+            libos.cancel(tokens[0]).unwrap();
+            tokens[0]
+        };
+        assert_ne!(token, push);
+        libos.wait(token, None).unwrap();
+        assert_eq!(puppet.0.borrow().polls.len(), 2, "closes: {closes}");
+    }
+}
+
 #[test]
 fn a_program_that_stays_away_while_peers_wait_is_counted() {
     let config = crate::Config::new().set("libos.late_poll_ms", 5);
