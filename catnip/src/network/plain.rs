@@ -78,15 +78,15 @@ const _: () = assert!(PLAIN_HEADER_LEN as usize == ipv4::HEADER_BYTES);
 pub(super) struct PlainFilter {
     /// The device's Ethernet address as the first bytes of a frame, read as one word.
     hardware: u64,
-    /// Our first IPv4 address as it stands in a header.
-    destination: u32,
+    /// Our first IPv4 address as it stands in a header, if there is one.
+    destination: Option<u32>,
     /// The last sender that was found to be possible.
     source: Option<u32>,
 }
 
 impl PlainFilter {
     /// Lets nothing pass.
-    pub(super) const NONE: Self = Self { hardware: u64::MAX, destination: 0, source: None };
+    pub(super) const NONE: Self = Self { hardware: u64::MAX, destination: None, source: None };
 
     /// For frames to these addresses.
     pub(super) fn new(hardware: ethernet::Address, first: Option<Ipv4Addr>) -> Self {
@@ -94,7 +94,7 @@ impl PlainFilter {
         let [a, b, c, d, e, f] = hardware;
         Self {
             hardware: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
-            destination: u32::from_ne_bytes(first.octets()),
+            destination: Some(u32::from_ne_bytes(first.octets())),
             source: None,
         }
     }
@@ -154,7 +154,7 @@ impl Network {
         let total_len = usize::from(u16::from_be_bytes([l0, l1]));
         let usual = version == VERSION_AND_LENGTH
             && u16::from_ne_bytes([f0, f1]) & FRAGMENT_MASK == 0
-            && destination == self.plain.destination
+            && self.plain.destination == Some(destination)
             && (ipv4::HEADER_BYTES..=packet.len()).contains(&total_len)
             && checksum::of_sum(sum) == 0
             && frame.rest.is_empty();

@@ -234,3 +234,13 @@ fn a_frame_in_several_buffers_is_one_packet() {
     packet.rest.iter().for_each(|piece| bytes.extend_from_slice(piece));
     assert_eq!(bytes, data);
 }
+
+#[test]
+fn without_an_ipv4_address_no_packet_to_the_unspecified_one_is_ours() {
+    let mut config = config(1);
+    config.device.medium = libos::runtime::Medium::Ip;
+    config.addresses.retain(|prefix| prefix.address.is_ipv6());
+    let mut network = network(&config);
+    assert!(is_dropped(&mut network, &good(v4(2).into(), Ipv4Addr::UNSPECIFIED.into())));
+    assert!(matches!(receive(&mut network, NOW, &good_v6()), Ingress::Packet(_)));
+}
