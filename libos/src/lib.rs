@@ -31,7 +31,7 @@ pub use memory_queue::MemoryQueues;
 pub use metrics::Snapshot;
 pub use module::{Handle, Module};
 pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
-pub use runtime::{Capabilities, FrameBatch, Runtime, RxFrame};
+pub use runtime::{Capabilities, FrameBatch, MemoryAccess, Runtime, RxFrame};
 pub use scatter_gather::ScatterGather;
 pub use socket::{
     CongestionName, Domain, GroupMembership, PathMtuDiscovery, Shutdown, SocketKind, SocketOption,

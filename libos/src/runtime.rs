@@ -51,6 +51,20 @@ pub struct Capabilities {
     pub max_segments: usize,
 }
 
+/// What a device can do with memory, and so whether data crosses it without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryAccess {
+    /// The device reads and writes any memory that was registered with it: the library OS's region, wherever it
+    /// came from.
+    Dma,
+    /// The device reads and writes memory that the runtime itself made, and no other. The library OS's region has to
+    /// be made from it: [`crate::LibOsBuilder::arena`].
+    RuntimeHeapOnly,
+    /// The runtime copies every frame, out of and into any memory.
+    #[default]
+    Copy,
+}
+
 /// What is known about a received frame's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RxChecksum {
@@ -328,6 +342,12 @@ pub trait Runtime {
 
     /// What the device can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// What the device can do with memory. Frames copied all the same are counted in the runtime's metrics:
+    /// `rx_copied_frames`, `rx_copied_bytes`, `tx_copied_frames` and `tx_copied_bytes`.
+    fn memory_access(&self) -> MemoryAccess {
+        MemoryAccess::Copy
+    }
 
     /// Appends the frames that have arrived to `batch`, as many as there is room for. Never blocks.
     ///
