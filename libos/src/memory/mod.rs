@@ -14,10 +14,12 @@ mod arena;
 mod block;
 mod buffer;
 mod classes;
+mod device_regions;
 mod external;
 mod poison;
 mod raw;
 mod region;
+pub mod registry;
 mod remote;
 mod slab;
 mod spans;
@@ -26,8 +28,10 @@ mod tests;
 
 pub use arena::{Arena, ArenaConfig, ArenaStats};
 pub use buffer::{Buffer, BufferMut};
+pub use device_regions::DeviceRegions;
 pub use raw::{RawBlock, RawBuffer};
 pub use region::Region;
+pub use registry::RegisteredRegion;
 
 /// Bytes kept free in front of a buffer's data, for headers: enough for Ethernet, a VLAN tag, IPv6
 /// and TCP with all options, rounded up to cache lines.

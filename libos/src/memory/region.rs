@@ -4,6 +4,7 @@
 use std::fmt;
 use std::ptr::NonNull;
 
+use super::registry::Registration;
 use crate::SetupError;
 
 /// Mapped regions begin at a multiple of this, where the kernel allows it: what allocators that
@@ -27,12 +28,15 @@ enum Backing {
     Foreign(Option<Box<dyn FnOnce() + Send>>),
 }
 
-/// A contiguous range of initialised memory, given back when dropped.
+/// A contiguous range of initialised memory, given back when dropped. Until then it stands in the process's table of
+/// registered regions ([`super::registry`]), where device runtimes find it.
 pub struct Region {
     base: NonNull<u8>,
     len: usize,
     hugepages: bool,
     backing: Backing,
+    /// None once the memory is being given back.
+    registration: Option<Registration>,
 }
 
 // SAFETY: the region is a range of addresses that this object alone gives back, which any thread
@@ -68,7 +72,12 @@ impl Region {
         len: usize,
         release: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self { base, len, hugepages: false, backing: Backing::Foreign(Some(Box::new(release))) }
+        Self::new(base, len, false, Backing::Foreign(Some(Box::new(release))))
+    }
+
+    fn new(base: NonNull<u8>, len: usize, hugepages: bool, backing: Backing) -> Self {
+        let registration = Some(Registration::new(base, len, None));
+        Self { base, len, hugepages, backing, registration }
     }
 
     /// The first byte.
@@ -104,6 +113,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        // Before the memory: whoever is given the same addresses next must not be taken for this region.
+        drop(self.registration.take());
         match &mut self.backing {
             #[cfg(not(miri))]
             Backing::Mapped => mapping::unmap(self.base, self.len),
@@ -139,7 +150,7 @@ mod mapping {
         let layout = Layout::from_size_align(len, 4096).map_err(|error| error.to_string())?;
         // SAFETY: the caller rounds `len` up to at least one page.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or("out of memory")?;
-        Ok(Region { base, len, hugepages: false, backing: Backing::Heap(layout) })
+        Ok(Region::new(base, len, false, Backing::Heap(layout)))
     }
 }
 
@@ -155,7 +166,7 @@ mod mapping {
     /// hugepages, and what another thread maps into that hole meanwhile would be overwritten by a second try.
     pub(super) fn map(len: usize, hugepages: bool) -> Result<Region, String> {
         if hugepages && let Some(base) = map_hugepages(len) {
-            return Ok(Region { base, len, hugepages: true, backing: Backing::Mapped });
+            return Ok(Region::new(base, len, true, Backing::Mapped));
         }
         let base = reserve_aligned(len)?;
         // SAFETY: the range is a reservation of ours that nobody uses yet.
@@ -169,7 +180,7 @@ mod mapping {
             // does not matter.
             unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }
-        Ok(Region { base, len, hugepages: false, backing: Backing::Mapped })
+        Ok(Region::new(base, len, false, Backing::Mapped))
     }
 
     /// Maps reserved hugepages at an aligned address. None when there are too few of them, or when another
