@@ -4,7 +4,9 @@
 //! registered memory that all of them share, and the traits a module or a device runtime implements.
 //! Nothing in this crate knows a protocol or a device.
 
+pub mod channel;
 pub mod config;
+pub mod doorbell;
 pub mod error;
 pub mod executor;
 pub mod library_os;
@@ -15,6 +17,7 @@ pub mod module;
 pub mod net;
 pub mod operation;
 mod queues;
+pub mod ring;
 pub mod runtime;
 pub mod scatter_gather;
 pub mod socket;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::task::Poll;
 
+use crate::channel::ChannelEnd;
 use crate::metrics::MetricsSink;
 use crate::{
     Domain, Error, Instant, Operation, Outcome, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
@@ -52,6 +53,15 @@ pub trait Module {
     /// # Errors
     /// [`Error::NotSupported`] when the module has none.
     fn queue(&mut self) -> Result<Handle, Error> {
+        Err(Error::NotSupported)
+    }
+
+    /// Takes an end of a channel to another library OS out of `end` and makes a queue of it.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`], and the end left where it was, when the module has no such queues.
+    fn attach(&mut self, end: &mut Option<ChannelEnd>) -> Result<Handle, Error> {
+        let _ = end;
         Err(Error::NotSupported)
     }
 

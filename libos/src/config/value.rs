@@ -1,7 +1,7 @@
 //! A configuration value and where it was found.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A value given in a file, by the program or in the environment.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,9 +91,9 @@ impl From<&[&str]> for Value {
 /// Where a value was found.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    File(Rc<str>),
+    File(Arc<str>),
     Builder,
-    Environment(Rc<str>),
+    Environment(Arc<str>),
 }
 
 impl Source {

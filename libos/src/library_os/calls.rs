@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 
 use super::LibOs;
+use crate::channel::{ChannelEnd, ChannelQueues};
 use crate::module::Popped;
 use crate::queues::Submission;
 use crate::{
@@ -30,6 +31,30 @@ impl LibOs {
     /// [`MemoryQueues`](crate::MemoryQueues)), [`Error::TooManyDescriptors`] when the table is full.
     pub fn queue(&self) -> Result<QueueDescriptor, Error> {
         self.state()?.open(|module| module.queue())
+    }
+
+    /// Makes a queue of an end of a [`channel`](crate::channel) to another library OS. Into a sender's is pushed: each
+    /// push is one message, which is not copied and completes when the channel has taken it; a full channel leaves it
+    /// outstanding, and one whose receiver is gone fails it with [`Error::ConnectionReset`]. From a
+    /// receiver's is popped: one message a pop, whole whatever the pop's limits, and empty data once all senders are gone
+    /// and everything was popped.
+    ///
+    /// # Errors
+    /// [`Error::TooManyDescriptors`] when the table is full, [`Error::NoBuffers`] when the system has no event
+    /// descriptor left; the end is then dropped.
+    pub fn attach(&self, end: impl Into<ChannelEnd>) -> Result<QueueDescriptor, Error> {
+        let mut end = Some(end.into());
+        let mut state = self.state()?;
+        match state.open(|module| module.attach(&mut end)) {
+            // Only who uses channels has the module for them in every poll.
+            Err(Error::NotSupported) if end.is_some() => {
+                let channels =
+                    ChannelQueues::new(self.device_arena().clone()).map_err(|_| Error::NoBuffers)?;
+                state.modules.push(Box::new(channels));
+                state.open(|module| module.attach(&mut end))
+            }
+            opened => opened,
+        }
     }
 
     /// Gives the socket a local address; port 0 picks a free one.

@@ -130,7 +130,7 @@ impl State {
     /// Opens a descriptor for what the first module that can makes.
     pub(super) fn open(
         &mut self,
-        make: impl Fn(&mut dyn Module) -> Result<crate::Handle, Error>,
+        mut make: impl FnMut(&mut dyn Module) -> Result<crate::Handle, Error>,
     ) -> Result<QueueDescriptor, Error> {
         self.core.descriptors.check_room()?;
         for (index, module) in self.modules.iter_mut().enumerate() {

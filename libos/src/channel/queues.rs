@@ -1,0 +1,293 @@
+//! The module that puts ends of channels behind queue descriptors.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::task::Poll;
+
+use super::{ChannelEnd, Message, Receiver, Sender};
+use crate::doorbell::Sleeper;
+use crate::metrics::MetricsSink;
+use crate::module::{Completions, Popped};
+use crate::{
+    Arena, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, ScatterGather, SetupError, Token,
+};
+
+#[derive(Debug)]
+enum Queue {
+    Outgoing {
+        sender: Sender,
+        /// Pushes that wait for room, oldest first.
+        pushes: VecDeque<(Token, Message)>,
+    },
+    Incoming {
+        receiver: Receiver,
+        /// Pops that wait for a message, oldest first.
+        pops: VecDeque<Token>,
+    },
+}
+
+/// The ends of channels that one library OS has. Polls only look at queues with somebody waiting.
+#[derive(Debug)]
+pub(crate) struct ChannelQueues {
+    arena: Arena,
+    sleeper: Sleeper,
+    queues: Vec<Option<Queue>>,
+    free: Vec<usize>,
+    /// Queues on which somebody waits, each once; some may wait no more.
+    waiting: Vec<usize>,
+    pushed: u64,
+    popped: u64,
+}
+
+impl ChannelQueues {
+    /// No queues yet. Messages that are copied go to memory of `arena`.
+    pub(crate) fn new(arena: Arena) -> Result<Self, SetupError> {
+        Ok(Self {
+            arena,
+            sleeper: Sleeper::new()?,
+            queues: Vec::new(),
+            free: Vec::new(),
+            waiting: Vec::new(),
+            pushed: 0,
+            popped: 0,
+        })
+    }
+
+    fn index_of(&self, handle: Handle) -> Result<usize, Error> {
+        let index = usize::try_from(handle.0).map_err(|_| Error::BadDescriptor)?;
+        match self.queues.get(index) {
+            Some(Some(_)) => Ok(index),
+            Some(None) | None => Err(Error::BadDescriptor),
+        }
+    }
+
+    fn queue_mut(&mut self, handle: Handle) -> Result<(usize, &mut Queue), Error> {
+        let index = self.index_of(handle)?;
+        let queue = self.queues.get_mut(index).and_then(Option::as_mut).ok_or(Error::BadDescriptor)?;
+        Ok((index, queue))
+    }
+
+    fn wait_for(&mut self, index: usize) {
+        if !self.waiting.contains(&index) {
+            self.waiting.push(index);
+        }
+    }
+
+    fn try_push(&mut self, token: Token, handle: Handle, data: ScatterGather) -> Poll<Result<(), Error>> {
+        let (index, queue) = self.queue_mut(handle)?;
+        let Queue::Outgoing { sender, pushes } = queue else { return Poll::Ready(Err(Error::NotSupported)) };
+        if sender.lane.is_abandoned() {
+            return Poll::Ready(Err(Error::ConnectionReset));
+        }
+        if data.is_empty() {
+            // An empty array is how a receiver is told of the end.
+            return Poll::Ready(Err(Error::InvalidArgument));
+        }
+        let message = Message::lend(data);
+        let left = if pushes.is_empty() { sender.send(message) } else { Err(message) };
+        match left {
+            Ok(()) => {
+                self.pushed += 1;
+                Poll::Ready(Ok(()))
+            }
+            Err(message) => {
+                pushes.push_back((token, message));
+                self.wait_for(index);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn try_pop(&mut self, token: Token, handle: Handle) -> Poll<Result<Popped, Error>> {
+        let (index, queue) = self.queue_mut(handle)?;
+        let Queue::Incoming { receiver, pops } = queue else { return Poll::Ready(Err(Error::NotSupported)) };
+        if pops.is_empty() {
+            match receiver.receive() {
+                Some(message) => {
+                    self.popped += 1;
+                    return Poll::Ready(Ok(Popped { data: message.land(&self.arena), from: None }));
+                }
+                None if receiver.is_at_end() => {
+                    return Poll::Ready(Ok(Popped { data: ScatterGather::new(), from: None }));
+                }
+                None => {}
+            }
+        }
+        pops.push_back(token);
+        self.wait_for(index);
+        Poll::Pending
+    }
+
+    #[inline(never)]
+    fn serve_waiting(&mut self, completions: &mut dyn Completions) {
+        let Self { arena, queues, waiting, pushed, popped, .. } = self;
+        waiting.retain(|&index| match queues.get_mut(index).and_then(Option::as_mut) {
+            Some(Queue::Outgoing { sender, pushes }) => {
+                let sent = serve_pushes(sender, pushes, completions);
+                *pushed += sent;
+                !pushes.is_empty()
+            }
+            Some(Queue::Incoming { receiver, pops }) => {
+                *popped += serve_pops(receiver, pops, arena, completions);
+                !pops.is_empty()
+            }
+            None => false,
+        });
+    }
+}
+
+/// Sends what waits while there is room; returns how many.
+fn serve_pushes(
+    sender: &mut Sender,
+    pushes: &mut VecDeque<(Token, Message)>,
+    completions: &mut dyn Completions,
+) -> u64 {
+    let mut sent = 0;
+    let abandoned = sender.lane.is_abandoned();
+    while let Some((token, message)) = pushes.pop_front() {
+        if abandoned {
+            completions.complete(token, Outcome::Failed(Error::ConnectionReset));
+            continue;
+        }
+        match sender.send(message) {
+            Ok(()) => {
+                completions.complete(token, Outcome::Pushed);
+                sent += 1;
+            }
+            Err(message) => {
+                pushes.push_front((token, message));
+                break;
+            }
+        }
+    }
+    sent
+}
+
+/// Gives messages to those who wait; returns how many.
+fn serve_pops(
+    receiver: &mut Receiver,
+    pops: &mut VecDeque<Token>,
+    arena: &Arena,
+    completions: &mut dyn Completions,
+) -> u64 {
+    let mut received = 0;
+    while let Some(&token) = pops.front() {
+        let data = match receiver.receive() {
+            Some(message) => {
+                received += 1;
+                message.land(arena)
+            }
+            None if receiver.is_at_end() => ScatterGather::new(),
+            None => break,
+        };
+        pops.pop_front();
+        completions.complete(token, Outcome::Popped { data, from: None });
+    }
+    received
+}
+
+impl Module for ChannelQueues {
+    fn name(&self) -> &str {
+        "channel"
+    }
+
+    fn attach(&mut self, end: &mut Option<ChannelEnd>) -> Result<Handle, Error> {
+        let queue = match end.take() {
+            Some(ChannelEnd::Sender(sender)) => {
+                sender.attach(self.sleeper.doorbell());
+                Queue::Outgoing { sender, pushes: VecDeque::new() }
+            }
+            Some(ChannelEnd::Receiver(receiver)) => {
+                receiver.attach(self.sleeper.doorbell());
+                Queue::Incoming { receiver, pops: VecDeque::new() }
+            }
+            None => return Err(Error::InvalidArgument),
+        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.queues.push(None);
+            self.queues.len() - 1
+        });
+        self.queues[index] = Some(queue);
+        Ok(Handle(index as u64))
+    }
+
+    /// For what these queues do not do.
+    fn submit(
+        &mut self,
+        _now: Instant,
+        _handle: Handle,
+        token: Token,
+        _operation: Operation,
+        completions: &mut dyn Completions,
+    ) {
+        completions.complete(token, Outcome::Failed(Error::NotSupported));
+    }
+
+    fn push(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        _completions: &mut dyn Completions,
+    ) -> Poll<Result<(), Error>> {
+        if to.is_some() {
+            return Poll::Ready(Err(Error::NotSupported));
+        }
+        self.try_push(token, handle, std::mem::take(data))
+    }
+
+    fn pop(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        _limit: PopLimit,
+        _completions: &mut dyn Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        self.try_pop(token, handle)
+    }
+
+    fn cancel(&mut self, handle: Handle, token: Token) {
+        match self.queue_mut(handle) {
+            Ok((_, Queue::Outgoing { pushes, .. })) => pushes.retain(|(push, _)| *push != token),
+            Ok((_, Queue::Incoming { pops, .. })) => pops.retain(|pop| *pop != token),
+            Err(_) => {}
+        }
+    }
+
+    fn close(&mut self, _now: Instant, handle: Handle) {
+        let Ok(index) = self.index_of(handle) else { return };
+        self.queues[index] = None;
+        self.waiting.retain(|&waiting| waiting != index);
+        self.free.push(index);
+    }
+
+    fn poll(&mut self, _now: Instant, completions: &mut dyn Completions) {
+        self.sleeper.wake_up();
+        if !self.waiting.is_empty() {
+            self.serve_waiting(completions);
+        }
+    }
+
+    fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
+        if self.waiting.is_empty() {
+            return true;
+        }
+        fds.push(self.sleeper.prepare_sleep());
+        // What came before the announcement rang nobody.
+        self.waiting.iter().all(|&index| match self.queues.get(index).and_then(Option::as_ref) {
+            Some(Queue::Outgoing { sender, .. }) => sender.lane.is_full() && !sender.lane.is_abandoned(),
+            Some(Queue::Incoming { receiver, .. }) => receiver.is_empty() && !receiver.is_at_end(),
+            None => true,
+        })
+    }
+
+    fn metrics(&self, sink: &mut dyn MetricsSink) {
+        sink.gauge("queues", (self.queues.len() - self.free.len()) as u64);
+        sink.counter("pushed", self.pushed);
+        sink.counter("popped", self.popped);
+    }
+}
