@@ -8,6 +8,7 @@ use super::options::{Options, arena_from_config};
 use super::state::State;
 use super::{IdleHook, Inner, LibOs};
 use crate::executor::Executor;
+use crate::memory::Region;
 use crate::time::MonotonicClock;
 use crate::{Arena, Clock, Config, Instant, SetupError};
 
@@ -21,12 +22,19 @@ pub struct LibOsBuilder {
     config: Config,
     clock: Box<dyn Clock>,
     arena: Option<Arena>,
+    shares_memory: bool,
     on_idle: Option<IdleHook>,
 }
 
 impl LibOsBuilder {
     pub(super) fn new() -> Self {
-        Self { config: Config::new(), clock: Box::new(MonotonicClock::new()), arena: None, on_idle: None }
+        Self {
+            config: Config::new(),
+            clock: Box::new(MonotonicClock::new()),
+            arena: None,
+            shares_memory: false,
+            on_idle: None,
+        }
     }
 
     /// Takes the tables `[libos]` and `[memory]` of `config`.
@@ -44,6 +52,13 @@ impl LibOsBuilder {
     /// The memory to share with modules that were made before; `[memory]` is then not used.
     pub fn arena(mut self, arena: Arena) -> Self {
         self.arena = Some(arena);
+        self
+    }
+
+    /// Takes memory that a device can share with another process ([`Region::map_shared`]); of `[memory]`,
+    /// `hugepages` is then not used. Without effect beside [`Self::arena`].
+    pub fn shared_memory(mut self) -> Self {
+        self.shares_memory = true;
         self
     }
 
@@ -69,6 +84,7 @@ impl LibOsBuilder {
         let arena_config = arena_from_config(&self.config)?;
         let device_arena = match self.arena {
             Some(arena) => arena,
+            None if self.shares_memory => Arena::with_region(Region::map_shared(arena_config.region_bytes)?)?,
             None => Arena::new(&arena_config)?,
         };
         let arena = device_arena.leaving(device_arena.region().len() / DEVICE_PART);

@@ -2,6 +2,7 @@
 //! last buffer in it is gone.
 
 use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use super::registry::Registration;
@@ -21,6 +22,8 @@ enum Backing {
     /// A mapping of our own.
     #[cfg(not(miri))]
     Mapped,
+    /// A mapping of an anonymous file, which other processes may map too.
+    Shared(OwnedFd),
     /// The global allocator: Miri knows no mappings.
     #[cfg(miri)]
     Heap(std::alloc::Layout),
@@ -53,12 +56,19 @@ impl Region {
     pub fn map(bytes: usize, hugepages: bool) -> Result<Self, SetupError> {
         let page_bytes = if hugepages { HUGEPAGE_BYTES } else { PAGE_BYTES };
         let refuse = |reason: String| SetupError::Memory { bytes, reason };
-        let len = bytes
-            .max(1)
-            .checked_next_multiple_of(page_bytes)
-            .filter(|&len| len <= isize::MAX as usize - REGION_ALIGN_BYTES)
-            .ok_or_else(|| refuse("larger than the address space".into()))?;
-        mapping::map(len, hugepages).map_err(refuse)
+        mapping::map(page_multiple(bytes, page_bytes).map_err(refuse)?, hugepages).map_err(refuse)
+    }
+
+    /// Maps `bytes` of zeroed memory, rounded up to whole pages, that can be shared with other processes: it
+    /// is an anonymous file, which [`Self::shared_fd`] lends. The file can be made neither shorter nor longer, so
+    /// that who maps it need not fear that its pages go away. Pages cost nothing until they are written to. Never
+    /// on reserved hugepages: their owner could give them back under the other process.
+    ///
+    /// # Errors
+    /// [`SetupError::Memory`] when the address space or the memory cannot be had.
+    pub fn map_shared(bytes: usize) -> Result<Self, SetupError> {
+        let refuse = |reason: String| SetupError::Memory { bytes, reason };
+        mapping::map_shared(page_multiple(bytes, PAGE_BYTES).map_err(refuse)?).map_err(refuse)
     }
 
     /// A region in memory that somebody else mapped, such as a device runtime that can only send from
@@ -76,7 +86,8 @@ impl Region {
     }
 
     fn new(base: NonNull<u8>, len: usize, hugepages: bool, backing: Backing) -> Self {
-        let registration = Some(Registration::new(base, len, None));
+        let fd = if let Backing::Shared(file) = &backing { Some(file.as_raw_fd()) } else { None };
+        let registration = Some(Registration::new(base, len, fd));
         Self { base, len, hugepages, backing, registration }
     }
 
@@ -104,11 +115,27 @@ impl Region {
         self.hugepages
     }
 
+    /// The anonymous file that the region is a mapping of, from its first byte on, when other processes may map it.
+    #[must_use]
+    pub fn shared_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::Shared(file) => Some(file.as_fd()),
+            _ => None,
+        }
+    }
+
     /// True when `address` is in the region.
     #[must_use]
     pub fn contains(&self, address: *const u8) -> bool {
         (address as usize).wrapping_sub(self.base.as_ptr() as usize) < self.len
     }
+}
+
+/// `bytes` rounded up to whole pages.
+fn page_multiple(bytes: usize, page_bytes: usize) -> Result<usize, String> {
+    let len = bytes.max(1).checked_next_multiple_of(page_bytes);
+    len.filter(|&len| len <= isize::MAX as usize - REGION_ALIGN_BYTES)
+        .ok_or_else(|| "larger than the address space".into())
 }
 
 impl Drop for Region {
@@ -117,7 +144,9 @@ impl Drop for Region {
         drop(self.registration.take());
         match &mut self.backing {
             #[cfg(not(miri))]
-            Backing::Mapped => mapping::unmap(self.base, self.len),
+            Backing::Mapped | Backing::Shared(_) => mapping::unmap(self.base, self.len),
+            #[cfg(miri)]
+            Backing::Shared(_) => {}
             #[cfg(miri)]
             // SAFETY: `mapping::map` allocated it with this layout.
             Backing::Heap(layout) => unsafe { std::alloc::dealloc(self.base.as_ptr(), *layout) },
@@ -157,7 +186,9 @@ mod mapping {
 #[cfg(not(miri))]
 mod mapping {
     use super::{Backing, REGION_ALIGN_BYTES, Region};
+    use std::fs::File;
     use std::io;
+    use std::os::fd::{AsRawFd, FromRawFd};
     use std::ptr::{self, NonNull};
 
     /// Maps `len` bytes, a multiple of the page size, at an aligned address.
@@ -181,6 +212,65 @@ mod mapping {
             unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }
         Ok(Region::new(base, len, false, Backing::Mapped))
+    }
+
+    /// Another thread may take the aligned address between its discovery and its use: so often it is tried again.
+    const SHARED_TRIES: usize = 16;
+
+    /// Maps `len` bytes, a multiple of the page size, of a new anonymous file at an aligned address.
+    pub(super) fn map_shared(len: usize) -> Result<Region, String> {
+        let file = sealed_file(len).map_err(|error| format!("memfd_create: {error}"))?;
+        for _ in 0..SHARED_TRIES {
+            let base = reserve_aligned(len)?;
+            unmap(base, len);
+            // SAFETY: `MAP_FIXED_NOREPLACE` maps over nothing that exists.
+            let mapped = unsafe {
+                libc::mmap(
+                    base.as_ptr().cast(),
+                    len,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE,
+                    file.as_raw_fd(),
+                    0,
+                )
+            };
+            if mapped == libc::MAP_FAILED {
+                let error = io::Error::last_os_error();
+                if error.raw_os_error() == Some(libc::EEXIST) {
+                    continue;
+                }
+                return Err(format!("{error}; a smaller region needs less (memory.region_mib)"));
+            }
+            let Some(mapped) = NonNull::new(mapped.cast::<u8>()) else { continue };
+            // Kernels before 4.17 take the address for a wish.
+            if mapped != base {
+                unmap(mapped, len);
+                continue;
+            }
+            // SAFETY: the range is ours. Advice that is refused costs speed alone.
+            unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+            return Ok(Region::new(base, len, false, Backing::Shared(file.into())));
+        }
+        Err("other threads keep taking the address space".into())
+    }
+
+    /// An anonymous file of `len` zeros whose length is sealed.
+    fn sealed_file(len: usize) -> io::Result<File> {
+        // SAFETY: the name is a C string; nothing else is passed by address.
+        let fd =
+            unsafe { libc::memfd_create(c"catnip".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened, and nobody else has it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(len as u64)?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: takes no pointers.
+        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(file)
     }
 
     /// Maps reserved hugepages at an aligned address. None when there are too few of them, or when another
@@ -269,6 +359,28 @@ mod tests {
                 assert_eq!(region.base().add(last).read(), 7);
             }
         }
+    }
+
+    #[test]
+    fn a_shared_region_is_what_others_see_in_its_file_which_keeps_its_length() {
+        use std::os::unix::fs::FileExt;
+        let region = Region::map_shared(100_000).unwrap();
+        assert_eq!(region.base().as_ptr() as usize % REGION_ALIGN_BYTES, 0);
+        let file = std::fs::File::from(region.shared_fd().unwrap().try_clone_to_owned().unwrap());
+        assert_eq!(file.metadata().unwrap().len(), region.len() as u64);
+        // SAFETY: within the region, which nobody else uses.
+        unsafe { region.base().add(70_000).write(7) };
+        let mut seen = [0];
+        file.read_exact_at(&mut seen, 70_000).unwrap();
+        assert_eq!(seen, [7]);
+        // SAFETY: within the region.
+        let byte = unsafe { std::slice::from_raw_parts(region.base().as_ptr(), 1) };
+        let registered = crate::memory::registry::region_of(byte).unwrap();
+        assert_eq!(registered.fd, region.shared_fd().map(|fd| fd.as_raw_fd()));
+        for len in [0, region.len() as u64 - 1, region.len() as u64 + 1] {
+            file.set_len(len).unwrap_err();
+        }
+        assert!(Region::map(4096, false).unwrap().shared_fd().is_none());
     }
 
     /// Asking for hugepages that are not there must not open a hole for other threads' mappings to fall into.
