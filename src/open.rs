@@ -14,6 +14,8 @@ const KINDS: &[&str] = &[
     "loopback",
     #[cfg(feature = "tap")]
     "tap",
+    #[cfg(feature = "packet")]
+    "packet",
     "none",
 ];
 
@@ -24,6 +26,7 @@ const KINDS: &[&str] = &[
 /// |---|---|---|
 /// | `"loopback"` (default) | none: sockets reach each other at 127.0.0.1, ::1 and the stack's addresses | `[stack]`, `[neighbor]`, `[udp]`, `[tcp]` |
 /// | `"tap"` | a TAP interface of Linux | `[tap]` and those above |
+/// | `"packet"` | any interface of Linux, through packet sockets | `[packet]` and those of the stack |
 /// | `"none"` | no stack at all | |
 ///
 /// With `wait_for_addresses_ms` in `[runtime]`, it returns once the addresses that the stack gets or probes by
@@ -49,6 +52,11 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
             network::install(&libos, config, network::tap(&libos, config)?)?;
             network::wait_for_addresses(&libos, wait)?;
         }
+        #[cfg(feature = "packet")]
+        "packet" => {
+            network::install(&libos, config, network::packet(&libos, config)?)?;
+            network::wait_for_addresses(&libos, wait)?;
+        }
         _ => {}
     }
     Ok(libos)
@@ -60,6 +68,8 @@ fn tables() -> Vec<&'static str> {
     tables.extend(catnip::StackConfig::TABLES);
     #[cfg(feature = "tap")]
     tables.push("tap");
+    #[cfg(feature = "packet")]
+    tables.push("packet");
     tables
 }
 
@@ -74,7 +84,7 @@ fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupErro
 
 #[cfg(feature = "catnip")]
 mod network {
-    #[cfg(feature = "tap")]
+    #[cfg(any(feature = "tap", feature = "packet"))]
     use std::time::Duration;
 
     use catnip::{Stack, StackConfig, StackModule};
@@ -85,7 +95,7 @@ mod network {
     use crate::loopback::Loopback;
 
     /// Between two looks at whether addresses can be used.
-    #[cfg(feature = "tap")]
+    #[cfg(any(feature = "tap", feature = "packet"))]
     const LOOK_EVERY: Duration = Duration::from_millis(2);
 
     /// Puts a stack on the device.
@@ -105,7 +115,7 @@ mod network {
     }
 
     /// Waits until the addresses that the stack gets or probes by itself can be used; not at all for no time.
-    #[cfg(feature = "tap")]
+    #[cfg(any(feature = "tap", feature = "packet"))]
     pub fn wait_for_addresses(libos: &LibOs, longest: Duration) -> Result<(), SetupError> {
         let failed = |reason: String| failed("network", "wait for addresses", reason);
         let awaits = || {
@@ -136,12 +146,30 @@ mod network {
     pub fn tap(libos: &LibOs, config: &Config) -> Result<runtime_linux::tap::Tap, SetupError> {
         use runtime_linux::tap::{Tap, TapConfig};
         let settings = TapConfig::from_config(config)?;
-        if settings.queues != 1 {
-            let section = config.section("tap");
-            return Err(section.reject("queues", "1: this thread's library OS serves one queue"));
+        check_queues(config, "tap", settings.queues)?;
+        the_one(&settings.name, Tap::open(&settings, libos.device_arena())?)
+    }
+
+    #[cfg(feature = "packet")]
+    pub fn packet(libos: &LibOs, config: &Config) -> Result<runtime_linux::packet::Packet, SetupError> {
+        use runtime_linux::packet::{Packet, PacketConfig};
+        let settings = PacketConfig::from_config(config)?;
+        check_queues(config, "packet", settings.queues)?;
+        the_one(&settings.interface, Packet::open(&settings, libos.device_arena())?)
+    }
+
+    /// A library OS made from a file alone has one thread.
+    #[cfg(any(feature = "tap", feature = "packet"))]
+    fn check_queues(config: &Config, table: &str, queues: usize) -> Result<(), SetupError> {
+        if queues == 1 {
+            return Ok(());
         }
-        let mut queues = Tap::open(&settings, libos.device_arena())?;
-        queues.pop().ok_or_else(|| failed(&settings.name, "open", "the device has no queue".to_owned()))
+        Err(config.section(table).reject("queues", "1: this thread's library OS serves one queue"))
+    }
+
+    #[cfg(any(feature = "tap", feature = "packet"))]
+    fn the_one<R>(device: &str, mut queues: Vec<R>) -> Result<R, SetupError> {
+        queues.pop().ok_or_else(|| failed(device, "open", "the device has no queue".to_owned()))
     }
 
     fn failed(device: &str, call: &'static str, reason: String) -> SetupError {
@@ -178,11 +206,15 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "tap")]
+    #[cfg(all(feature = "tap", feature = "packet"))]
     #[test]
-    fn a_tap_device_of_several_queues_is_refused() {
-        let line = said("[runtime]\nkind = \"tap\"\n[tap]\nqueues = 2");
-        assert_eq!(line, "t.toml: tap.queues = 2: allowed is 1: this thread's library OS serves one queue");
+    fn a_device_of_several_queues_is_refused() {
+        for (kind, needed) in [("tap", ""), ("packet", "interface = \"eth0\"")] {
+            let line = said(&format!("[runtime]\nkind = \"{kind}\"\n[{kind}]\n{needed}\nqueues = 2"));
+            let expected =
+                format!("t.toml: {kind}.queues = 2: allowed is 1: this thread's library OS serves one queue");
+            assert_eq!(line, expected);
+        }
     }
 
     #[test]

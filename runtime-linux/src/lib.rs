@@ -1,10 +1,15 @@
 //! Device runtimes on Linux: how frames get in and out of the library OS through the kernel.
 //!
 //! [`tap`] is a virtual Ethernet link between the library OS and the kernel's own stack. It needs no
-//! hardware, and inside `unshare -Urn` no privileges.
+//! hardware, and inside `unshare -Urn` no privileges. [`packet`] uses an interface of the kernel, any that
+//! there is, through packet sockets.
 
 #![deny(unsafe_code)]
 
+mod interface;
+mod mac;
 mod netlink;
+pub mod packet;
 mod system;
 pub mod tap;
+mod virtio_header;

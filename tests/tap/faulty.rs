@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use catnip_os::libos::{Config, LibOs, Runtime};
-use runtime_linux::tap::{Tap, TapConfig};
-
-use crate::bulk::{Flow, transfer};
 use crate::forwarder::{Faults, Forwarder};
 use crate::link::{self, Family};
 use crate::namespace;
+use crate::transfer::{Flow, transfer};
+use catnip_os::libos::{Config, LibOs, Runtime};
+use runtime_linux::tap::{Tap, TapConfig};
 
 const BYTES: usize = 2 << 20;
 

@@ -26,3 +26,5 @@ mod outages;
 mod pressure;
 mod routes;
 mod servers;
+#[path = "../common/transfer.rs"]
+mod transfer;

@@ -6,14 +6,9 @@ use std::str::FromStr;
 
 use libos::SetupError;
 
-use super::mac::{Mac, is_station, stable_mac};
+use crate::interface::{MAX_MTU, MAX_NAME_BYTES, MIN_MTU, is_interface_name};
+use crate::mac::{Mac, is_station, stable_mac};
 
-/// Longest name of a network interface, in bytes (`IFNAMSIZ` less the closing zero).
-pub const MAX_NAME_BYTES: usize = 15;
-/// Smallest MTU: what every IPv4 host must take (RFC 791, section 3.2). IPv6 needs 1280.
-pub const MIN_MTU: usize = 68;
-/// Largest MTU: a frame of 65,535 bytes less the Ethernet header.
-pub const MAX_MTU: usize = 65_521;
 /// Most queues of one device that the kernel allows.
 pub const MAX_QUEUES: usize = 256;
 
@@ -141,17 +136,6 @@ fn check(
         return Ok(());
     }
     Err(SetupError::Config { source: "builder".into(), key: key.into(), value: value(), allowed: allowed() })
-}
-
-/// What [`is_interface_name`] takes, in words.
-pub(super) const NAME_RULE: &str = "1 to 15 visible ASCII characters without / : %, and not . or ..";
-
-/// What the kernel takes as a name, less `%`, which it would replace by a number.
-pub(super) fn is_interface_name(name: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
 }
 
 #[cfg(test)]

@@ -10,16 +10,15 @@
 mod config;
 mod counters;
 mod device;
-mod mac;
 mod receive_buffers;
 mod runtime;
 mod section;
 #[cfg(test)]
 mod tests;
-mod virtio_header;
 
-pub use config::{HostAddress, MAX_MTU, MAX_NAME_BYTES, MAX_QUEUES, MIN_MTU, TapConfig};
+pub use crate::interface::{MAX_MTU, MAX_NAME_BYTES, MIN_MTU};
+pub use crate::mac::stable_mac;
+pub use config::{HostAddress, MAX_QUEUES, TapConfig};
 pub use counters::TapCounters;
 pub use device::TapQueue;
-pub use mac::stable_mac;
 pub use runtime::Tap;

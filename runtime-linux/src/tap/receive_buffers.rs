@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use libos::memory::HEADROOM_BYTES;
 use libos::{Arena, Buffer, BufferMut};
 
-use super::virtio_header::HEADER_BYTES;
+use crate::virtio_header::HEADER_BYTES;
 
 /// Ethernet header and one VLAN tag.
 const LINK_HEADER_BYTES: usize = 18;

@@ -12,7 +12,7 @@ use super::config::TapConfig;
 use super::counters::TapCounters;
 use super::device::TapQueue;
 use super::receive_buffers::ReceiveBuffers;
-use super::virtio_header::{self, HEADER_BYTES};
+use crate::virtio_header::{self, HEADER_BYTES};
 
 /// Largest TCP payload that the kernel is asked to cut, in bytes: with Ethernet, IP and TCP headers
 /// and all their options it stays an IP packet of less than 64 KiB.
@@ -139,7 +139,8 @@ impl Runtime for Tap {
                 self.counters.rx_too_long += 1;
                 continue;
             };
-            let virtio_header::Received { checksum, segment_bytes } = virtio_header::decode(&header);
+            let virtio_header::Received { checksum, segment_bytes, joined: _ } =
+                virtio_header::decode(&header);
             self.counters.rx_frames += 1;
             self.counters.rx_bytes += frame_bytes as u64;
             self.counters.rx_joined_frames += u64::from(segment_bytes != 0);

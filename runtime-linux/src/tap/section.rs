@@ -2,8 +2,9 @@
 
 use libos::{Config, SetupError};
 
-use super::config::{HostAddress, MAX_MTU, MAX_QUEUES, MIN_MTU, NAME_RULE, TapConfig, is_interface_name};
-use super::mac::Mac;
+use super::config::{HostAddress, MAX_QUEUES, TapConfig};
+use crate::interface::{MAX_MTU, MIN_MTU, NAME_RULE, is_interface_name};
+use crate::mac::Mac;
 
 /// The table's name.
 const TABLE: &str = "tap";

@@ -1,6 +1,6 @@
-//! The header that the kernel puts in front of each frame on a TAP device with `IFF_VNET_HDR`:
-//! `struct virtio_net_hdr_v1` (virtio 1.1, 5.1.6), in the machine's byte order as long as
-//! `TUNSETVNETLE` was not asked for.
+//! The header that the kernel puts in front of each frame on a TAP device with `IFF_VNET_HDR`, and with
+//! two bytes less on a packet socket with `PACKET_VNET_HDR`: `struct virtio_net_hdr_v1` (virtio 1.1,
+//! 5.1.6), in the machine's byte order as long as `TUNSETVNETLE` was not asked for.
 
 use libos::runtime::{RxChecksum, Segmentation, TxOffload};
 
@@ -12,15 +12,28 @@ const FLAG_DATA_VALID: u8 = 2;
 
 const SEGMENTATION_NONE: u8 = 0;
 const SEGMENTATION_TCP_V4: u8 = 1;
+const SEGMENTATION_UDP: u8 = 3;
 const SEGMENTATION_TCP_V6: u8 = 4;
+const SEGMENTATION_UDP_L4: u8 = 5;
 /// A bit beside the kind: the segments carry ECN's CWR.
 const SEGMENTATION_ECN: u8 = 0x80;
+
+/// What the kernel joined into one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    Nothing,
+    /// TCP segments.
+    Segments,
+    /// Datagrams of one UDP flow.
+    Datagrams,
+}
 
 /// What the kernel says about a frame it hands to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     pub checksum: RxChecksum,
-    /// Payload bytes of each segment when several were joined, else 0.
+    pub joined: Joined,
+    /// Payload bytes of each part when several were joined, else 0.
     pub segment_bytes: u16,
 }
 
@@ -48,10 +61,15 @@ pub(crate) fn decode(header: &[u8; HEADER_BYTES]) -> Received {
     // A checksum still to be completed comes from a sender on this machine: the bytes never were on
     // a wire, and there is nothing to verify.
     let verified = flags & (FLAG_NEEDS_CHECKSUM | FLAG_DATA_VALID) != 0;
-    let joined = segmentation & !SEGMENTATION_ECN != SEGMENTATION_NONE;
+    let joined = match segmentation & !SEGMENTATION_ECN {
+        SEGMENTATION_NONE => Joined::Nothing,
+        SEGMENTATION_UDP | SEGMENTATION_UDP_L4 => Joined::Datagrams,
+        _ => Joined::Segments,
+    };
     Received {
         checksum: if verified { RxChecksum::Verified } else { RxChecksum::Unknown },
-        segment_bytes: if joined { u16::from_ne_bytes([size_0, size_1]) } else { 0 },
+        joined,
+        segment_bytes: if joined == Joined::Nothing { 0 } else { u16::from_ne_bytes([size_0, size_1]) },
     }
 }
 
@@ -81,15 +99,19 @@ mod tests {
     fn what_the_kernel_says_is_understood() {
         let [low, high] = 1448_u16.to_ne_bytes();
         let verified = RxChecksum::Verified;
-        for (flags, kind, expected) in [
-            (0, 0, Received { checksum: RxChecksum::Unknown, segment_bytes: 0 }),
-            (1, 0, Received { checksum: verified, segment_bytes: 0 }),
-            (2, 0, Received { checksum: verified, segment_bytes: 0 }),
-            (1, 1, Received { checksum: verified, segment_bytes: 1448 }),
-            (1, 4 | 0x80, Received { checksum: verified, segment_bytes: 1448 }),
-            (1, 0x80, Received { checksum: verified, segment_bytes: 0 }),
+        let unknown = RxChecksum::Unknown;
+        for (flags, kind, checksum, joined, segment_bytes) in [
+            (0, 0, unknown, Joined::Nothing, 0),
+            (1, 0, verified, Joined::Nothing, 0),
+            (2, 0, verified, Joined::Nothing, 0),
+            (1, 1, verified, Joined::Segments, 1448),
+            (1, 4 | 0x80, verified, Joined::Segments, 1448),
+            (1, 0x80, verified, Joined::Nothing, 0),
+            (1, 3, verified, Joined::Datagrams, 1448),
+            (1, 5, verified, Joined::Datagrams, 1448),
         ] {
             let header = [flags, kind, 0, 0, low, high, 0, 0, 0, 0, 0, 0];
+            let expected = Received { checksum, joined, segment_bytes };
             assert_eq!(decode(&header), expected, "flags {flags}, kind {kind}");
         }
     }

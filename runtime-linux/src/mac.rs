@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// The Ethernet address of one station, written as six hexadecimal bytes with colons between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mac(pub [u8; 6]);
+pub(crate) struct Mac(pub [u8; 6]);
 
 impl Mac {
     pub const RULE: &str = "six hexadecimal bytes with colons, such as 02:00:00:00:00:01, of one station: the \
@@ -41,7 +41,7 @@ impl fmt::Display for Mac {
 }
 
 /// True for the Ethernet address of one station: not a group's, and not all zeros.
-pub(super) fn is_station(mac: [u8; 6]) -> bool {
+pub(crate) fn is_station(mac: [u8; 6]) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }
 

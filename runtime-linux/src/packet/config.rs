@@ -1,0 +1,74 @@
+//! Which interface, and how it is used.
+
+use libos::SetupError;
+
+use crate::interface::{NAME_RULE, is_interface_name};
+use crate::mac::{Mac, is_station};
+
+/// Most sockets that share an interface.
+pub const MAX_QUEUES: usize = 256;
+/// Smallest receive ring of a queue, in KiB.
+pub const MIN_RING_KIB: usize = 512;
+/// Largest receive ring of a queue, in KiB.
+pub const MAX_RING_KIB: usize = 1 << 20;
+
+/// How an interface is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketConfig {
+    /// The interface's name. It has to be there and up.
+    pub interface: String,
+    /// The Ethernet address of the library OS on the link. Without one it is the interface's own; then the kernel must
+    /// have no IP address there, because it would answer the same packets.
+    pub mac: Option<[u8; 6]>,
+    /// Largest IP packet, in bytes; the interface's own when not given.
+    pub mtu: Option<usize>,
+    /// Queue pairs, 1 to [`MAX_QUEUES`], each a socket with a ring of its own. The kernel spreads flows over them.
+    pub queues: usize,
+    /// Leave checksums and the cutting of large TCP sends to the device.
+    pub offload: bool,
+    /// Receive frames for every Ethernet address. Those for `mac` and for groups are received anyway.
+    pub promiscuous: bool,
+    /// KiB of the receive ring of each queue, [`MIN_RING_KIB`] to [`MAX_RING_KIB`].
+    pub ring_kib: usize,
+}
+
+impl Default for PacketConfig {
+    /// One queue with offloads and 8 MiB of ring, on an interface that is still to be named.
+    fn default() -> Self {
+        Self {
+            interface: String::new(),
+            mac: None,
+            mtu: None,
+            queues: 1,
+            offload: true,
+            promiscuous: false,
+            ring_kib: 8 << 10,
+        }
+    }
+}
+
+impl PacketConfig {
+    /// Checks what can be checked without the kernel.
+    pub(super) fn validate(&self) -> Result<(), SetupError> {
+        let refused = |key: &str, value: String, allowed: String| {
+            Err(SetupError::Config { source: "builder".into(), key: format!("packet.{key}"), value, allowed })
+        };
+        if !is_interface_name(&self.interface) {
+            return refused("interface", self.interface.clone(), NAME_RULE.into());
+        }
+        if !(1..=MAX_QUEUES).contains(&self.queues) {
+            return refused("queues", self.queues.to_string(), format!("1 to {MAX_QUEUES}"));
+        }
+        if !(MIN_RING_KIB..=MAX_RING_KIB).contains(&self.ring_kib) {
+            return refused(
+                "ring_kib",
+                self.ring_kib.to_string(),
+                format!("{MIN_RING_KIB} to {MAX_RING_KIB}"),
+            );
+        }
+        match self.mac {
+            Some(mac) if !is_station(mac) => refused("mac", Mac(mac).to_string(), Mac::RULE.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Opening packet sockets on an interface, and the words for when that fails.
+
+use std::ffi::{c_int, c_uint};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libc::SOL_PACKET;
+use libos::SetupError;
+
+use super::config::PacketConfig;
+use crate::interface::Attachment;
+use crate::system::packet_ring::PacketRing;
+use crate::system::socket::{self, link_address};
+
+/// One queue pair on an interface, not yet tied to a thread's memory.
+///
+/// May be sent to the thread that is to serve it; [`super::Packet::new`] makes a runtime of it there.
+#[derive(Debug)]
+pub struct PacketSocket {
+    // In front of the socket, so that the ring is unmapped before it is closed.
+    pub(super) ring: PacketRing,
+    pub(super) fd: OwnedFd,
+    pub(super) name: String,
+    pub(super) attachment: Attachment,
+    pub(super) offload: bool,
+}
+
+impl PacketSocket {
+    /// Opens all queues on the interface.
+    ///
+    /// # Errors
+    /// [`SetupError::Config`] for a value that no interface takes, [`SetupError::Device`] with the call that failed
+    /// and what would help.
+    pub fn open(config: &PacketConfig) -> Result<Vec<Self>, SetupError> {
+        config.validate()?;
+        let attachment = Attachment::find("packet", &config.interface, config.mac, config.mtu)?;
+        let queues: Vec<Self> =
+            (0..config.queues).map(|_| open_one(config, attachment)).collect::<Result<_, _>>()?;
+        if queues.len() > 1 {
+            spread(&queues).map_err(|error| failed(config, "PACKET_FANOUT", error.to_string()))?;
+        }
+        Ok(queues)
+    }
+}
+
+fn failed(config: &PacketConfig, call: &'static str, reason: String) -> SetupError {
+    SetupError::Device { device: config.interface.clone(), call, reason }
+}
+
+fn open_one(config: &PacketConfig, attachment: Attachment) -> Result<PacketSocket, SetupError> {
+    // Without a protocol nothing arrives until it is bound, with everything set.
+    let fd = socket::open(libc::AF_PACKET, libc::SOCK_RAW)
+        .map_err(|error| failed(config, "socket(AF_PACKET)", open_reason(&error)))?;
+    let set = |call, name, value: c_int| {
+        socket::set_option(fd.as_fd(), SOL_PACKET, name, &value)
+            .map_err(|error| failed(config, call, error.to_string()))
+    };
+    // What we send ourselves is not received again.
+    set("PACKET_IGNORE_OUTGOING", libc::PACKET_IGNORE_OUTGOING, 1)?;
+    set("PACKET_VNET_HDR", libc::PACKET_VNET_HDR, 1)?;
+    set("PACKET_QDISC_BYPASS", libc::PACKET_QDISC_BYPASS, 1)?;
+    let ring = PacketRing::new(fd.as_fd(), config.ring_kib << 10)
+        .map_err(|error| failed(config, "PACKET_RX_RING", ring_reason(&error)))?;
+    let index = attachment.link.index;
+    socket::bind(fd.as_fd(), &link_address(index))
+        .map_err(|error| failed(config, "bind", error.to_string()))?;
+    listen(fd.as_fd(), config, attachment)
+        .map_err(|error| failed(config, "PACKET_ADD_MEMBERSHIP", error.to_string()))?;
+    Ok(PacketSocket { ring, fd, name: config.interface.clone(), attachment, offload: config.offload })
+}
+
+fn open_reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => "no permission: it needs CAP_NET_RAW in the network namespace: run \
+                                             inside `unshare -Urn`, as root, or after `setcap cap_net_raw+ep PROGRAM`"
+            .into(),
+        Some(libc::EAFNOSUPPORT) => "the kernel has no packet sockets (CONFIG_PACKET)".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn ring_reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => "the kernel has not so much memory; lower `packet.ring_kib`".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Has the interface take frames for our address and for groups, or for everybody, as long as the socket is open.
+fn listen(fd: BorrowedFd<'_>, config: &PacketConfig, attachment: Attachment) -> io::Result<()> {
+    let join = |kind: c_int, address: [u8; 6]| {
+        let [a, b, c, d, e, f] = address;
+        let request = libc::packet_mreq {
+            mr_ifindex: attachment.link.index.cast_signed(),
+            mr_type: kind as u16,
+            mr_alen: 6,
+            mr_address: [a, b, c, d, e, f, 0, 0],
+        };
+        socket::set_option(fd, SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    };
+    if config.promiscuous {
+        return join(libc::PACKET_MR_PROMISC, [0; 6]);
+    }
+    if attachment.hardware_address != attachment.link.hardware_address {
+        join(libc::PACKET_MR_UNICAST, attachment.hardware_address)?;
+    }
+    join(libc::PACKET_MR_ALLMULTI, [0; 6])
+}
+
+/// Has the kernel spread flows over the sockets.
+fn spread(queues: &[PacketSocket]) -> io::Result<()> {
+    let by_flow = libc::PACKET_FANOUT_HASH;
+    let mut group = None;
+    for queue in queues {
+        // The first asks for a group that nobody else has.
+        let (id, flags) = group.map_or((0, libc::PACKET_FANOUT_FLAG_UNIQUEID), |id| (id, 0));
+        let request = c_uint::from(id) | (by_flow | flags) << 16;
+        socket::set_option(queue.fd.as_fd(), SOL_PACKET, libc::PACKET_FANOUT, &request)?;
+        if group.is_none() {
+            let made: c_uint = socket::option(queue.fd.as_fd(), SOL_PACKET, libc::PACKET_FANOUT)?;
+            group = Some(made as u16);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A veth pair: the kernel's end with addresses, and one for the library OS, which the kernel leaves alone.
+
+use std::process::Command;
+
+use catnip_os::libos::memory::ArenaConfig;
+use catnip_os::libos::runtime::TxOffload;
+use catnip_os::libos::{Arena, Config, FrameBatch, Instant, Runtime};
+use runtime_linux::packet::{Packet, PacketConfig};
+
+/// The kernel's end.
+pub const KERNEL: &str = "veth-kernel";
+/// The library OS's end.
+pub const OURS: &str = "veth-ours";
+
+/// Runs a command with words; it has to succeed.
+pub fn run(words: &str) {
+    let mut words = words.split(' ');
+    let program = words.next().unwrap();
+    let output = Command::new(program).args(words.clone()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {}: {errors}", words.collect::<Vec<_>>().join(" "));
+}
+
+/// Makes the pair, with the MTU, both ends up.
+pub fn make(mtu: usize) {
+    run("ip link set lo up");
+    run(&format!("ip link add {KERNEL} mtu {mtu} type veth peer name {OURS} mtu {mtu}"));
+    // Without an address of its own the kernel answers nothing on our end, not even for a link-local address that it
+    // would form from the Ethernet address as the library OS does.
+    run(&format!("ip link set {OURS} addrgenmode none"));
+    run(&format!("ip address add 10.5.0.1/24 dev {KERNEL}"));
+    run(&format!("ip address add fd05::1/64 dev {KERNEL} nodad"));
+    run(&format!("ip link set {KERNEL} up"));
+    run(&format!("ip link set {OURS} up"));
+}
+
+/// The library OS on its end, by the runtime of this name.
+pub fn config(kind: &str) -> Config {
+    let addresses = ["10.5.0.2/24", "fd05::2/64"].map(str::to_owned).to_vec();
+    Config::new()
+        .set("runtime.kind", kind)
+        .set(&format!("{kind}.interface"), OURS)
+        .set("stack.addresses", addresses)
+        .set("memory.region_mib", 64)
+}
+
+/// Sends any bytes as frames.
+pub struct RawSender {
+    socket: Packet,
+    arena: Arena,
+}
+
+impl RawSender {
+    pub fn open(interface: &str) -> Self {
+        let arena = Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap();
+        let config = PacketConfig { interface: interface.into(), ..PacketConfig::default() };
+        let [socket] = <[Packet; 1]>::try_from(Packet::open(&config, &arena).unwrap()).unwrap();
+        Self { socket, arena }
+    }
+
+    pub fn send(&mut self, frame: &[u8]) {
+        let mut batch = FrameBatch::new();
+        batch.push(self.arena.copy_from(frame).unwrap().freeze());
+        batch.finish(TxOffload::default());
+        self.socket.transmit(Instant::ZERO, &mut batch).unwrap();
+    }
+}
