@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "common/virtual_time.rs"]
+mod virtual_time;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,32 +51,7 @@ impl Pair {
 
     /// `millis` milliseconds pass, and both sides do what they want to do meanwhile.
     fn pass(&self, millis: u64) {
-        let end = self.clock.now() + Duration::from_millis(millis);
-        for _ in 0..100_000 {
-            for side in [&self.client, &self.server] {
-                side.poll().unwrap();
-            }
-            if self.client.needs_poll() || self.server.needs_poll() || self.frames_moved() {
-                continue;
-            }
-            let next = [&self.client, &self.server].iter().filter_map(|side| side.next_deadline()).min();
-            match next {
-                Some(next) if next <= end => self.clock.set(next.max(self.clock.now())),
-                Some(_) | None => {
-                    self.clock.set(end);
-                    return;
-                }
-            }
-        }
-        panic!("the two never rest");
-    }
-
-    /// Polls once more; true when that gave either side something to do.
-    fn frames_moved(&self) -> bool {
-        [&self.client, &self.server].iter().any(|side| {
-            side.poll().unwrap();
-            side.needs_poll()
-        })
+        virtual_time::pass(&self.clock, &[&self.client, &self.server], Duration::from_millis(millis));
     }
 
     fn listen(&self, backlog: usize) -> QueueDescriptor {

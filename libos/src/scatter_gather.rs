@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::Buffer;
 
 /// A list of buffers that is sent or received as one. One buffer costs no allocation.
@@ -146,6 +148,21 @@ impl From<Buffer> for ScatterGather {
     #[inline]
     fn from(buffer: Buffer) -> Self {
         Self { first: (!buffer.is_empty()).then_some(buffer), rest: None }
+    }
+}
+
+impl From<Vec<u8>> for ScatterGather {
+    /// The same bytes; not copied. Devices send them without a copy when they are in registered memory, see
+    /// [`crate::memory`].
+    fn from(bytes: Vec<u8>) -> Self {
+        Buffer::from(bytes).into()
+    }
+}
+
+impl From<Bytes> for ScatterGather {
+    /// The same bytes; not copied. See `From<Vec<u8>>`.
+    fn from(bytes: Bytes) -> Self {
+        Buffer::from(bytes).into()
     }
 }
 

@@ -128,6 +128,8 @@ impl LibOs {
         writer.counter("lent_copies", arena.lent_copies);
         writer.counter("failed_allocations", arena.failed_allocations);
         writer.leave();
+        #[cfg(feature = "global-allocator")]
+        crate::memory::GlobalAllocator::stats().write(&mut writer);
         for module in &state.modules {
             writer.enter(module.name());
             module.metrics(&mut writer);

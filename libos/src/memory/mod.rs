@@ -16,6 +16,8 @@ mod buffer;
 mod classes;
 mod device_regions;
 mod external;
+#[cfg(feature = "global-allocator")]
+mod global;
 mod poison;
 mod raw;
 mod region;
@@ -29,6 +31,8 @@ mod tests;
 pub use arena::{Arena, ArenaConfig, ArenaStats};
 pub use buffer::{Buffer, BufferMut};
 pub use device_regions::DeviceRegions;
+#[cfg(feature = "global-allocator")]
+pub use global::{GlobalAllocator, GlobalAllocatorStats};
 pub use raw::{RawBlock, RawBuffer};
 pub use region::Region;
 pub use registry::RegisteredRegion;
