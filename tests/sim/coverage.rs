@@ -54,7 +54,7 @@ const UNREACHABLE: [(&str, &str, &str); 8] = [
 ];
 
 /// Seeds that are enough for every abort, too, to be made by chance.
-pub const ABORTING_SEEDS: usize = 10_000;
+pub const ABORTING_SEEDS: usize = 1_000;
 
 /// Transitions with how often each was made.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ mod udp;
 
 use libos::Instant;
 
-pub use self::stream::{Ending, Plan, Side};
+pub use self::stream::{Ending, Plan, Side, Silence};
 pub use self::tcp::{Forgives, TcpClient, TcpServer, Workload};
 pub use self::udp::{UdpEchoClient, UdpEchoServer};
 use crate::host::Host;

@@ -18,6 +18,25 @@ pub enum Ending {
     HalfClose,
     /// Resets the connection after so many bytes were sent and received.
     Abort { after_bytes: u64 },
+    /// Ends its own direction `pause` after everything is sent, and resets the connection `rest` later.
+    ShutdownAbort { pause: Duration, rest: Duration },
+}
+
+impl Ending {
+    /// True when the peer may find the connection reset.
+    pub fn resets(self) -> bool {
+        match self {
+            Self::Abort { .. } | Self::ShutdownAbort { .. } => true,
+            Self::Last | Self::First | Self::HalfClose => false,
+        }
+    }
+}
+
+/// A time for which a side sends nothing, once it has sent so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    pub after_bytes: u64,
+    pub time: Duration,
 }
 
 /// What one side of a connection does.
@@ -28,6 +47,7 @@ pub struct Plan {
     pub read_bytes: usize,
     /// Time between two reads of a slow reader.
     pub read_pause: Duration,
+    pub silence: Option<Silence>,
     /// For ping-pong: bytes of one turn; the client has the first.
     pub turn_bytes: Option<u64>,
     pub ending: Ending,
@@ -43,6 +63,7 @@ impl Plan {
             write_bytes: 16 << 10,
             read_bytes: 64 << 10,
             read_pause: Duration::ZERO,
+            silence: None,
             turn_bytes: None,
             ending,
             patience: None,
@@ -80,6 +101,10 @@ pub struct Side {
     was_shut_down: bool,
     end_seen: bool,
     next_read: Instant,
+    /// When the silence is over, once it has begun.
+    silent_until: Option<Instant>,
+    /// When the next step of an ending that takes its time is due.
+    next_step: Option<Instant>,
     last_progress: Instant,
 }
 
@@ -97,6 +122,8 @@ impl Side {
             was_shut_down: false,
             end_seen: false,
             next_read: Instant::ZERO,
+            silent_until: None,
+            next_step: None,
             last_progress: now,
         }
     }
@@ -140,7 +167,8 @@ impl Side {
         }
         let read = (self.next_read > now && !self.end_seen).then_some(self.next_read);
         let patience = self.plan.patience.map(|patience| self.last_progress + patience);
-        [read, patience].into_iter().flatten().min()
+        let own = [self.silent_until, self.next_step].map(|time| time.filter(|&time| time > now));
+        own.into_iter().chain([read, patience]).flatten().min()
     }
 
     /// Everything that was planned was done, and everything that was sent was received.
@@ -167,7 +195,7 @@ impl Side {
             }
         }
         if self.phase == Phase::Open {
-            progress |= self.finish(host);
+            progress |= self.finish(host, now);
         }
         if progress {
             self.last_progress = now;
@@ -199,22 +227,36 @@ impl Side {
     }
 
     /// Bytes that may have been sent by now, as far as turns go.
-    fn allowance_bytes(&self) -> u64 {
+    fn allowance_bytes(&self, now: Instant) -> u64 {
         let turns = |turn_bytes: u64| self.received_bytes / turn_bytes + u64::from(self.is_client);
         let allowance = self.plan.turn_bytes.map_or(u64::MAX, |bytes| turns(bytes) * bytes);
         let until_abort = match self.plan.ending {
             Ending::Abort { after_bytes } => after_bytes.saturating_sub(self.received_bytes),
-            Ending::Last | Ending::First | Ending::HalfClose => u64::MAX,
+            Ending::Last | Ending::First | Ending::HalfClose | Ending::ShutdownAbort { .. } => u64::MAX,
         };
-        self.plan.total_bytes.min(allowance).min(until_abort)
+        let until_silence = match self.plan.silence {
+            Some(silence) if self.silent_until.is_none_or(|over| now < over) => silence.after_bytes,
+            Some(_) | None => u64::MAX,
+        };
+        self.plan.total_bytes.min(allowance).min(until_abort).min(until_silence)
+    }
+
+    /// Begins the silence when it is time.
+    fn fall_silent(&mut self, now: Instant) {
+        if let Some(silence) = self.plan.silence
+            && self.silent_until.is_none()
+            && self.sent_bytes >= silence.after_bytes
+        {
+            self.silent_until = Some(now + silence.time);
+        }
     }
 
     fn exchange(&mut self, host: &mut dyn Host, now: Instant) -> Result<bool, Failure> {
         let Some((outgoing, incoming)) = self.patterns else { return Ok(false) };
         let mut progress = false;
         let mut chunk = vec![0; self.plan.write_bytes];
-        while self.sent_bytes < self.allowance_bytes() {
-            let left = self.allowance_bytes() - self.sent_bytes;
+        while self.sent_bytes < self.allowance_bytes(now) {
+            let left = self.allowance_bytes(now) - self.sent_bytes;
             let chunk = &mut chunk[..left.min(self.plan.write_bytes as u64) as usize];
             outgoing.fill(self.sent_bytes, chunk);
             let taken = host.send(self.connection, chunk)?;
@@ -225,6 +267,7 @@ impl Side {
                 break;
             }
         }
+        self.fall_silent(now);
         while !self.end_seen && now >= self.next_read {
             match host.receive(self.connection, self.plan.read_bytes)? {
                 Received::Nothing => break,
@@ -244,7 +287,7 @@ impl Side {
         Ok(progress)
     }
 
-    fn finish(&mut self, host: &mut dyn Host) -> bool {
+    fn finish(&mut self, host: &mut dyn Host, now: Instant) -> bool {
         let all_sent = self.sent_bytes == self.plan.total_bytes;
         let all_received = self.received_bytes == self.peer.total_bytes;
         if self.end_seen && !matches!(self.peer.ending, Ending::Abort { .. }) {
@@ -268,6 +311,23 @@ impl Side {
                     return true;
                 }
                 false
+            }
+            Ending::ShutdownAbort { pause, rest } => {
+                if !all_sent {
+                    return false;
+                }
+                if now < *self.next_step.get_or_insert(now + pause) {
+                    return false;
+                }
+                if self.was_shut_down {
+                    host.abort(self.connection);
+                    self.phase = Phase::Done;
+                } else {
+                    host.shutdown(self.connection);
+                    self.was_shut_down = true;
+                    self.next_step = Some(now + rest);
+                }
+                return true;
             }
         };
         if closes {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libos::Instant;
 
-use super::{App, Ending, Plan, Side};
+use super::{App, Plan, Side};
 use crate::host::{Host, Socket};
 
 /// How long an accepted connection may stay without a byte before it counts as one whose client gave up.
@@ -29,8 +29,7 @@ pub struct Workload {
 impl Workload {
     /// True when one side may find the connection reset.
     pub fn aborts(&self) -> bool {
-        let aborts = |plan: &Plan| matches!(plan.ending, Ending::Abort { .. });
-        aborts(&self.client) || aborts(&self.server)
+        self.client.ending.resets() || self.server.ending.resets()
     }
 }
 

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use runtime_sim::{Faults, PathConfig, Ppm, Receiving, Transmitting};
 
-use crate::app::{Ending, Plan, Workload};
+use crate::app::{Ending, Plan, Silence, Workload};
 use crate::coverage::Coverage;
 use crate::host::{HostConfig, Kind, Switches};
 use crate::world::World;
@@ -20,6 +20,9 @@ const FIRST_PORT: u16 = 7000;
 const RECOVERY_TIME: Duration = Duration::from_secs(300);
 /// The same with smoltcp, which after a timeout may repeat a window segment by segment, a minute each.
 const SMOLTCP_RECOVERY_TIME: Duration = Duration::from_secs(10_000);
+
+/// The slowest line of all.
+const SLOW_BITS_PER_S: u64 = 200_000;
 
 #[derive(Debug, Clone, Copy)]
 enum Load {
@@ -89,11 +92,12 @@ impl Dice {
     }
 
     fn path(&mut self, faulty: bool, start: Instant) -> PathConfig {
-        let latency = self.micros(1, 100_000);
+        let latency = if self.chance(5) { self.micros(100_000, 1_000_000) } else { self.micros(1, 100_000) };
         let limited = self.chance(50);
+        let least_bits_per_s = if self.chance(10) { SLOW_BITS_PER_S } else { 2_000_000 };
         PathConfig {
             latency,
-            bandwidth_bits_per_s: limited.then(|| self.spread(2_000_000, 10_000_000_000)),
+            bandwidth_bits_per_s: limited.then(|| self.spread(least_bits_per_s, 10_000_000_000)),
             queue_bytes: if self.chance(50) { self.spread(20_000, 1 << 20) as usize } else { usize::MAX },
             queue_frames: if self.chance(30) { self.spread(8, 1000) as usize } else { usize::MAX },
             mark_above_bytes: if self.chance(50) { self.spread(3_000, 1 << 18) as usize } else { usize::MAX },
@@ -175,24 +179,54 @@ impl Dice {
         if self.chance(50) { [first, second] } else { [second, first] }
     }
 
+    /// Plans of which one resets the connection: anywhere in the stream, or while it closes.
+    fn aborting_plans(&mut self) -> [Plan; 2] {
+        let mut plans = [self.total_bytes(), self.total_bytes()].map(|total| self.plan(total, Ending::Last));
+        let (aborting, other) = if self.chance(50) { (0, 1) } else { (1, 0) };
+        if self.chance(40) {
+            let after_bytes = self.between(0, plans[0].total_bytes + plans[1].total_bytes);
+            plans[aborting].ending = Ending::Abort { after_bytes };
+        } else {
+            // Both may come to their end at about the same time: then resets meet every state of closing.
+            for at in [aborting, other] {
+                let (pause, rest) = (self.micros(1, 1_000_000), self.micros(1, 1_000_000));
+                if at == aborting || self.chance(70) {
+                    plans[at].ending = Ending::ShutdownAbort { pause, rest };
+                }
+                if self.chance(60) {
+                    plans[at].total_bytes = self.spread(1, 1_000);
+                }
+            }
+        }
+        // Some give up before the connection stands.
+        let least_us = if self.chance(20) { 100 } else { 1_000_000 };
+        plans[aborting].patience = Some(self.micros(least_us, 60_000_000));
+        plans[other].patience = Some(Duration::from_secs(120));
+        plans
+    }
+
+    /// Lets one side of some plans be silent for up to an hour, so that what keeps connections and neighbours
+    /// alive has its turn. A server takes a client that says nothing at first for one that is gone.
+    fn silence(&mut self, plans: &mut [Plan; 2]) {
+        if !self.chance(40) {
+            return;
+        }
+        let plan = &mut plans[usize::from(self.chance(50))];
+        if plan.total_bytes > 1 && !plan.ending.resets() {
+            let after_bytes = self.between(1, plan.total_bytes - 1);
+            plan.silence = Some(Silence { after_bytes, time: self.micros(1_000_000, 3_600_000_000) });
+        }
+    }
+
     fn workload(&mut self, port: u16) -> Workload {
         let [client, server] = self.endings();
-        let plans = match self.between(0, 4) {
+        let mut plans = match self.between(0, 4) {
             0 => {
                 let (turns, bytes) = (self.spread(1, 100), self.spread(1, 5_000));
                 let ping_pong = |ending| Plan::ping_pong(turns, bytes, ending);
                 [ping_pong(client), ping_pong(server)]
             }
-            1 => {
-                let mut plans =
-                    [self.total_bytes(), self.total_bytes()].map(|total| self.plan(total, Ending::Last));
-                let (aborting, other) = if self.chance(50) { (0, 1) } else { (1, 0) };
-                let after_bytes = self.between(0, plans[0].total_bytes + plans[1].total_bytes);
-                plans[aborting].ending = Ending::Abort { after_bytes };
-                plans[aborting].patience = Some(Duration::from_secs(60));
-                plans[other].patience = Some(Duration::from_secs(120));
-                plans
-            }
+            1 => self.aborting_plans(),
             2 => {
                 let total = self.total_bytes();
                 if self.chance(50) {
@@ -208,6 +242,9 @@ impl Dice {
         };
         let many = self.chance(30) && plans.iter().all(|plan| plan.total_bytes < 20_000);
         let concurrent = if many { self.between(1, 8) as usize } else { 1 };
+        if !many {
+            self.silence(&mut plans);
+        }
         Workload {
             port,
             connections: if many { self.between(2, 30) as usize } else { 1 },
@@ -242,7 +279,8 @@ impl Setup {
                 loads.push(Load::Tcp { workload: dice.workload(port), client, server });
             }
         }
-        let heal_after = Duration::from_millis(dice.between(1_000, 15_000));
+        let most_ms = if dice.chance(10) { 300_000 } else { 15_000 };
+        let heal_after = Duration::from_millis(dice.between(1_000, most_ms));
         let mut setup = Self {
             seed,
             medium: if dice.chance(85) { Medium::Ethernet } else { Medium::Ip },
@@ -264,6 +302,7 @@ impl Setup {
         let buffers = self.hosts.iter().map(|host| host.receive_buffer_bytes.min(host.send_buffer_bytes));
         // What goes over in one round trip at least, however small the window: a quarter of it.
         let window_bytes = buffers.min().unwrap_or(1).max(4) as u64 / 4;
+        let slowest = self.hosts.iter().filter_map(|host| host.path.bandwidth_bits_per_s).min();
         let mut time = Duration::ZERO;
         for load in &self.loads {
             time += match load {
@@ -277,8 +316,13 @@ impl Setup {
                             let at_once_bytes = window_bytes.min(4 * plan.write_bytes as u64);
                             let writes = plan.total_bytes / at_once_bytes + turns + 10;
                             let reads = plan.total_bytes.max(200_000) / plan.read_bytes as u64 + 10;
+                            // Everything sent a few times over, and headers beside writes of some bytes.
+                            let bits = 8 * (5 * plan.total_bytes + 100 * writes);
+                            let line = Duration::from_secs(slowest.map_or(0, |bits_per_s| bits / bits_per_s));
                             (round_trip + Duration::from_millis(250)) * writes as u32
                                 + plan.read_pause * reads as u32
+                                + plan.silence.map_or(Duration::ZERO, |silence| silence.time)
+                                + line
                         })
                         .sum::<Duration>()
                         * workload.connections as u32
