@@ -8,14 +8,15 @@ SEED ?=
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help setup build test test-rust test-sanitizers sim soak congestion fuzz fuzz-smoke demo bench bench-gate install doc lint clean
+.PHONY: help setup build test test-rust test-sanitizers conformance interop sim soak congestion fuzz fuzz-smoke demo bench bench-gate install doc lint clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 setup: ## Checks the machine for what the other targets need.
 	@. tools/setup.sh; need cc gcc; need c++ g++; need pkg-config pkg-config; need valgrind valgrind; \
-	need ip iproute2; need unshare util-linux; need make make; need cmake cmake; need_rust; needs_met
+	need ip iproute2; need unshare util-linux; need make make; need cmake cmake; \
+	need nft nftables; need tshark tshark; need_rust; needs_met
 
 build: setup ## Builds everything, optimised.
 	cargo build --workspace --release
@@ -25,6 +26,13 @@ test: setup ## Runs all tests.
 	cargo test --workspace
 	tests/sanitizers.sh address
 	tests/sanitizers.sh thread
+
+conformance: ## TCP's segment scripts, the stack under a harness of POSIX's shape, and what COMPLIANCE.md names.
+	cargo test -p catnip --test segments --test arithmetic
+	cargo test --test posix_shape --test compliance
+
+interop: setup ## Everything against Linux's own stack, over TAP in network namespaces.
+	cargo test --test tap
 
 sim: ## Simulator: SEEDS=n runs n seeds, SEED=s replays one.
 	SEEDS='$(SEEDS)' SEED='$(SEED)' cargo test --profile sim --test sim -- seeds:: --nocapture

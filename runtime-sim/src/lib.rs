@@ -22,6 +22,6 @@ pub use clock::CoarseClock;
 pub use fabric::Fabric;
 pub use observer::{Loss, Observer, Sighting, Stage};
 pub use path::{Faults, PathConfig, Ppm, QueueCounters, Verdict};
-pub use pcap::PcapObserver;
+pub use pcap::{PcapObserver, PcapWriter};
 pub use pipe::{PipeConfig, PipeEnd, pipe};
 pub use port::{PortConfig, PortCounters, PortId, Receiving, SimRuntime, Transmitting};

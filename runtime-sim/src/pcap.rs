@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use libos::Instant;
 use libos::runtime::Medium;
 
 use crate::{Observer, PortId, Sighting, Stage};
@@ -12,22 +13,18 @@ const LINKTYPE_ETHERNET: u32 = 1;
 const LINKTYPE_RAW_IP: u32 = 101;
 const SNAP_LEN: u32 = 256 << 10;
 
-/// Writes what one port sends and is given, as a capture on that host would show it.
-///
-/// Every record goes to the writer at once, so that a capture is whole up to the moment of a panic.
+/// Writes frames with their times, one record after the other.
 #[derive(Debug)]
-pub struct PcapObserver<W> {
-    port: PortId,
+pub struct PcapWriter<W> {
     output: W,
-    failure: Option<io::ErrorKind>,
 }
 
-impl<W: Write> PcapObserver<W> {
-    /// A capture at `port`.
+impl<W: Write> PcapWriter<W> {
+    /// Begins a capture of frames that begin as `medium` says.
     ///
     /// # Errors
     /// When the file's header cannot be written.
-    pub fn new(port: PortId, medium: Medium, mut output: W) -> io::Result<Self> {
+    pub fn new(medium: Medium, mut output: W) -> io::Result<Self> {
         let link_type = match medium {
             Medium::Ethernet => LINKTYPE_ETHERNET,
             Medium::Ip => LINKTYPE_RAW_IP,
@@ -39,24 +36,44 @@ impl<W: Write> PcapObserver<W> {
         header[16..20].copy_from_slice(&SNAP_LEN.to_le_bytes());
         header[20..24].copy_from_slice(&link_type.to_le_bytes());
         output.write_all(&header)?;
-        Ok(Self { port, output, failure: None })
+        Ok(Self { output })
     }
 
-    fn record(&mut self, sighting: &Sighting<'_>) -> io::Result<()> {
-        let nanos = sighting.time.as_nanos();
-        let captured = &sighting.bytes[..sighting.bytes.len().min(SNAP_LEN as usize)];
-        let fields = [
-            nanos / 1_000_000_000,
-            nanos % 1_000_000_000,
-            captured.len() as u64,
-            sighting.bytes.len() as u64,
-        ];
+    /// Adds a frame, of which 256 KiB are kept.
+    ///
+    /// # Errors
+    /// When the output does not take it.
+    pub fn write(&mut self, time: Instant, frame: &[u8]) -> io::Result<()> {
+        let nanos = time.as_nanos();
+        let captured = &frame[..frame.len().min(SNAP_LEN as usize)];
+        let fields =
+            [nanos / 1_000_000_000, nanos % 1_000_000_000, captured.len() as u64, frame.len() as u64];
         let mut header = [0; 16];
         for (bytes, field) in header.chunks_exact_mut(4).zip(fields) {
             bytes.copy_from_slice(&u32::try_from(field).unwrap_or(u32::MAX).to_le_bytes());
         }
         self.output.write_all(&header)?;
         self.output.write_all(captured)
+    }
+}
+
+/// Writes what one port sends and is given, as a capture on that host would show it.
+///
+/// Every record goes to the writer at once, so that a capture is whole up to the moment of a panic.
+#[derive(Debug)]
+pub struct PcapObserver<W> {
+    port: PortId,
+    capture: PcapWriter<W>,
+    failure: Option<io::ErrorKind>,
+}
+
+impl<W: Write> PcapObserver<W> {
+    /// A capture at `port`.
+    ///
+    /// # Errors
+    /// When the file's header cannot be written.
+    pub fn new(port: PortId, medium: Medium, output: W) -> io::Result<Self> {
+        Ok(Self { port, capture: PcapWriter::new(medium, output)?, failure: None })
     }
 }
 
@@ -68,14 +85,14 @@ impl<W: Write> Observer for PcapObserver<W> {
             Stage::Lost(..) => false,
         };
         if ours && self.failure.is_none() {
-            self.failure = self.record(sighting).err().map(|error| error.kind());
+            let written = self.capture.write(sighting.time, sighting.bytes);
+            self.failure = written.err().map(|error| error.kind());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use libos::Instant;
     use libos::runtime::RxChecksum;
 
     use super::*;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod app;
+mod captures;
 mod congestion;
 mod coverage;
 mod host;
@@ -12,5 +13,7 @@ mod pattern;
 mod raw;
 mod scenario;
 mod seeds;
+#[path = "../common/tshark.rs"]
+mod tshark;
 mod wire;
 mod world;

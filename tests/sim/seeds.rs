@@ -5,7 +5,7 @@ mod setup;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use self::setup::Setup;
+pub use self::setup::Setup;
 use crate::coverage::Coverage;
 use crate::host::Kind;
 use crate::scenario::{closes_at_once, opens_at_once};

@@ -54,10 +54,10 @@ impl World {
         Self { clock, fabric, hosts, apps: Vec::new(), watch, heal_at: None, buffers_at_start }
     }
 
-    /// Writes what each port sends and is given to `<path>-<port>.pcap`.
+    /// Writes what each port sends and is given to `<path>.<port>.pcap`.
     pub fn capture(&self, path: &Path, medium: Medium) {
         for host in &self.hosts {
-            let name = format!("{}-{}.pcap", path.display(), host.port().index());
+            let name = format!("{}.{}.pcap", path.display(), host.port().index());
             let file = BufWriter::new(File::create(&name).expect("a capture file"));
             let capture = PcapObserver::new(host.port(), medium, file).expect("a capture file");
             self.fabric.observe(capture);

@@ -7,28 +7,13 @@ use crate::forwarder::{Faults, Forwarder};
 use crate::link::{self, Family};
 use crate::namespace;
 use crate::transfer::{Flow, transfer};
-use catnip_os::libos::{Config, LibOs, Runtime};
-use runtime_linux::tap::{Tap, TapConfig};
 
 const BYTES: usize = 2 << 20;
-
-/// The library OS behind a forwarder.
-fn open(config: &Config, faults: Faults) -> LibOs {
-    use catnip_os::catnip::{Stack, StackConfig, StackModule};
-
-    let libos = LibOs::builder().config(config).build().unwrap();
-    let tap = Tap::open(&TapConfig::from_config(config).unwrap(), libos.device_arena()).unwrap().remove(0);
-    let device = Forwarder::new(tap, libos.device_arena().clone(), faults, 11);
-    let settings = StackConfig::from_config(config, device.capabilities()).unwrap();
-    let stack = Stack::new(&settings, libos.device_arena().clone(), 12, libos.now()).unwrap();
-    libos.install(StackModule::new(stack, device)).unwrap();
-    libos
-}
 
 fn survive(what: &str, faults: Faults) {
     // Faults are about what is on a wire: whole frames with checksums of their own.
     let config = link::config().set("tap.offload", false);
-    let libos = open(&config, faults);
+    let libos = link::open_through(&config, |tap, arena| Forwarder::new(tap, arena.clone(), faults, 11));
     for family in Family::BOTH {
         for flow in [Flow { up: BYTES, down: 0 }, Flow { up: 0, down: BYTES }] {
             transfer(&libos, family, flow, what);

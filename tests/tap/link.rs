@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use catnip_os::libos::{Config, Error, LibOs};
+use catnip_os::catnip::{Stack, StackConfig, StackModule};
+use catnip_os::libos::{Arena, Config, Error, LibOs, Runtime};
+use runtime_linux::tap::{Tap, TapConfig};
 
 /// Nothing on one machine takes that long; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,6 +57,17 @@ pub fn config() -> Config {
 /// The library OS on a new device. The device goes away with it.
 pub fn open(config: &Config) -> LibOs {
     catnip_os::open(config).unwrap()
+}
+
+/// The library OS on a new device with something between the two, which `wrap` makes.
+pub fn open_through<R: Runtime + 'static>(config: &Config, wrap: impl FnOnce(Tap, &Arena) -> R) -> LibOs {
+    let libos = LibOs::builder().config(config).build().unwrap();
+    let tap = Tap::open(&TapConfig::from_config(config).unwrap(), libos.device_arena()).unwrap().remove(0);
+    let device = wrap(tap, libos.device_arena());
+    let settings = StackConfig::from_config(config, device.capabilities()).unwrap();
+    let stack = Stack::new(&settings, libos.device_arena().clone(), 12, libos.now()).unwrap();
+    libos.install(StackModule::new(stack, device)).unwrap();
+    libos
 }
 
 /// A number among the library OS's metrics.

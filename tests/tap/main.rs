@@ -8,6 +8,7 @@
 
 mod addresses;
 mod bulk;
+mod captures;
 mod clients;
 mod closing;
 mod connections;
@@ -15,7 +16,9 @@ mod datagrams;
 mod dialects;
 mod echo;
 mod faulty;
+mod filters;
 mod forwarder;
+mod groups;
 mod icmp;
 mod idle;
 mod link;
@@ -24,7 +27,11 @@ mod namespace;
 mod noise;
 mod outages;
 mod pressure;
+mod recorder;
 mod routes;
 mod servers;
+mod tagger;
 #[path = "../common/transfer.rs"]
 mod transfer;
+#[path = "../common/tshark.rs"]
+mod tshark;

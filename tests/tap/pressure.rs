@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,43 @@ fn pushes_wait_while_the_kernel_does_not_read_and_go_on_when_it_does() {
         libos.close(queue).unwrap();
         assert_eq!(link::drive_until_joined(&libos, client), summer.sum());
         assert!(link::metric(&libos, "catnip.tcp.zero_window_probes") > 0, "the window never closed");
+    });
+}
+
+#[test]
+fn a_window_that_was_closed_for_many_probes_opens_and_everything_goes_on() {
+    // Each waits twice as long as the one before. The simulator has windows that are closed for hours.
+    const PROBES: u64 = 6;
+    namespace::enter("-Urn", || {
+        let config = link::config().set("tcp.rto_min_ms", 1);
+        for family in Family::BOTH {
+            let libos = link::open(&config);
+            let probes = || link::metric(&libos, "catnip.tcp.zero_window_probes");
+            let (go_on, wait) = mpsc::channel();
+            let client = thread::spawn(move || {
+                let mut stream = link::connect(family.catnip(PORT));
+                SockRef::from(&stream).set_recv_buffer_size(64 << 10).unwrap();
+                wait.recv().unwrap();
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                bytes
+            });
+            link::run(&libos, async {
+                let mut listener = TcpListener::bind(&libos, family.catnip(PORT)).unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let sent = Noise::bytes(3, BYTES);
+                let data = libos.arena().copy_from(&sent).unwrap().freeze();
+                let push = libos.spawn(async move {
+                    stream.push(data).await.unwrap();
+                    stream.close().await.unwrap();
+                });
+                link::until(&libos, "probes are sent", || probes() >= PROBES).await;
+                go_on.send(()).unwrap();
+                push.await.unwrap();
+                let received = link::joined(&libos, client).await;
+                assert!(received == sent, "{family:?}: {} other bytes", received.len());
+            });
+        }
     });
 }
 

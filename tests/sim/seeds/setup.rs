@@ -25,6 +25,7 @@ const SMOLTCP_RECOVERY_TIME: Duration = Duration::from_secs(10_000);
 const SLOW_BITS_PER_S: u64 = 200_000;
 
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::large_enum_variant, reason = "a setup has a few")]
 enum Load {
     Tcp { workload: Workload, client: usize, server: usize },
     Udp { port: u16, client: usize, server: usize, wanted: usize, most_bytes: usize },
@@ -294,6 +295,16 @@ impl Setup {
             if kinds.contains(&Kind::Smoltcp) { SMOLTCP_RECOVERY_TIME } else { RECOVERY_TIME };
         setup.limit = heal_after + recovery_time + setup.undisturbed_time();
         setup
+    }
+
+    /// Who takes part.
+    pub fn hosts(&self) -> &[HostConfig] {
+        &self.hosts
+    }
+
+    /// What frames begin with.
+    pub fn medium(&self) -> Medium {
+        self.medium
     }
 
     /// A generous estimate of how long the workloads take on the link without faults.
