@@ -339,3 +339,34 @@ fn each_completion_says_what_it_belongs_to() {
     assert_eq!((completion.queue, completion.kind), (server, OperationKind::Pop));
     assert!(pair.clock.now() > Instant::ZERO);
 }
+
+#[test]
+fn what_is_pushed_with_a_connect_rides_on_the_syn_once_the_server_is_known() {
+    let pair = Pair::new();
+    let listener = pair.listen(4);
+    pair.server.set_option(listener, SocketOption::FastOpenQueue(4)).unwrap();
+    let (mut on_syns, mut taken) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let client = pair.client.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
+        pair.client.set_option(client, SocketOption::FastOpenConnect(true)).unwrap();
+        let accept = pair.server.accept(listener).unwrap();
+        let connect = pair.client.connect(client, SERVER.parse::<SocketAddr>().unwrap()).unwrap();
+        let push = pair.push(&pair.client, client, b"question");
+        pair.pass(50);
+        assert!(matches!(take(&pair.client, connect), Outcome::Connected));
+        assert!(matches!(take(&pair.client, push), Outcome::Pushed));
+        let Outcome::Accepted { queue, .. } = take(&pair.server, accept) else { panic!("not accepted") };
+        let pop = pair.server.pop(queue).unwrap();
+        assert_eq!(popped(&pair.server, pop), b"question");
+        pair.push(&pair.server, queue, b"answer");
+        let pop = pair.client.pop(client).unwrap();
+        pair.pass(50);
+        assert_eq!(popped(&pair.client, pop), b"answer");
+        let number = |side: &LibOs, name: &str| side.metrics().unwrap().get(name).unwrap().value();
+        on_syns.push(number(&pair.client, "catnip.tcp.fast_open_active"));
+        taken.push(number(&pair.server, "catnip.tcp.fast_open_passive"));
+        pair.client.close(client).unwrap();
+        pair.server.close(queue).unwrap();
+    }
+    assert_eq!((on_syns, taken), (vec![0, 1, 2], vec![0, 1, 2]));
+}

@@ -32,6 +32,8 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::IPPROTO_TCP, libc::TCP_CORK) => Ok(Name::Cork),
         (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => Ok(Name::QuickAck),
         (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => Ok(Name::UserTimeout),
+        (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => Ok(Name::FastOpenQueue),
+        (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => Ok(Name::FastOpenConnect),
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
             Ok(Name::HopLimit)
         }
@@ -103,6 +105,8 @@ pub unsafe fn read(
             let millis = u64::try_from(number).map_err(|_| libc::EINVAL)?;
             Ok(SocketOption::UserTimeout((millis > 0).then(|| Duration::from_millis(millis))))
         }
+        Name::FastOpenQueue => Ok(SocketOption::FastOpenQueue(size()?)),
+        Name::FastOpenConnect => Ok(SocketOption::FastOpenConnect(number != 0)),
         Name::SendBuffer => Ok(SocketOption::SendBuffer(size()?)),
         Name::ReceiveBuffer => Ok(SocketOption::ReceiveBuffer(size()?)),
         Name::MaxSegmentSize => Ok(SocketOption::MaxSegmentSize(size()?)),
@@ -235,12 +239,14 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
         | SocketOption::ReusePort(on)
         | SocketOption::Cork(on)
         | SocketOption::QuickAck(on)
+        | SocketOption::FastOpenConnect(on)
         | SocketOption::Broadcast(on)
         | SocketOption::MulticastLoop(on) => c_int::from(on),
         SocketOption::UserTimeout(limit) => saturate(limit.map_or(0, |limit| limit.as_millis())),
         SocketOption::SendBuffer(bytes)
         | SocketOption::ReceiveBuffer(bytes)
         | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
+        SocketOption::FastOpenQueue(connections) => saturate(connections),
         SocketOption::HopLimit(hops) | SocketOption::MulticastHops(hops) => c_int::from(hops),
         SocketOption::MulticastInterface(interface) => groups::interface_number(interface),
         SocketOption::PathMtuDiscovery(discovery) => groups::discovery_number(discovery),
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_value_set_reads_back_the_same() {
-        let table: [(c_int, c_int, c_int); 20] = [
+        let table: [(c_int, c_int, c_int); 22] = [
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
             (libc::SOL_SOCKET, libc::SO_REUSEADDR, 0),
             (libc::SOL_SOCKET, libc::SO_SNDBUF, 65_536),
@@ -307,6 +313,8 @@ mod tests {
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0),
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 30_000),
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0),
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 64),
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1),
             (libc::SOL_SOCKET, libc::SO_BROADCAST, 1),
             (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 7),
             (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 255),

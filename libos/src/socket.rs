@@ -111,6 +111,12 @@ pub enum SocketOption {
     /// How long sent data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
     /// RFC 5482); `None` leaves it to the number of retransmissions.
     UserTimeout(Option<Duration>),
+    /// Connections of a listener that are handed over, with the data of their SYN, before their handshake is over
+    /// (`TCP_FASTOPEN`, RFC 7413); 0 turns that off.
+    FastOpenQueue(usize),
+    /// Put what is pushed first on the SYN to a server that was connected to before; connecting completes at once then,
+    /// and what is wrong is told later (`TCP_FASTOPEN_CONNECT`, RFC 7413). Such data may arrive twice.
+    FastOpenConnect(bool),
     /// Hop limit of what is sent (`IP_TTL`, `IPV6_UNICAST_HOPS`).
     HopLimit(u8),
     /// A snapshot of the connection (`TCP_INFO`). Read only.
@@ -206,6 +212,10 @@ pub enum SocketOptionName {
     QuickAck,
     /// [`SocketOption::UserTimeout`].
     UserTimeout,
+    /// [`SocketOption::FastOpenQueue`].
+    FastOpenQueue,
+    /// [`SocketOption::FastOpenConnect`].
+    FastOpenConnect,
     /// [`SocketOption::HopLimit`].
     HopLimit,
     /// [`SocketOption::StreamInfo`].

@@ -130,7 +130,9 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
 
 /**
  * Sets a socket option. Options with an int: SOL_SOCKET SO_KEEPALIVE, SO_SNDBUF, SO_RCVBUF, SO_REUSEADDR,
- * SO_REUSEPORT; IPPROTO_TCP TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_MAXSEG, TCP_USER_TIMEOUT (milliseconds);
+ * SO_REUSEPORT; IPPROTO_TCP TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_MAXSEG, TCP_USER_TIMEOUT (milliseconds),
+ * TCP_FASTOPEN (connections of a listener that are handed over with the data of their SYN), TCP_FASTOPEN_CONNECT (what is
+ * pushed first rides on the SYN, once the server gave a cookie; connecting completes at once then);
  * IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a name: IPPROTO_TCP TCP_CONGESTION ("cubic", "reno", "dctcp", "bbr").
  * With a struct linger: SOL_SOCKET SO_LINGER. They mean what POSIX and Linux say, but for two: TCP_QUICKACK stays until it is taken back, and as demi_close() never waits,
  * SO_LINGER says for how long what was pushed is still sent in the background before the connection is reset.

@@ -213,6 +213,8 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
                 0 => None,
                 millis => Some(Duration::from_millis(millis)),
             },
+            fast_open_queue: section.usize("fast_open_queue", 0..=4096, options.fast_open_queue)?,
+            fast_open_connect: section.bool("fast_open_connect", options.fast_open_connect)?,
             // Said for each socket.
             reuse: options.reuse,
         },
@@ -250,6 +252,17 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             .unwrap_or(default.ecn),
         path_mtu_search: section.bool("path_mtu_search", default.path_mtu_search)?,
         syn_cookies: section.bool("syn_cookies", default.syn_cookies)?,
+        fast_open_keys: fast_open_keys(&mut section)?,
+        fast_open_key_lifetime: section.duration_ms(
+            "fast_open_key_lifetime_ms",
+            1_000..=DAY_MS,
+            millis(default.fast_open_key_lifetime),
+        )?,
+        fast_open_cache_entries: section.usize(
+            "fast_open_cache_entries",
+            0..=1 << 20,
+            default.fast_open_cache_entries,
+        )?,
         challenge_acks_per_second: section.integer(
             "challenge_acks_per_second",
             0..=1_000_000,
@@ -270,6 +283,14 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
     }
     section.finish()?;
     Ok(read)
+}
+
+fn fast_open_keys(section: &mut Section<'_>) -> Result<Vec<u128>, SetupError> {
+    let keys: Vec<Secret> = section.parsed_list("fast_open_keys", SECRET)?;
+    if keys.len() > 2 {
+        return Err(section.reject("fast_open_keys", "two keys at most".to_owned()));
+    }
+    Ok(keys.into_iter().map(|key| key.0).collect())
 }
 
 fn congestion(section: &mut Section<'_>) -> Result<Algorithm, SetupError> {

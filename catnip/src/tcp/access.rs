@@ -123,7 +123,7 @@ impl Connection {
         if closed || self.rcv.queue.len_bytes() > 0 || self.rcv.fin || self.rcv.shut {
             ready |= Readiness::READABLE;
         }
-        let stands = self.state.is_synchronised();
+        let stands = self.state.is_synchronised() || self.is_open_early();
         if stands {
             ready |= Readiness::CONNECTED;
         }

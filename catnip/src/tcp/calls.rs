@@ -170,6 +170,9 @@ impl TcpLayer {
             .ok_or(Error::TooManyConnections)?;
         self.enter(key.index, local, remote);
         self.shared.counters.active_opens += 1;
+        if options.fast_open_connect {
+            self.plan_fast_open(now, key.index);
+        }
         self.start(now, key.index, Trigger::Connect, network, events);
         Ok(ConnectionId(key))
     }
@@ -201,7 +204,7 @@ impl TcpLayer {
 
     pub(crate) fn shutdown(&mut self, id: ConnectionId, how: Shutdown) -> Result<(), Error> {
         let connection = self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?;
-        if !connection.state.is_synchronised() {
+        if !connection.state.is_synchronised() && !connection.is_open_early() {
             return Err(Error::NotConnected);
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
@@ -228,6 +231,15 @@ impl TcpLayer {
         let index = id.0.index;
         match connection.state {
             State::Closed => self.settle(index, Disposition::Closed, events),
+            // What Fast Open took from the program for the SYN is to arrive.
+            State::SynSent
+                if connection.is_open_early()
+                    && connection.snd.queue.len_bytes() > 0
+                    && connection.linger.is_none_or(|linger| !linger.is_zero()) =>
+            {
+                connection.snd.fin = true;
+                self.settle(index, Disposition::Keep, events);
+            }
             State::SynSent | State::Listen => {
                 let disposition = connection.fail(None, &mut self.shared.context(now, network, events));
                 self.settle(index, disposition, events);

@@ -45,6 +45,13 @@ pub struct TcpConfig {
     /// Answer SYNs with cookies (RFC 4987, section 3.6) instead of dropping them while handshakes that do not end fill
     /// the backlog.
     pub syn_cookies: bool,
+    /// Keys of the Fast Open cookies that this host gives (RFC 7413): of those named here, at most two, cookies are made
+    /// with the first, and those of the second are taken as well. Without any, keys are drawn.
+    pub fast_open_keys: Vec<u128>,
+    /// How long a key that was drawn makes cookies; for as long again they are taken.
+    pub fast_open_key_lifetime: Duration,
+    /// About how many servers' Fast Open cookies are kept.
+    pub fast_open_cache_entries: usize,
     /// About how many challenge acknowledgments all connections together send a second (RFC 5961, section 7).
     pub challenge_acks_per_second: u32,
     /// About how many resets a second answer segments that belong to no connection.
@@ -81,6 +88,9 @@ impl Default for TcpConfig {
             ecn: EcnMode::default(),
             path_mtu_search: true,
             syn_cookies: true,
+            fast_open_keys: Vec::new(),
+            fast_open_key_lifetime: Duration::from_secs(12 * 3600),
+            fast_open_cache_entries: 1024,
             challenge_acks_per_second: 1000,
             resets_per_second: 10_000,
             max_out_of_order_bytes: 64 << 20,
@@ -118,6 +128,12 @@ pub struct TcpOptions {
     /// How long sent data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
     /// RFC 5482). `None` leaves it to the number of retransmissions.
     pub user_timeout: Option<Duration>,
+    /// Connections of a listener that are handed over with the data of their SYN before the handshake is over
+    /// (`TCP_FASTOPEN`, RFC 7413). 0 turns that off.
+    pub fast_open_queue: usize,
+    /// Put what is pushed first on the SYN to a server that gave a cookie before, and ask others for one
+    /// (`TCP_FASTOPEN_CONNECT`, RFC 7413). Such a SYN may arrive twice, and its data with it: for what may be done twice.
+    pub fast_open_connect: bool,
     /// Which other sockets may have the same port.
     pub reuse: Reuse,
     /// Hop limit of what is sent.
@@ -140,6 +156,8 @@ impl Default for TcpOptions {
             cork: false,
             quick_ack: false,
             user_timeout: None,
+            fast_open_queue: 0,
+            fast_open_connect: false,
             reuse: Reuse::default(),
             hop_limit: 64,
             congestion: Algorithm::default(),

@@ -10,6 +10,7 @@ use super::config::{Reuse, TcpConfig, TcpOptions};
 use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
 use super::ecn::Ecn;
+use super::fast_open::FastOpen;
 use super::options::Timestamp;
 use super::pacing::Pacing;
 use super::path_search::PathSearch;
@@ -18,6 +19,7 @@ use super::reassembly::Reassembly;
 use super::receive_queue::ReceiveQueue;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
+use super::segment::Segment;
 use super::selective::SelectiveReport;
 use super::send_queue::SendQueue;
 use super::sequence::SequenceNumber;
@@ -279,6 +281,8 @@ pub(super) enum Disposition {
     Closed,
     /// It is in TIME-WAIT and this SYN may take its place.
     Reopen,
+    /// It goes on, and what its Fast Open taught about the server is to be kept.
+    FastOpenLearned,
 }
 
 /// One connection.
@@ -325,6 +329,8 @@ pub struct Connection {
     pub(super) path: Path,
     /// The search for the path's MTU, once it was reduced.
     pub(super) path_search: Option<Box<PathSearch>>,
+    /// Until it stands, and only if Fast Open is used.
+    pub(super) fast_open: Option<Box<FastOpen>>,
     /// The largest segment the program allows, as in `TCP_MAXSEG`.
     pub(super) max_segment_bytes: Option<u16>,
     /// The peer's MSS option, or the default in its absence.
@@ -399,11 +405,19 @@ impl Connection {
         self.deadlines = Deadlines { armed, ..Deadlines::none() };
     }
 
+    /// A segment has an option that is looked at beside the straight path.
+    #[cold]
+    pub(super) fn note_rare_options(&mut self, segment: &Segment, bytes: &[u8]) {
+        self.note_sack_blocks(segment, bytes);
+        self.note_fast_open_cookie(segment, bytes);
+    }
+
     /// True when a turn of output may find something to send.
     #[inline]
     pub(super) fn has_output(&self) -> bool {
         self.rcv.ack_now
-            || (self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent()))
+            || ((self.snd.unsent() > 0 || self.snd.fin_unsent())
+                && (self.state.sends_data() || self.sends_early()))
             || self.sent.lost_bytes() > 0
     }
 
@@ -452,6 +466,9 @@ impl Connection {
             max_segment_bytes: self.max_segment_bytes,
             hop_limit: self.hop_limit,
             congestion: self.algorithm(),
+            // Of listeners, and of sockets that are not connected yet.
+            fast_open_queue: 0,
+            fast_open_connect: false,
         }
     }
 

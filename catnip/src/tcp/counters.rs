@@ -70,6 +70,18 @@ counters! {
     syn_cookies_received => "syn_cookies_received",
     /// Acknowledgments to a listener that carried no valid cookie while it was handing cookies out.
     syn_cookies_failed => "syn_cookies_failed",
+    /// SYNs with data whose data the SYN-ACK acknowledged (RFC 7413).
+    fast_open_active => "fast_open_active",
+    /// SYNs with data that were lost or whose data was not taken.
+    fast_open_active_fails => "fast_open_active_fails",
+    /// SYNs whose data was taken.
+    fast_open_passive => "fast_open_passive",
+    /// SYNs with a Fast Open cookie that is not valid, or not any more.
+    fast_open_passive_fails => "fast_open_passive_fails",
+    /// SYNs whose data was not taken because the listener's Fast Open queue was full.
+    fast_open_listen_overflows => "fast_open_listen_overflows",
+    /// SYNs that asked a listener for a Fast Open cookie.
+    fast_open_cookies_asked => "fast_open_cookies_asked",
     /// Segments dropped for an old timestamp (RFC 7323, section 5).
     paws_rejected => "paws_rejected",
     /// Segments outside the window.
@@ -116,6 +128,12 @@ impl TcpCounters {
             ("SyncookiesRecv", self.syn_cookies_received),
             ("SyncookiesFailed", self.syn_cookies_failed),
             ("ListenOverflows", self.listen_overflows),
+            ("TCPFastOpenActive", self.fast_open_active),
+            ("TCPFastOpenActiveFail", self.fast_open_active_fails),
+            ("TCPFastOpenPassive", self.fast_open_passive),
+            ("TCPFastOpenPassiveFail", self.fast_open_passive_fails),
+            ("TCPFastOpenListenOverflow", self.fast_open_listen_overflows),
+            ("TCPFastOpenCookieReqd", self.fast_open_cookies_asked),
             ("PAWSEstab", self.paws_rejected),
             ("DelayedACKs", self.delayed_acks),
             ("TCPTimeouts", self.retransmission_timeouts),

@@ -98,6 +98,7 @@ impl Connection {
             remote_port,
             path,
             path_search: None,
+            fast_open: None,
             max_segment_bytes: options.max_segment_bytes,
             peer_mss,
             snd: Sender {
@@ -177,6 +178,9 @@ impl Connection {
         self.transition(trigger, cx.transitions);
         self.snd.nxt = self.snd.iss + 1;
         self.snd.max = self.snd.nxt;
+        if self.fast_open.is_some() && self.defer_syn(cx) {
+            return;
+        }
         self.send_syn(cx);
         self.arm_retransmission(cx);
     }
@@ -231,16 +235,19 @@ impl Connection {
             value: stamps.value(cx.now),
             echo: if answers { stamps.recent } else { 0 },
         });
+        let cookie = self.fast_open_option();
         let options = OptionFields {
             mss: Some(own_mss(&self.path, self.max_segment_bytes)),
+            fast_open: cookie.as_ref(),
             window_scale: offers_scaling.then_some(self.rcv.scale),
             timestamp,
             sack_permitted: if answers { self.sack_permitted } else { cx.settings.config.sack },
             ..OptionFields::default()
         };
         let window = self.rcv.free_space().min(u32::from(u16::MAX));
-        // The edge counts from the peer's first byte; before its SYN came there is none to count from.
-        if answers {
+        // The edge counts from the peer's first byte; before its SYN came there is none to count from. Data that left
+        // before the handshake was over has offered more.
+        if answers && (self.rcv.nxt + window).after(self.rcv.edge) {
             self.rcv.edge = self.rcv.nxt + window;
         }
         let fields = HeaderFields {
@@ -258,8 +265,13 @@ impl Connection {
             urgent: 0,
             options,
         };
-        self.send_empty(&fields, cx);
-        self.sent.on_sent(self.snd.iss, self.snd.iss + 1, self.snd.mss, cx.now);
+        let mut end = self.snd.iss + 1;
+        if cookie.is_some() && self.send_syn_with_data(&fields, cx) {
+            end = self.snd.nxt;
+        } else {
+            self.send_empty(&fields, cx);
+        }
+        self.sent.on_sent(self.snd.iss, end, self.snd.mss, cx.now);
     }
 
     /// A segment for SYN-SENT (RFC 9293, section 3.10.7.3).
@@ -288,13 +300,14 @@ impl Connection {
         // Fourth.
         self.take_peer_syn(segment, cx.settings);
         if acknowledges {
-            self.snd.una = segment.acknowledgment;
+            self.take_syn_ack(segment.acknowledgment);
             self.snd.wl2 = segment.acknowledgment;
             self.rcv.edge = self.rcv.nxt + self.rcv.free_space().min(u32::from(u16::MAX));
             self.ecn.on_peer_syn_ack(segment.flags);
             self.transition(Trigger::SynAck, cx.transitions);
             self.rcv.ack_now = true;
             self.on_established(cx);
+            return self.settle_fast_open(cx);
         } else {
             // Simultaneous open (RFC 9293, section 3.5, figure 7).
             self.ecn.on_peer_syn(segment.flags, self.ecn.has_asked());
@@ -307,7 +320,7 @@ impl Connection {
 
     /// Our SYN is acknowledged, and the peer's was received.
     pub(super) fn on_established(&mut self, cx: &mut Context<'_>) {
-        match self.sent.on_acknowledged(self.snd.iss + 1, cx.now).timed_from() {
+        match self.sent.on_acknowledged(self.snd.una, cx.now).timed_from() {
             Some(sent_at) => {
                 self.rtt.sample(cx.now.nanos_since(sent_at), cx.settings.clock_granularity_ns);
             }
@@ -315,12 +328,19 @@ impl Connection {
             // Sent again because the peer asked for it, so that its acknowledgment times nothing.
             None => {}
         }
-        self.retransmissions = 0;
-        self.deadlines.retransmit = Instant::FAR_FUTURE;
+        if self.snd.una == self.snd.max {
+            // Data of our SYN that the peer did not take has no record: it is sent as if for the first time.
+            self.sent.clear();
+        }
         self.limit_receive_buffer(self.rcv.limit_bytes);
         self.begin_receive_tuning(cx.now);
         self.snd.mss = self.effective_mss();
-        self.congestion.on_established(u32::from(self.snd.mss), cx.now);
+        // Data that left before the handshake was over began with it.
+        if !self.is_early() || self.retransmissions > 0 {
+            self.congestion.on_established(u32::from(self.snd.mss), cx.now);
+        }
+        self.retransmissions = 0;
+        self.restart_retransmission(cx);
         self.start_keepalive(cx.now, cx.settings);
         self.raise(Readiness::CONNECTED | Readiness::WRITABLE, cx.events);
     }

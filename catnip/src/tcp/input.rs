@@ -239,6 +239,7 @@ impl Connection {
         }
         match self.state {
             // A passive open returns to LISTEN: the listener never left, so the connection just goes.
+            State::SynReceived if self.is_open_early() => self.fail(Some(Error::ConnectionReset), cx),
             State::SynReceived => self.fail(Some(Error::ConnectionRefused), cx),
             State::Established | State::FinWait1 | State::FinWait2 | State::CloseWait => {
                 self.fail(Some(Error::ConnectionReset), cx)

@@ -10,6 +10,7 @@ use super::connection::{Connection, Context, Disposition, Settings};
 use super::cookies::CookieJar;
 use super::counters::TcpCounters;
 use super::demux::{ConnectionTable, FourTuple};
+use super::fast_open::{CookieCache, CookieKeys, Syn};
 use super::handshake::Opening;
 use super::isn::IsnGenerator;
 use super::listener::{Cookie, Listener};
@@ -94,6 +95,8 @@ pub(crate) struct TcpLayer {
     pub(super) isn: IsnGenerator,
     pub(super) cookies: CookieJar,
     pub(super) table: ConnectionTable,
+    pub(super) fast_open_keys: CookieKeys,
+    pub(super) fast_open_cache: CookieCache,
     timers: TimerWheel,
     /// Connections with something to send, each once.
     outgoing: Vec<u32>,
@@ -110,7 +113,20 @@ impl TcpLayer {
         let mut random = random.fork();
         let throttle =
             Throttle::new(config.challenge_acks_per_second, config.resets_per_second, random.fork());
+        // A generator of their own, so that what they draw changes no other number.
+        let mut fast_open_random = random.fork();
+        let mut cache_secret = [0; 16];
+        fast_open_random.fill(&mut cache_secret);
+        let fast_open_keys = match config.fast_open_keys[..] {
+            [] => {
+                let lifetime_ns = libos::time::duration_nanos(config.fast_open_key_lifetime);
+                CookieKeys::drawn(fast_open_random, lifetime_ns, now)
+            }
+            [current, ref previous @ ..] => CookieKeys::configured(current, previous.first().copied()),
+        };
         Self {
+            fast_open_keys,
+            fast_open_cache: CookieCache::new(config.fast_open_cache_entries, cache_secret),
             connections: Slab::with_capacity_limit(config.max_connections),
             listeners: Slab::with_capacity_limit(config.max_listeners),
             ports: Ports::default(),
@@ -177,8 +193,8 @@ impl TcpLayer {
             return;
         };
         let Some(connection) = self.connections.get_index_mut(index) else { return };
-        if segment.options.sack.is_some() {
-            connection.note_sack_blocks(&segment, &packet.head);
+        if segment.options.rare {
+            connection.note_rare_options(&segment, &packet.head);
         }
         let data = Data::behind_header(packet, segment.header_bytes);
         let mut cx = self.shared.context(now, network, events);
@@ -190,6 +206,10 @@ impl TcpLayer {
             Disposition::Keep => schedule(connection, index, &mut self.outgoing, &mut self.timers),
             Disposition::Reopen => self.reopen(now, index, &segment, network, events),
             Disposition::Established | Disposition::Closed => self.settle(index, disposition, events),
+            Disposition::FastOpenLearned => {
+                self.remember_fast_open(now, index);
+                self.settle(index, Disposition::Keep, events);
+            }
         }
     }
 
@@ -236,7 +256,8 @@ impl TcpLayer {
         }
         // A SYN from ourselves to ourselves would be answered for ever (the "land" attack).
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::FIN) && local != remote {
-            self.on_syn(now, listener, local, remote, segment, None, network, events);
+            let syn = Syn { listener, local, remote, segment, packet: Some(packet), used_up_to: None };
+            self.on_syn(now, syn, network, events);
         }
     }
 
@@ -256,20 +277,9 @@ impl TcpLayer {
         reset::refuse(segment, data_len, packet, now, network, throttle, counters);
     }
 
-    /// A SYN came to a listener. `used_up_to` is where an earlier connection between the same ends stopped
-    /// of whose segments some may still be under way.
-    #[allow(clippy::too_many_arguments, reason = "both ends and the segment are what a SYN is")]
-    fn on_syn(
-        &mut self,
-        now: Instant,
-        listener_key: Key,
-        local: SocketAddr,
-        remote: SocketAddr,
-        segment: &Segment,
-        used_up_to: Option<SequenceNumber>,
-        network: &mut Network,
-        events: &mut EventQueue,
-    ) {
+    /// A SYN came to a listener.
+    fn on_syn(&mut self, now: Instant, syn: Syn<'_>, network: &mut Network, events: &mut EventQueue) {
+        let Syn { listener: listener_key, local, remote, segment, used_up_to, .. } = syn;
         let Some(listener) = self.listeners.get_mut(listener_key) else { return };
         if listener.is_full() || self.shared.memory_short {
             self.on_syn_beyond_backlog(now, listener_key, local, remote, segment, network);
@@ -300,10 +310,16 @@ impl TcpLayer {
             self.shared.counters.table_overflows += 1;
             return;
         };
-        listener.opening += 1;
+        let early = segment.options.fast_open.is_some() && self.open_early(now, key, syn, network, events);
+        if let Some(listener) = self.listeners.get_mut(listener_key).filter(|_| !early) {
+            listener.opening += 1;
+        }
         self.enter(key.index, local, remote);
         self.shared.counters.passive_opens += 1;
         self.start(now, key.index, Trigger::SynForListener, network, events);
+        if let Some(listener) = self.listeners.get_mut(listener_key).filter(|_| early) {
+            listener.make_ready(key, events);
+        }
     }
 
     /// Makes the connection findable. The demultiplexer gets new keys when somebody seems to know them.
@@ -360,7 +376,8 @@ impl TcpLayer {
         connection.transition(Trigger::TimeWaitOver, cx.transitions);
         let disposition = connection.fail(None, &mut cx);
         self.settle(index, disposition, events);
-        self.on_syn(now, listener, local, remote, segment, Some(used_up_to), network, events);
+        let used_up_to = Some(used_up_to);
+        self.on_syn(now, Syn { listener, local, remote, segment, packet: None, used_up_to }, network, events);
     }
 
     /// After a connection was worked on: puts it where its output and its timers are found, tells its
@@ -373,6 +390,14 @@ impl TcpLayer {
         }
         schedule(connection, index, &mut self.outgoing, &mut self.timers);
         if disposition == Disposition::Established
+            && connection.fast_open.is_some()
+            && let Some(listener) = connection.end_early()
+        {
+            // Its listener has it already, or had it.
+            if let Some(listener) = self.listeners.get_mut(listener) {
+                listener.early.on_established();
+            }
+        } else if disposition == Disposition::Established
             && let Some(listener) = connection.listener
             && let Some(listener) = self.listeners.get_mut(listener)
         {
@@ -401,6 +426,12 @@ impl TcpLayer {
             self.ports.release(*bound);
         }
         let key = connection.key;
+        if connection.fast_open.is_some()
+            && let Some(listener) = connection.end_early()
+            && let Some(listener) = self.listeners.get_mut(listener)
+        {
+            listener.early.on_failure(connection);
+        }
         if let Some(listener) = connection.listener
             && connection.opening
             && let Some(listener) = self.listeners.get_mut(listener)
@@ -419,6 +450,9 @@ impl TcpLayer {
             let Some(connection) = self.connections.get_index_mut(index) else { continue };
             connection.deadlines.armed = Instant::FAR_FUTURE;
             let disposition = connection.on_timer(&mut self.shared.context(now, network, events));
+            if disposition == Disposition::FastOpenLearned {
+                self.remember_fast_open(now, index);
+            }
             self.settle(index, disposition, events);
         }
     }

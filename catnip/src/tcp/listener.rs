@@ -9,6 +9,7 @@ use libos::Instant;
 use super::config::TcpOptions;
 use super::connection::{Connection, Timestamps};
 use super::cookies;
+use super::fast_open::EarlyQueue;
 use super::handshake::{self, Opening};
 use super::layer::TcpLayer;
 use super::options::{OptionFields, Timestamp};
@@ -42,6 +43,8 @@ pub(super) struct Listener {
     full: Option<Full>,
     /// Until when acknowledgments may carry a cookie.
     pub cookies_until: Instant,
+    /// Its connections that Fast Open handed over.
+    pub early: EarlyQueue,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +84,7 @@ impl Listener {
             user_data: 0,
             full: None,
             cookies_until: Instant::ZERO,
+            early: EarlyQueue::default(),
         }
     }
 
@@ -107,6 +111,11 @@ impl Listener {
     /// A connection of this listener is established.
     pub(super) fn on_established(&mut self, connection: Key, events: &mut EventQueue) {
         self.opening = self.opening.saturating_sub(1);
+        self.make_ready(connection, events);
+    }
+
+    /// A connection waits to be accepted.
+    pub(super) fn make_ready(&mut self, connection: Key, events: &mut EventQueue) {
         self.ready.push_back(connection);
         events.push(
             &mut self.mark,

@@ -1,5 +1,6 @@
 //! TCP options: what a header's option bytes say, and how they are written.
 
+use super::fast_open::FastOpenCookie;
 use super::sequence::SequenceNumber;
 
 const END_OF_LIST: u8 = 0;
@@ -9,6 +10,7 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
+const FAST_OPEN: u8 = 34;
 
 const MSS_BYTES: u8 = 4;
 const WINDOW_SCALE_BYTES: u8 = 3;
@@ -36,13 +38,21 @@ pub struct Timestamp {
     pub echo: u32,
 }
 
-/// Where a header's SACK blocks are: they are read when somebody asks.
+/// Where the value of an option is that has no fixed length: it is read when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SackPlace {
-    /// Bytes from the first option byte to the first block.
+pub struct OptionPlace {
+    /// Bytes from the first option byte to the value's first.
     pub offset: u8,
-    /// Bytes of all blocks, a multiple of 8.
+    /// Bytes of the value.
     pub len: u8,
+}
+
+impl OptionPlace {
+    /// The value's bytes, of the option bytes it is in.
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        let start = usize::from(self.offset);
+        bytes.get(start..start + usize::from(self.len)).unwrap_or_default()
+    }
 }
 
 /// What a header's options say. An option of an unknown kind is skipped (RFC 9293 §3.1, MUST-6).
@@ -58,8 +68,12 @@ pub struct Options {
     pub sack_permitted: bool,
     /// An option's length was impossible; what stood in front of it was kept. To be counted.
     pub malformed: bool,
+    /// There is an option that is looked at beside the straight path: one of those below.
+    pub rare: bool,
     /// Where the SACK blocks are, see [`Self::sack_blocks`].
-    pub sack: Option<SackPlace>,
+    pub sack: Option<OptionPlace>,
+    /// Where the Fast Open cookie is, see [`Self::fast_open_cookie`]. Only of a SYN.
+    pub fast_open: Option<OptionPlace>,
 }
 
 impl Options {
@@ -135,9 +149,16 @@ impl Options {
             }
             (SACK, blocks) if !blocks.is_empty() && blocks.len() % SACK_BLOCK_BYTES == 0 => {
                 // Options take at most 40 bytes: both numbers fit.
-                self.sack = Some(SackPlace { offset: offset as u8 + 2, len: blocks.len() as u8 });
+                self.sack = Some(OptionPlace { offset: offset as u8 + 2, len: blocks.len() as u8 });
+                self.rare = true;
             }
-            (MAXIMUM_SEGMENT_SIZE | WINDOW_SCALE | SACK_PERMITTED | TIMESTAMP | SACK, _) => {
+            (FAST_OPEN, _) if !syn => {}
+            (FAST_OPEN, cookie) if FastOpenCookie::is_length(cookie.len()) => {
+                // As above.
+                self.fast_open = Some(OptionPlace { offset: offset as u8 + 2, len: cookie.len() as u8 });
+                self.rare = true;
+            }
+            (MAXIMUM_SEGMENT_SIZE | WINDOW_SCALE | SACK_PERMITTED | TIMESTAMP | SACK | FAST_OPEN, _) => {
                 self.malformed = true;
             }
             _unknown => {}
@@ -150,15 +171,19 @@ impl Options {
         &self,
         bytes: &'a [u8],
     ) -> impl Iterator<Item = (SequenceNumber, SequenceNumber)> + use<'a> {
-        let place = self.sack.unwrap_or(SackPlace { offset: 0, len: 0 });
-        let start = usize::from(place.offset);
-        let blocks = bytes.get(start..start + usize::from(place.len)).unwrap_or_default();
+        let blocks = self.sack.map_or(&[][..], |place| place.of(bytes));
         blocks.chunks_exact(SACK_BLOCK_BYTES).filter_map(|block| {
             let (start, end) = block.split_first_chunk::<4>()?;
             let end = end.first_chunk::<4>()?;
             let number = |bytes: &[u8; 4]| SequenceNumber::new(u32::from_be_bytes(*bytes));
             Some((number(start), number(end)))
         })
+    }
+
+    /// The Fast Open cookie, or the request for one (RFC 7413 §4.1.1). `bytes` as for [`Self::sack_blocks`].
+    #[must_use]
+    pub fn fast_open_cookie(&self, bytes: &[u8]) -> Option<FastOpenCookie> {
+        FastOpenCookie::new(self.fast_open?.of(bytes))
     }
 }
 
@@ -173,6 +198,8 @@ pub struct OptionFields<'a> {
     pub sack_permitted: bool,
     /// The timestamps.
     pub timestamp: Option<Timestamp>,
+    /// The Fast Open cookie, or the request for one. For a SYN.
+    pub fast_open: Option<&'a FastOpenCookie>,
     /// SACK blocks, at most [`MAX_SACK_BLOCKS`], and one less beside timestamps: what is more is left out.
     pub sack: &'a [(SequenceNumber, SequenceNumber)],
 }
@@ -190,7 +217,11 @@ impl OptionFields<'_> {
             (false, true) => 4,
             (false, false) => 0,
         };
-        let front = mss + timestamp_and_sack + window_scale;
+        let fast_open = match self.fast_open {
+            Some(cookie) => (2 + cookie.len()).next_multiple_of(4),
+            None => 0,
+        };
+        let front = mss + timestamp_and_sack + window_scale + fast_open;
         if self.sack.is_empty() { front } else { front + self.sack_bytes(front) }
     }
 
@@ -234,6 +265,9 @@ impl OptionFields<'_> {
         if let Some(shift) = self.window_scale {
             out = write(out, [NO_OPERATION, WINDOW_SCALE, WINDOW_SCALE_BYTES, shift]);
         }
+        if let Some(cookie) = self.fast_open {
+            out = emit_fast_open(cookie, out);
+        }
         if !self.sack.is_empty() {
             self.emit_sack(out);
         }
@@ -253,6 +287,21 @@ impl OptionFields<'_> {
             out = write(out, end.raw().to_be_bytes());
         }
     }
+}
+
+/// Writes a cookie behind what aligns its end.
+#[cold]
+fn emit_fast_open<'a>(cookie: &FastOpenCookie, out: &'a mut [u8]) -> &'a mut [u8] {
+    let bytes = 2 + cookie.len();
+    let padding = bytes.next_multiple_of(4) - bytes;
+    let Some((place, rest)) = out.split_at_mut_checked(padding + bytes) else { return &mut [] };
+    let (front, option) = place.split_at_mut(padding);
+    front.fill(NO_OPERATION);
+    // Options take at most 40 bytes.
+    #[allow(clippy::cast_possible_truncation)]
+    let option = write(option, [FAST_OPEN, bytes as u8]);
+    option.copy_from_slice(cookie.as_bytes());
+    rest
 }
 
 /// Writes `bytes` to the front of `out` and returns what is behind them.
@@ -355,8 +404,10 @@ mod tests {
             window_scale: Some(7),
             sack_permitted: true,
             timestamp: Some(STAMP),
+            fast_open: None,
             sack: &[],
         };
+        let cookie = FastOpenCookie::new(&[9, 8, 7, 6, 5, 4]).unwrap();
         let none = OptionFields::default();
         let cases: &[(OptionFields<'_>, Vec<u8>)] = &[
             (none, vec![]),
@@ -364,6 +415,8 @@ mod tests {
             (syn, join(&[&[2, 4, 5, 180, 4, 2], &STAMP_OPTION, &[1, 3, 3, 7]])),
             (OptionFields { timestamp: None, ..syn }, vec![2, 4, 5, 180, 4, 2, 1, 1, 1, 3, 3, 7]),
             (OptionFields { mss: Some(536), ..none }, vec![2, 4, 2, 24]),
+            (OptionFields { fast_open: Some(&cookie), ..none }, vec![34, 8, 9, 8, 7, 6, 5, 4]),
+            (OptionFields { fast_open: Some(&FastOpenCookie::REQUEST), ..none }, vec![1, 1, 34, 2]),
         ];
         let numbers = |(start, end): (u32, u32)| (SequenceNumber::new(start), SequenceNumber::new(end));
         let blocks = [(1, 2), (u32::MAX, 4), (5, 6), (7, 8), (9, 10)].map(numbers);
@@ -406,12 +459,20 @@ mod tests {
             window_scale in prop::option::of(0_u8..=MAX_WINDOW_SCALE),
             sack_permitted: bool,
             stamps: Option<(u32, u32)>,
+            cookie in prop::option::of(prop::collection::vec(any::<u8>(), 0..=16)),
         ) {
             let timestamp = stamps.map(|(value, echo)| Timestamp { value, echo });
+            let cookie = cookie.and_then(|bytes| FastOpenCookie::new(&bytes));
             let mut out = [0; MAX_EMITTED_BYTES];
-            let len = OptionFields { mss, window_scale, sack_permitted, timestamp, sack: &[] }.emit(&mut out);
-            let expected = Options { mss, window_scale, timestamp, sack_permitted, malformed: false, sack: None };
-            prop_assert_eq!(Options::parse(&out[..len], true), expected);
+            let fast_open = cookie.as_ref();
+            let fields = OptionFields { mss, window_scale, sack_permitted, timestamp, fast_open, sack: &[] };
+            let len = fields.emit(&mut out);
+            let read = Options::parse(&out[..len], true);
+            prop_assert_eq!(read.fast_open_cookie(&out[..len]), cookie);
+            let rare = cookie.is_some();
+            let expected =
+                Options { mss, window_scale, timestamp, sack_permitted, rare, ..Options::default() };
+            prop_assert_eq!(Options { fast_open: None, ..read }, expected);
         }
     }
 }

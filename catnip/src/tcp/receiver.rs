@@ -103,7 +103,7 @@ impl Connection {
         true
     }
 
-    fn deliver(&mut self, buffer: Buffer, cx: &Context<'_>) {
+    pub(super) fn deliver(&mut self, buffer: Buffer, cx: &Context<'_>) {
         if !self.rcv.shut {
             self.rcv.queue.push(buffer, cx.network.arena());
         }

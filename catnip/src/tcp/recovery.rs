@@ -172,9 +172,8 @@ impl Repair {
 
 impl Connection {
     /// A segment with SACK blocks came; what they say counts once its acknowledgment does.
-    #[cold]
     pub(super) fn note_sack_blocks(&mut self, segment: &Segment, bytes: &[u8]) {
-        if self.sack_permitted {
+        if self.sack_permitted && segment.options.sack.is_some() {
             let mut repair = self.take_repair();
             repair.blocks = segment.sack_blocks(bytes).take(MAX_SACK_BLOCKS).collect();
             self.recovery.repair = Some(repair);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
+use super::fast_open::FastOpenCookie;
 use super::options::{OptionFields, Options};
 use super::sequence::SequenceNumber;
 
@@ -187,6 +188,12 @@ impl Segment {
         bytes: &'a [u8],
     ) -> impl Iterator<Item = (SequenceNumber, SequenceNumber)> + use<'a> {
         self.options.sack_blocks(bytes.get(MIN_HEADER_BYTES..).unwrap_or_default())
+    }
+
+    /// The Fast Open cookie, or the request for one. `bytes` are those that this was parsed from.
+    #[must_use]
+    pub fn fast_open_cookie(&self, bytes: &[u8]) -> Option<FastOpenCookie> {
+        self.options.fast_open_cookie(bytes.get(MIN_HEADER_BYTES..)?)
     }
 }
 

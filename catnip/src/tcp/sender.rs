@@ -62,6 +62,8 @@ impl Connection {
             if self.pacing.is_some() {
                 self.note_app_limit();
             }
+        } else if self.fast_open.is_some() {
+            outcome = self.output_early(cx);
         }
         if self.rcv.ack_now {
             if cx.network.transmit_queue_is_full() {
@@ -98,6 +100,19 @@ impl Connection {
         Output::Done
     }
 
+    /// Sends what may go before the handshake is over (RFC 7413).
+    #[cold]
+    fn output_early(&mut self, cx: &mut Context<'_>) -> Output {
+        if !self.sends_early() {
+            return Output::Done;
+        }
+        if self.state == State::SynReceived {
+            return self.send_new(cx);
+        }
+        self.send_deferred_syn(cx);
+        Output::Done
+    }
+
     /// Acknowledges each segment that arrived ahead of a gap, however many came in one burst: three make the peer
     /// send again without a timeout (RFC 5681, section 3.2). Without data, for with it they do not count.
     #[cold]
@@ -114,7 +129,8 @@ impl Connection {
     #[inline]
     fn next_segment(&self, cx: &Context<'_>) -> Option<Next> {
         let unsent = self.snd.unsent();
-        let fin_unsent = self.snd.fin_unsent();
+        // A FIN goes from no earlier state than ESTABLISHED (RFC 9293, section 3.10.4).
+        let fin_unsent = self.snd.fin_unsent() && self.state.is_synchronised();
         if unsent == 0 && !fin_unsent {
             return None;
         }
@@ -136,7 +152,7 @@ impl Connection {
                 return None;
             }
             let ragged = len % mss;
-            let waits = (!self.no_delay && in_flight > 0) || self.cork;
+            let waits = (!self.no_delay && self.has_data_in_flight(in_flight)) || self.cork;
             if ragged != 0 && waits && !resent && !self.snd.fin {
                 // Nagle's algorithm (RFC 9293, section 3.7.4): the ragged end waits for an acknowledgment. Under a
                 // cork it waits for more, or for the timer that ends every wait.
@@ -148,6 +164,12 @@ impl Connection {
         // Not all of it fits: sender's silly window avoidance (RFC 9293, section 3.8.6.2.1).
         let worth_it = resent || len >= mss || window::is_large_part(len, self.snd.max_wnd);
         (len > 0 && worth_it).then_some(Next { len, fin: false })
+    }
+
+    /// True when something of `in_flight` is data or a FIN: a SYN-ACK holds nothing up.
+    #[inline]
+    fn has_data_in_flight(&self, in_flight: u32) -> bool {
+        in_flight > 0 && (in_flight > 1 || self.state.is_synchronised())
     }
 
     /// Sends as much as the window takes, however little that is.

@@ -44,6 +44,10 @@ impl TcpOptions {
             SocketOption::Cork(on) => self.cork = on,
             SocketOption::QuickAck(on) => self.quick_ack = on,
             SocketOption::UserTimeout(limit) => self.user_timeout = limit.filter(|limit| !limit.is_zero()),
+            SocketOption::FastOpenQueue(connections) => {
+                self.fast_open_queue = connections.min(super::listener::MAX_BACKLOG);
+            }
+            SocketOption::FastOpenConnect(on) => self.fast_open_connect = on,
             SocketOption::HopLimit(0) => return Err(Error::InvalidArgument),
             SocketOption::HopLimit(limit) => self.hop_limit = limit,
             SocketOption::Congestion(name) if name == self.congestion.option_name() => {}
@@ -74,6 +78,8 @@ impl TcpOptions {
             SocketOptionName::Cork => SocketOption::Cork(self.cork),
             SocketOptionName::QuickAck => SocketOption::QuickAck(self.quick_ack),
             SocketOptionName::UserTimeout => SocketOption::UserTimeout(self.user_timeout),
+            SocketOptionName::FastOpenQueue => SocketOption::FastOpenQueue(self.fast_open_queue),
+            SocketOptionName::FastOpenConnect => SocketOption::FastOpenConnect(self.fast_open_connect),
             SocketOptionName::HopLimit => SocketOption::HopLimit(self.hop_limit),
             SocketOptionName::Congestion => SocketOption::Congestion(self.congestion.option_name()),
             SocketOptionName::PendingError => SocketOption::PendingError(None),

@@ -33,8 +33,9 @@ impl Connection {
                 Alarm::TailProbe if self.may_probe_tail() => self.on_probe_timeout(cx),
                 Alarm::Reordering if self.snd.una != self.snd.max => self.on_reordering_timeout(cx),
                 Alarm::TailProbe | Alarm::Reordering | Alarm::Retransmission => {
-                    if self.on_retransmission_timeout(cx) == Disposition::Closed {
-                        return Disposition::Closed;
+                    let disposition = self.on_retransmission_timeout(cx);
+                    if disposition != Disposition::Keep {
+                        return disposition;
                     }
                 }
             }
@@ -94,6 +95,11 @@ impl Connection {
 
     fn on_retransmission_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        if self.state == State::SynSent && self.sends_early() {
+            // Nothing was pushed that the SYN could have waited for.
+            self.send_deferred_syn(cx);
+            return Disposition::Keep;
+        }
         if !opening && self.snd.una == self.snd.max && !self.is_probing() {
             // Nothing is lost. A cork held this back, or the window is too small to be worth a segment: after this
             // long it is used all the same (RFC 9293, section 3.8.6.2.1, the override timeout).
@@ -117,7 +123,10 @@ impl Connection {
             cx.counters.retransmitted_segments += 1;
             // RFC 5681, section 3.1: a lost SYN makes the initial window one segment.
             self.congestion.on_timeout(0, true, cx.now);
+            let disposition = self.give_up_fast_open(cx);
             self.send_syn(cx);
+            self.arm_retransmission(cx);
+            return disposition;
         } else if self.is_probing() {
             self.send_window_probe(cx);
         } else if self.snd.una != self.snd.max {

@@ -6,7 +6,7 @@ use catnip::wire::checksum::Checksum;
 use catnip::wire::ipv4::{Ipv4Fields, Ipv4Header};
 use catnip::wire::ipv6::{Ipv6Fields, Ipv6Header};
 
-use crate::script::{FLAGS, Icmp, Opt, PSH, Segment};
+use crate::script::{Cookie, FLAGS, Icmp, Opt, PSH, SYN, Segment};
 
 const TCP: u8 = 6;
 const ICMPV4: u8 = 1;
@@ -73,10 +73,30 @@ fn with_checksum(ends: Ends, protocol: u8, mut payload: Vec<u8>, at: usize) -> V
     payload
 }
 
+/// What options of a segment of the peer are about that the stack said before.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The stack's initial sequence number, which SACK blocks count from.
+    pub blocks_from: u32,
+    /// The Fast Open cookie that it gave last.
+    pub cookie: &'a [u8],
+}
+
+/// The offset in its stream of the first byte of a segment's payload; a SYN is in front of it.
+pub fn first_offset(sequence: u32, flags: u8) -> u32 {
+    sequence.wrapping_add(u32::from(flags & SYN != 0)).wrapping_sub(1)
+}
+
 /// The bytes of a segment; both numbers as they stand in the header.
-pub fn tcp(ends: Ends, local_port: u16, segment: &Segment, seq: u32, ack: u32, blocks_from: u32) -> Vec<u8> {
+pub fn tcp(
+    ends: Ends,
+    local_port: u16,
+    segment: &Segment,
+    (seq, ack): (u32, u32),
+    known: Known<'_>,
+) -> Vec<u8> {
     let mut options = Vec::new();
-    segment.options.iter().flatten().for_each(|option| option.append(&mut options, blocks_from));
+    segment.options.iter().flatten().for_each(|option| option.append(&mut options, known));
     options.resize(options.len().next_multiple_of(4), 0);
     let mut tcp = [segment.port.to_be_bytes(), local_port.to_be_bytes()].concat();
     tcp.extend(seq.to_be_bytes());
@@ -86,7 +106,7 @@ pub fn tcp(ends: Ends, local_port: u16, segment: &Segment, seq: u32, ack: u32, b
     tcp.extend([0, 0]);
     tcp.extend(segment.urgent.to_be_bytes());
     tcp.extend(options);
-    let first = segment.sequence.wrapping_sub(1);
+    let first = first_offset(segment.sequence, segment.flags);
     tcp.extend((0..segment.payload_bytes as u32).map(|at| pattern(first.wrapping_add(at))));
     ip(ends, TCP, &with_checksum(ends, TCP, tcp, 16))
 }
@@ -139,7 +159,7 @@ pub fn transport(packet: &[u8]) -> Result<Option<Vec<u8>>, String> {
 }
 
 impl Opt {
-    fn append(&self, bytes: &mut Vec<u8>, blocks_from: u32) {
+    fn append(&self, bytes: &mut Vec<u8>, known: Known<'_>) {
         match self {
             Self::Mss(mss) => {
                 bytes.extend([2, 4]);
@@ -155,9 +175,19 @@ impl Opt {
             Self::Sack(blocks) => {
                 bytes.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
                 for (start, end) in blocks {
-                    bytes.extend(blocks_from.wrapping_add(*start).to_be_bytes());
-                    bytes.extend(blocks_from.wrapping_add(*end).to_be_bytes());
+                    bytes.extend(known.blocks_from.wrapping_add(*start).to_be_bytes());
+                    bytes.extend(known.blocks_from.wrapping_add(*end).to_be_bytes());
                 }
+            }
+            Self::FastOpen(cookie) => {
+                let cookie = match cookie {
+                    Cookie::None => return,
+                    Cookie::Request | Cookie::Any => &[],
+                    Cookie::Given => known.cookie,
+                    Cookie::These(bytes) => bytes,
+                };
+                bytes.extend([34, 2 + cookie.len() as u8]);
+                bytes.extend(cookie);
             }
             Self::Raw(raw) => bytes.extend(raw),
         }

@@ -12,8 +12,8 @@ use libos::memory::ArenaConfig;
 use libos::runtime::{Capabilities, Medium, TxChecksum};
 use libos::{Arena, Config, Instant, PopLimit, RxFrame, ScatterGather, Shutdown, SocketOption};
 
-use crate::packet::{self, Ends, pattern};
-use crate::script::{ACK, Action, Opt, PSH, SYN, Script, Segment};
+use crate::packet::{self, Ends, Known, pattern};
+use crate::script::{ACK, Action, Cookie, Opt, PSH, SYN, Script, Segment};
 
 /// The stack's port in all scripts.
 const LOCAL_PORT: u16 = 80;
@@ -53,6 +53,8 @@ struct Sent {
     payload: Vec<u8>,
     /// SACK blocks, relative.
     blocks: Vec<(u32, u32)>,
+    /// The Fast Open cookie, empty for a request.
+    cookie: Option<Vec<u8>>,
 }
 
 impl fmt::Display for Sent {
@@ -80,6 +82,8 @@ pub struct Player {
     /// The stack's initial sequence numbers, by the peer's port.
     iss: BTreeMap<u16, u32>,
     sent: VecDeque<Sent>,
+    /// The Fast Open cookie that the stack gave last.
+    given: Vec<u8>,
     listener: Option<ListenerId>,
     connection: Option<ConnectionId>,
     written: u32,
@@ -121,6 +125,7 @@ impl Player {
             now: START,
             iss: BTreeMap::new(),
             sent: VecDeque::new(),
+            given: Vec::new(),
             listener: None,
             connection: None,
             written: 0,
@@ -150,7 +155,8 @@ impl Player {
                     PEER_ISN.wrapping_add(segment.sequence),
                     segment.acknowledgment.map_or(0, |ack| iss.wrapping_add(ack)),
                 );
-                let packet = packet::tcp(self.ends().reversed(), LOCAL_PORT, segment, seq, ack, iss);
+                let known = Known { blocks_from: iss, cookie: &self.given };
+                let packet = packet::tcp(self.ends().reversed(), LOCAL_PORT, segment, (seq, ack), known);
                 self.inject(&packet)?;
             }
             Action::Icmp { error, sequence } => {
@@ -222,12 +228,16 @@ impl Player {
         let relative = |number: u32| number.wrapping_sub(PEER_ISN);
         let blocks = blocks.map(|(start, end)| (relative(start.raw()), relative(end.raw()))).collect();
         let payload = tcp[header.header_bytes..].to_vec();
-        let first = seq.wrapping_sub(1);
+        let first = packet::first_offset(seq, header.flags.bits());
         if (0..).zip(&payload).any(|(at, byte)| *byte != pattern(first.wrapping_add(at))) {
             self.broken = Some(format!("the payload at {seq} is not what the program wrote there"));
         }
         let ack = relative(header.acknowledgment.raw());
-        self.sent.push_back(Sent { at: self.now, header, seq, ack, payload, blocks });
+        let cookie = header.fast_open_cookie(tcp).map(|cookie| cookie.as_bytes().to_vec());
+        if let Some(cookie) = cookie.as_ref().filter(|cookie| !cookie.is_empty()) {
+            self.given.clone_from(cookie);
+        }
+        self.sent.push_back(Sent { at: self.now, header, seq, ack, payload, blocks, cookie });
         Ok(())
     }
 
@@ -461,6 +471,16 @@ fn compare(expected: &Segment, sent: &Sent) -> Result<(), String> {
                 (holds, format!("ts {value:?} {echo:?}"))
             }
             Opt::Sack(blocks) => (*blocks == sent.blocks, format!("sack {blocks:?}")),
+            Opt::FastOpen(cookie) => {
+                let holds = match (cookie, &sent.cookie) {
+                    (Cookie::Request, Some(sent)) => sent.is_empty(),
+                    (Cookie::Any, Some(sent)) => !sent.is_empty(),
+                    (Cookie::These(bytes), Some(sent)) => sent == bytes,
+                    (Cookie::None, cookie) => cookie.is_none(),
+                    (Cookie::Given, Some(_)) | (_, None) => false,
+                };
+                (holds, format!("fo {cookie:?}"))
+            }
             Opt::Raw(bytes) => return Err(format!("raw {bytes:?} cannot be expected")),
         };
         if !holds {

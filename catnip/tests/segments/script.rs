@@ -83,7 +83,22 @@ pub enum Opt {
     SackPermitted,
     Timestamp(Option<u32>, Option<u32>),
     Sack(Vec<(u32, u32)>),
+    FastOpen(Cookie),
     Raw(Vec<u8>),
+}
+
+/// A Fast Open cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cookie {
+    /// None: one is asked for.
+    Request,
+    /// The one that the stack gave last.
+    Given,
+    /// Whatever it is: for expected segments.
+    Any,
+    /// No option: for expected segments.
+    None,
+    These(Vec<u8>),
 }
 
 impl Script {
@@ -249,14 +264,20 @@ fn parse_options(text: &str) -> Result<Vec<Opt>, String> {
                         })
                         .collect::<Result<_, String>>()?,
                 ),
-                ["raw", ref bytes @ ..] => {
-                    let byte = |byte: &&str| {
-                        u8::from_str_radix(byte, 16).map_err(|_| format!("{byte} is no byte in hexadecimal"))
-                    };
-                    Opt::Raw(bytes.iter().map(byte).collect::<Result<_, String>>()?)
-                }
+                ["raw", ref bytes @ ..] => Opt::Raw(parse_bytes(bytes)?),
+                ["fo"] => Opt::FastOpen(Cookie::Request),
+                ["fo", "given"] => Opt::FastOpen(Cookie::Given),
+                ["fo", "*"] => Opt::FastOpen(Cookie::Any),
+                ["fo", "none"] => Opt::FastOpen(Cookie::None),
+                ["fo", ref bytes @ ..] => Opt::FastOpen(Cookie::These(parse_bytes(bytes)?)),
                 _ => return Err(format!("no option is written {option}")),
             })
         })
         .collect()
+}
+
+fn parse_bytes(bytes: &[&str]) -> Result<Vec<u8>, String> {
+    let byte =
+        |byte: &&str| u8::from_str_radix(byte, 16).map_err(|_| format!("{byte} is no byte in hexadecimal"));
+    bytes.iter().map(byte).collect()
 }

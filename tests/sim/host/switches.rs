@@ -38,6 +38,10 @@ const SWITCHES: &[(&str, Change)] = &[
     ("few challenges", |config| config.tcp.challenge_acks_per_second = 2),
     ("few resets", |config| config.tcp.resets_per_second = 2),
     ("no SYN cookies", |config| config.tcp.syn_cookies = false),
+    ("Fast Open", |config| {
+        config.tcp.options.fast_open_queue = 8;
+        config.tcp.options.fast_open_connect = true;
+    }),
     ("a short transmit queue", |config| config.transmit_queue_frames = 4),
 ];
 
