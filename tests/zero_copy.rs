@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use catnip::{Stack, StackConfig, StackModule};
 use libos::memory::registry::region_of;
-use libos::memory::{ArenaConfig, DeviceRegions, GlobalAllocator};
+use libos::memory::{ArenaConfig, CopiedBytes, DeviceRegions, GlobalAllocator};
 use libos::metrics::MetricsSink;
 use libos::runtime::{Medium, RxBatch};
 use libos::time::ManualClock;
@@ -132,6 +132,14 @@ impl Pair {
         }
     }
 
+    /// Neither library OS copied payload, nor would a device have had to.
+    fn assert_no_copies(&self) {
+        assert_eq!(self.seen.borrow().out_of_reach, 0);
+        for side in [&self.client, &self.server] {
+            assert_eq!(side.arena().stats().copied_bytes, CopiedBytes::default());
+        }
+    }
+
     /// What the server reads of the stream until it has `most` bytes, or a second passes without any.
     fn read(&self, queue: QueueDescriptor, most: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -182,7 +190,7 @@ fn vectors_bytes_and_the_arenas_buffers_reach_the_device_where_they_are() {
             assert!(is_there, "the device read {len} bytes elsewhere");
         }
     }
-    assert_eq!(pair.seen.borrow().out_of_reach, 0);
+    pair.assert_no_copies();
 }
 
 #[test]
@@ -198,7 +206,7 @@ fn datagrams_of_vectors_reach_the_device_where_they_are() {
         assert_eq!(pair.read(receiver, len), pattern(len, len));
         assert!(pair.seen.borrow().starts.contains(&start), "{len}");
     }
-    assert_eq!(pair.seen.borrow().out_of_reach, 0);
+    pair.assert_no_copies();
 }
 
 /// Each message is let go the moment its push returns, and the program writes over all memory it then gets, while frames

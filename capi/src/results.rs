@@ -1,5 +1,6 @@
 //! Completions as the structures that a program gets. From here on the program owns the memory.
 
+use catnip_os::libos::memory::CopyCause;
 use catnip_os::libos::{Arena, Buffer, Completion, Error, OperationKind, Outcome, ScatterGather};
 
 use crate::abi::{
@@ -141,11 +142,7 @@ fn take_back(arrays: &mut Arrays, segments: &mut [ExtSegment], count: usize) {
 
 /// Copies several segments into one piece of memory.
 fn gather(data: &ScatterGather, arena: &Arena) -> Result<Buffer, Error> {
-    let mut whole = arena.allocate(data.len()).ok_or(Error::NoBuffers)?;
-    for segment in data.iter() {
-        whole.extend_from_slice(segment);
-    }
-    Ok(whole.freeze())
+    Ok(arena.gather(CopyCause::Gathered, data.iter()).ok_or(Error::NoBuffers)?.freeze())
 }
 
 /// Opcode and status of what failed.

@@ -60,7 +60,7 @@ pub enum MemoryAccess {
     /// The device reads and writes memory that the runtime itself made, and no other. The library OS's region has to
     /// be made from it: [`crate::LibOsBuilder::arena`].
     RuntimeHeapOnly,
-    /// The runtime copies every frame, out of and into any memory.
+    /// The runtime, or the kernel behind it, copies every frame, out of and into any memory.
     #[default]
     Copy,
 }
@@ -343,7 +343,7 @@ pub trait Runtime {
     /// What the device can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// What the device can do with memory. Frames copied all the same are counted in the runtime's metrics:
+    /// What the device can do with memory. Frames that the runtime copies itself are counted in its metrics:
     /// `rx_copied_frames`, `rx_copied_bytes`, `tx_copied_frames` and `tx_copied_bytes`.
     fn memory_access(&self) -> MemoryAccess {
         MemoryAccess::Copy

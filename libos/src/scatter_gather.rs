@@ -68,7 +68,7 @@ impl ScatterGather {
     }
 
     /// The segments in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Buffer> {
+    pub fn iter(&self) -> impl Iterator<Item = &Buffer> + Clone {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| &rest.0))
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 
+use catnip_os::libos::memory::CopyCause;
 use catnip_os::libos::{Buffer, PopLimit, ScatterGather, Shutdown, Token};
 use libc::{sockaddr, socklen_t};
 
@@ -133,7 +134,9 @@ pub unsafe extern "C" fn demi_ext_unshare(array: *mut SgArray) -> c_int {
         let shared = instance.arrays.share(mark, segment.buffer, segment.len_bytes as usize);
         let Some(bytes) = shared.map_err(|_| libc::EINVAL)? else { return Ok(()) };
         if !alone {
-            let copy = instance.libos.arena().copy_from(&bytes).ok_or(libc::ENOBUFS)?.freeze();
+            let arena = instance.libos.arena();
+            let copy = arena.copy_from(&bytes).ok_or(libc::ENOBUFS)?.freeze();
+            arena.count_copy(CopyCause::Program, copy.len());
             unshared.segments[0].buffer = copy.as_ptr().cast_mut().cast();
             instance.arrays.replace(mark, copy).map_err(|_| libc::EINVAL)?;
             // SAFETY: not null, so the caller vouches for it.

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::slice;
 
+use catnip_os::libos::memory::CopyCause;
 use catnip_os::libos::{Buffer, Error, PopLimit, QueueDescriptor, ScatterGather, Token};
 use libc::{sockaddr, socklen_t};
 
@@ -173,6 +174,8 @@ pub unsafe fn read_segment(
     }
     // SAFETY: not null, within the address space, and the caller vouches for the bytes.
     let bytes = unsafe { slice::from_raw_parts(start.cast::<u8>(), len_bytes) };
-    let copy = instance.libos.arena().copy_from(bytes).ok_or(errno::of(Error::NoBuffers))?;
+    let arena = instance.libos.arena();
+    let copy = arena.copy_from(bytes).ok_or(errno::of(Error::NoBuffers))?;
+    arena.count_copy(CopyCause::Program, len_bytes);
     Ok(Some(copy.freeze()))
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
+use libos::memory::CopyCause;
 use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation, TxChecksum, TxOffload};
 use libos::{Buffer, Error, Instant};
 
@@ -369,10 +370,7 @@ impl Network {
         if pieces.len() <= self.max_pieces() {
             return Some(());
         }
-        let mut whole = self.arena.allocate(pieces.iter().map(|piece| piece.len()).sum())?;
-        for piece in pieces.iter() {
-            whole.extend_from_slice(piece);
-        }
+        let whole = self.arena.gather(CopyCause::Gathered, pieces.iter())?;
         pieces.clear();
         pieces.push(whole.freeze());
         Some(())

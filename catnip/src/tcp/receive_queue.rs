@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use libos::memory::CopyCause;
 use libos::{Arena, Buffer, PopLimit, ScatterGather};
 
 /// Memory that may be held, in multiples of the queue's limit, before small buffers are copied together.
@@ -135,6 +136,7 @@ impl ReceiveQueue {
                 Ok(mut last) => {
                     let copied = last.extend_from_slice(&data);
                     data.advance(copied);
+                    arena.count_copy(CopyCause::Joined, copied);
                     self.buffers.push_back(last.freeze());
                 }
                 Err(last) => self.buffers.push_back(last),
@@ -146,6 +148,7 @@ impl ReceiveQueue {
         match arena.allocate(JOINED_BYTES) {
             Some(mut joined) if data.len() <= JOINED_BYTES => {
                 joined.extend_from_slice(&data);
+                arena.count_copy(CopyCause::Joined, data.len());
                 self.push_whole(joined.freeze());
             }
             Some(_) | None => self.push_whole(data),
@@ -156,7 +159,7 @@ impl ReceiveQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libos::memory::ArenaConfig;
+    use libos::memory::{ArenaConfig, CopiedBytes};
     use proptest::prelude::*;
 
     fn arena() -> Arena {
@@ -209,6 +212,7 @@ mod tests {
             queue.push(data, &arena);
             assert_eq!(queue.buffers.back().map(|last| last.as_ptr()), Some(address));
         }
+        assert_eq!(arena.stats().copied_bytes, CopiedBytes::default());
     }
 
     #[test]
@@ -224,6 +228,8 @@ mod tests {
         }
         let used_bytes = arena.stats().used_bytes;
         assert!(used_bytes < (64 << 10) * 5, "{used_bytes}");
+        let copied = arena.stats().copied_bytes;
+        assert!(copied.joined > 50_000 && copied.joined < 60_000, "{copied:?}");
         assert_eq!(queue.pop(ALL).to_vec(), sent);
         assert_eq!((queue.held_bytes(), arena.stats().live_buffers), (0, 0));
     }

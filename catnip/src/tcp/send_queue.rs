@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use libos::memory::CopyCause;
 use libos::{Arena, Buffer};
 
 use crate::network::{Payload, PieceList};
@@ -88,6 +89,7 @@ impl SendQueue {
                 Ok(mut last) => {
                     let copied = last.extend_from_slice(&data);
                     data.advance(copied);
+                    arena.count_copy(CopyCause::Joined, copied);
                     self.end += copied as u64;
                     last.freeze()
                 }
@@ -102,6 +104,7 @@ impl SendQueue {
         match arena.allocate(JOINED_BYTES) {
             Some(mut joined) if data.len() <= JOINED_BYTES => {
                 joined.extend_from_slice(&data);
+                arena.count_copy(CopyCause::Joined, data.len());
                 self.push(joined.freeze());
             }
             // It is sent from where it is.
@@ -296,6 +299,9 @@ mod tests {
         assert!(is_whole(&mut queue, 0, 4), "what was sent is left alone");
         let expected: Vec<u8> = (0..2_000_u32).flat_map(u32::to_be_bytes).collect();
         assert_eq!(gathered(&mut queue, 4, 8_000), expected);
+        // All but the first behind what cannot take any more.
+        let copied = arena.stats().copied_bytes.joined;
+        assert!((7_900..8_000).contains(&copied), "{copied}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use libos::memory::CopyCause;
 use libos::{Error, Instant, ScatterGather};
 
 use super::layer::MAX_PAYLOAD_BYTES;
@@ -142,10 +143,7 @@ fn gather(network: &Network, data: &ScatterGather) -> Result<PieceList, Error> {
         }
         return Ok(pieces);
     }
-    let mut whole = network.arena().allocate(data.len()).ok_or(Error::NoBuffers)?;
-    for piece in data.iter() {
-        whole.extend_from_slice(piece);
-    }
+    let whole = network.arena().gather(CopyCause::Gathered, data.iter()).ok_or(Error::NoBuffers)?;
     pieces.push(whole.freeze());
     Ok(pieces)
 }

@@ -127,6 +127,7 @@ impl LibOs {
         writer.gauge("lent_bytes", arena.lent_bytes as u64);
         writer.counter("lent_copies", arena.lent_copies);
         writer.counter("failed_allocations", arena.failed_allocations);
+        arena.copied_bytes.write(&mut writer);
         writer.leave();
         #[cfg(feature = "global-allocator")]
         crate::memory::GlobalAllocator::stats().write(&mut writer);

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use super::arena::ArenaStats;
 use super::block::{Block, DATA_OFFSET_BYTES};
 use super::classes::{CLASS_TABLE, CLASSES, Class, GRAIN_BYTES, SLAB_BYTES};
+use super::copies::CopyCounter;
 use super::external::External;
 use super::poison::{poison, unpoison};
 use super::region::Region;
@@ -36,6 +37,7 @@ pub(super) struct Allocator {
     lent_limit_bytes: Cell<usize>,
     lent_copies: Cell<u64>,
     failed_allocations: Cell<u64>,
+    pub(super) copies: CopyCounter,
     /// Each class's further slabs that have free slots.
     partial: [SlabList; CLASSES],
     spans: RefCell<Spans>,
@@ -79,6 +81,7 @@ impl Allocator {
                 lent_limit_bytes: Cell::new(region.len() / 2),
                 lent_copies: Cell::new(0),
                 failed_allocations: Cell::new(0),
+                copies: CopyCounter::default(),
                 partial: [const { SlabList::new() }; CLASSES],
                 spans: RefCell::new(Spans::new(count)),
                 slabs,
@@ -382,6 +385,7 @@ impl Allocator {
             lent_bytes: self.lent_bytes.get(),
             lent_copies: self.lent_copies.get(),
             failed_allocations: self.failed_allocations.get(),
+            copied_bytes: self.copies.get(),
         }
     }
 

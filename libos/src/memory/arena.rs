@@ -4,8 +4,9 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use super::allocator::Allocator;
-use super::buffer::BufferMut;
+use super::buffer::{Buffer, BufferMut};
 use super::classes::SLAB_BYTES;
+use super::copies::{CopiedBytes, CopyCause};
 use super::raw::RawBlock;
 use super::region::Region;
 use crate::SetupError;
@@ -43,6 +44,8 @@ pub struct ArenaStats {
     pub lent_copies: u64,
     /// Allocations that failed because the region was full.
     pub failed_allocations: u64,
+    /// Payload that was copied by those who use the arena, as far as they said so.
+    pub copied_bytes: CopiedBytes,
 }
 
 /// Allocates buffers out of one region of memory. A handle: clones share the region, which lives
@@ -109,6 +112,27 @@ impl Arena {
         buffer.set_len(bytes.len());
         buffer.copy_from_slice(bytes);
         Some(buffer)
+    }
+
+    /// A buffer with a copy of all pieces behind one another, counted as `cause`. `None` when the region is full.
+    #[must_use]
+    pub fn gather<'a>(
+        &self,
+        cause: CopyCause,
+        pieces: impl Iterator<Item = &'a Buffer> + Clone,
+    ) -> Option<BufferMut> {
+        let mut whole = self.allocate(pieces.clone().map(|piece| piece.len()).sum())?;
+        for piece in pieces {
+            whole.extend_from_slice(piece);
+        }
+        self.count_copy(cause, whole.len());
+        Some(whole)
+    }
+
+    /// Counts payload that the caller has copied from one buffer to another: whoever copies payload says so, as programs
+    /// look at the counts to see whether their path is without copies.
+    pub fn count_copy(&self, cause: CopyCause, bytes: usize) {
+        self.allocator().copies.count(cause, bytes);
     }
 
     /// Takes back what other threads have dropped. One load when there is nothing; to be called once

@@ -14,6 +14,7 @@ mod arena;
 mod block;
 mod buffer;
 mod classes;
+mod copies;
 mod device_regions;
 mod external;
 #[cfg(feature = "global-allocator")]
@@ -30,6 +31,7 @@ mod tests;
 
 pub use arena::{Arena, ArenaConfig, ArenaStats};
 pub use buffer::{Buffer, BufferMut};
+pub use copies::{CopiedBytes, CopyCause};
 pub use device_regions::DeviceRegions;
 #[cfg(feature = "global-allocator")]
 pub use global::{GlobalAllocator, GlobalAllocatorStats};

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use super::endpoint::{Endpoint, Pending};
 use crate::executor::unfit;
+use crate::memory::CopyCause;
 use crate::{
     Buffer, Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, SocketKind, SocketOption,
     SocketOptionName,
@@ -106,7 +107,7 @@ impl UdpSocket {
     /// As [`Self::pop`]; [`Error::NotSupported`] when the module does not know senders.
     pub async fn recv_from(&self, bytes: &mut [u8]) -> Result<(usize, SocketAddr), Error> {
         let (mut data, from) = self.pop().await?;
-        Ok((data.read_into(bytes), from.ok_or(Error::NotSupported)?))
+        Ok((self.read(&mut data, bytes), from.ok_or(Error::NotSupported)?))
     }
 
     /// Receives one datagram, and returns how many bytes of it were copied. What does not fit into `bytes`
@@ -116,11 +117,19 @@ impl UdpSocket {
     /// As [`Self::pop`].
     pub async fn recv(&self, bytes: &mut [u8]) -> Result<usize, Error> {
         let (mut data, _) = self.pop().await?;
-        Ok(data.read_into(bytes))
+        Ok(self.read(&mut data, bytes))
+    }
+
+    fn read(&self, data: &mut ScatterGather, bytes: &mut [u8]) -> usize {
+        let count = data.read_into(bytes);
+        self.endpoint.libos.arena().count_copy(CopyCause::Program, count);
+        count
     }
 
     fn copy(&self, bytes: &[u8]) -> Result<Buffer, Error> {
-        let buffer = self.endpoint.libos.arena().copy_from(bytes).ok_or(Error::NoBuffers)?;
+        let arena = self.endpoint.libos.arena();
+        let buffer = arena.copy_from(bytes).ok_or(Error::NoBuffers)?;
+        arena.count_copy(CopyCause::Program, bytes.len());
         Ok(buffer.freeze())
     }
 

@@ -11,6 +11,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::endpoint::{Endpoint, Pending};
 use crate::executor::unfit;
+use crate::memory::CopyCause;
 use crate::{
     Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
     SocketOptionName,
@@ -157,6 +158,7 @@ impl AsyncRead for &TcpStream {
         }
         let mut data = ready!(self.poll_pop(context))?;
         let count = data.read_into(bytes);
+        self.endpoint.libos.arena().count_copy(CopyCause::Program, count);
         self.unread.replace(data);
         Poll::Ready(Ok(count))
     }
@@ -176,6 +178,7 @@ impl AsyncWrite for &TcpStream {
         }
         let count = bytes.len().min(WRITE_BYTES);
         let buffer = libos.arena().copy_from(&bytes[..count]).ok_or(Error::NoBuffers)?;
+        libos.arena().count_copy(CopyCause::Program, count);
         self.push.keep(self.endpoint.start(Operation::Push(buffer.freeze().into()))?)?;
         Poll::Ready(Ok(count))
     }

@@ -4,6 +4,7 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 
+use libos::memory::CopyCause;
 use libos::runtime::TxOffload;
 use libos::{Buffer, Error};
 use siphasher::sip::SipHasher13;
@@ -189,10 +190,6 @@ impl Network {
         if let [single] = payload {
             return Some(single.clone());
         }
-        let mut whole = self.arena.allocate(payload.iter().map(|piece| piece.len()).sum())?;
-        payload.iter().for_each(|piece| {
-            whole.extend_from_slice(piece);
-        });
-        Some(whole.freeze())
+        Some(self.arena.gather(CopyCause::Gathered, payload.iter())?.freeze())
     }
 }

@@ -1,7 +1,9 @@
 //! Received parts: checked, kept, and handed on as one packet when all have come.
 
+use std::iter;
 use std::net::IpAddr;
 
+use libos::memory::CopyCause;
 use libos::runtime::RxFrame;
 use libos::{Buffer, Instant};
 
@@ -141,12 +143,8 @@ impl Network {
         if frame.rest.is_empty() && frame.head.held_bytes() <= frame.head.len() + MAX_SPARE_BYTES {
             return Some(frame.head);
         }
-        let mut packet = self.arena.allocate(packet_len)?;
-        packet.extend_from_slice(&frame.head);
-        frame.rest.iter().for_each(|piece| {
-            packet.extend_from_slice(piece);
-        });
-        Some(packet.freeze())
+        let pieces = iter::once(&frame.head).chain(&frame.rest);
+        Some(self.arena.gather(CopyCause::Reassembled, pieces)?.freeze())
     }
 
     /// Keeps a part; returns the whole packet when that was the last one missing.
@@ -170,6 +168,7 @@ impl Network {
         let first = partial.first()?;
         let mut packet = self.arena.allocate(partial.len())?;
         partial.write(&mut packet);
+        self.arena.count_copy(CopyCause::Reassembled, packet.len());
         match first.next_header {
             None => {
                 let (header, _) = packet.split_at_mut_checked(first.header_len)?;
