@@ -8,7 +8,7 @@ SEED ?=
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help setup build test test-rust test-sanitizers conformance interop sim soak congestion fuzz fuzz-smoke demo bench bench-gate install doc lint clean
+.PHONY: help setup setup-dpdk build test test-rust test-sanitizers conformance interop sim soak congestion fuzz fuzz-smoke demo bench bench-gate install doc lint clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -18,12 +18,17 @@ setup: ## Checks the machine for what the other targets need.
 	need ip iproute2; need unshare util-linux; need make make; need cmake cmake; \
 	need nft nftables; need tshark tshark; need_rust; needs_met
 
-build: setup ## Builds everything, optimised.
-	cargo build --workspace --release
+setup-dpdk: ## Checks the machine for what DPDK and its tests need.
+	@. tools/setup.sh; need_library libdpdk libdpdk-dev; need dpdk-testpmd dpdk; need_libclang; need cc gcc; \
+	need ip iproute2; need unshare util-linux; needs_met
 
-test: setup ## Runs all tests.
+build: setup ## Builds everything, optimised.
+	cargo build --release
+
+test: setup setup-dpdk ## Runs all tests.
 	cargo build -p catnip-capi
 	cargo test --workspace
+	cargo test --package catnip-os --features dpdk --test dpdk
 	tests/sanitizers.sh address
 	tests/sanitizers.sh thread
 
@@ -68,6 +73,7 @@ doc: ## Builds the API documentation.
 lint: ## Format and clippy, as the gate runs them.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --package catnip-os --features dpdk --all-targets -- -D warnings
 
 clean: ## Removes what was built.
 	cargo clean

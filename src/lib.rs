@@ -1,5 +1,7 @@
 //! Catnip: a library OS. This facade is what programs depend on.
 
+#[cfg(feature = "dpdk")]
+mod dpdk;
 #[cfg(feature = "catnip")]
 mod loopback;
 mod open;
@@ -8,6 +10,8 @@ mod open;
 pub use catnip;
 pub use libos;
 pub use open::open;
+#[cfg(feature = "dpdk")]
+pub use runtime_dpdk;
 #[cfg(feature = "tap")]
 pub use runtime_linux;
 #[cfg(feature = "sim")]

@@ -16,6 +16,8 @@ const KINDS: &[&str] = &[
     "tap",
     #[cfg(feature = "packet")]
     "packet",
+    #[cfg(feature = "dpdk")]
+    "dpdk",
     "none",
 ];
 
@@ -27,6 +29,7 @@ const KINDS: &[&str] = &[
 /// | `"loopback"` (default) | none: sockets reach each other at 127.0.0.1, ::1 and the stack's addresses | `[stack]`, `[neighbor]`, `[udp]`, `[tcp]` |
 /// | `"tap"` | a TAP interface of Linux | `[tap]` and those above |
 /// | `"packet"` | any interface of Linux, through packet sockets | `[packet]` and those of the stack |
+/// | `"dpdk"` (feature `dpdk`) | a port of DPDK | `[dpdk]` and those of the stack |
 /// | `"none"` | no stack at all | |
 ///
 /// With `wait_for_addresses_ms` in `[runtime]`, it returns once the addresses that the stack gets or probes by
@@ -42,8 +45,12 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
     let kind = section.choice("kind", KINDS, KINDS[0])?;
     let wait = section.duration_ms("wait_for_addresses_ms", 0..=HOUR_MS, 0)?;
     section.finish()?;
+    #[cfg(feature = "dpdk")]
+    if kind == "dpdk" {
+        return crate::dpdk::open(config, wait);
+    }
     let libos = LibOs::builder().config(config).build()?;
-    install(&libos, MemoryQueues::from_config(config)?)?;
+    install_memory_queues(&libos, config)?;
     match kind {
         #[cfg(feature = "catnip")]
         "loopback" => network::install(&libos, config, network::loopback()?)?,
@@ -70,7 +77,14 @@ fn tables() -> Vec<&'static str> {
     tables.push("tap");
     #[cfg(feature = "packet")]
     tables.push("packet");
+    // Also where it is not built in: one file serves both.
+    tables.push("dpdk");
     tables
+}
+
+/// Installs the queues that need no device.
+pub(crate) fn install_memory_queues(libos: &LibOs, config: &Config) -> Result<(), SetupError> {
+    install(libos, MemoryQueues::from_config(config)?)
 }
 
 /// Installs a module into a library OS that nobody else uses yet.
@@ -83,8 +97,8 @@ fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupErro
 }
 
 #[cfg(feature = "catnip")]
-mod network {
-    #[cfg(any(feature = "tap", feature = "packet"))]
+pub(crate) mod network {
+    #[cfg(any(feature = "tap", feature = "packet", feature = "dpdk"))]
     use std::time::Duration;
 
     use catnip::{Stack, StackConfig, StackModule};
@@ -95,7 +109,7 @@ mod network {
     use crate::loopback::Loopback;
 
     /// Between two looks at whether addresses can be used.
-    #[cfg(any(feature = "tap", feature = "packet"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "dpdk"))]
     const LOOK_EVERY: Duration = Duration::from_millis(2);
 
     /// Puts a stack on the device.
@@ -115,7 +129,7 @@ mod network {
     }
 
     /// Waits until the addresses that the stack gets or probes by itself can be used; not at all for no time.
-    #[cfg(any(feature = "tap", feature = "packet"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "dpdk"))]
     pub fn wait_for_addresses(libos: &LibOs, longest: Duration) -> Result<(), SetupError> {
         let failed = |reason: String| failed("network", "wait for addresses", reason);
         let awaits = || {
@@ -198,7 +212,7 @@ mod tests {
     #[test]
     fn mistakes_are_said_in_one_line() {
         for (text, line) in [
-            ("[runtime]\nkind = \"dpdk\"", "t.toml: runtime.kind = \"dpdk\": allowed is one of "),
+            ("[runtime]\nkind = \"rdma\"", "t.toml: runtime.kind = \"rdma\": allowed is one of "),
             ("[runtime]\nkid = \"tap\"", "t.toml: runtime.kid = \"tap\": allowed is the keys kind"),
             ("[stac]\naddresses = []", "t.toml: [stac] = a table that nothing reads: allowed is [runtime], "),
         ] {

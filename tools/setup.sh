@@ -21,6 +21,14 @@ need_library() {
     { command -v pkg-config >/dev/null 2>&1 && pkg-config --exists "$1"; } || lacks "$2" "the library $1"
 }
 
+# Notes that libclang is needed, which bindgen loads.
+need_libclang() {
+    for library in /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang.so*; do
+        [ ! -e "$library" ] || return 0
+    done
+    [ -n "${LIBCLANG_PATH:-}" ] || lacks libclang-dev 'the library libclang'
+}
+
 # Ends with words where there is no Rust: which version, rust-toolchain or Cargo.toml says.
 need_rust() {
     command -v cargo >/dev/null 2>&1 && return

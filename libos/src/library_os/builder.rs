@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::idle::Sleeper;
-use super::options::{Options, arena_from_config};
+use super::options::Options;
 use super::state::State;
 use super::{IdleHook, Inner, LibOs};
 use crate::executor::Executor;
-use crate::memory::Region;
+use crate::memory::{ArenaConfig, Region};
 use crate::time::MonotonicClock;
 use crate::{Arena, Clock, Config, Instant, SetupError};
 
@@ -81,7 +81,7 @@ impl LibOsBuilder {
     /// arena cannot be mapped, [`SetupError::Device`] when the system has no event descriptor left.
     pub fn build(self) -> Result<LibOs, SetupError> {
         let options = Options::from_config(&self.config)?;
-        let arena_config = arena_from_config(&self.config)?;
+        let arena_config = ArenaConfig::from_config(&self.config)?;
         let device_arena = match self.arena {
             Some(arena) => arena,
             None if self.shares_memory => Arena::with_region(Region::map_shared(arena_config.region_bytes)?)?,

@@ -44,14 +44,19 @@ impl Options {
     }
 }
 
-/// The table `[memory]`.
-pub(super) fn arena_from_config(config: &Config) -> Result<ArenaConfig, SetupError> {
-    let default = ArenaConfig::default();
-    let mut section = config.section("memory");
-    let region_mib = section.usize("region_mib", 1..=1 << 20, default.region_bytes >> 20)?;
-    let hugepages = section.bool("hugepages", default.hugepages)?;
-    section.finish()?;
-    Ok(ArenaConfig { region_bytes: region_mib << 20, hugepages })
+impl ArenaConfig {
+    /// Reads the table `[memory]`.
+    ///
+    /// # Errors
+    /// [`SetupError::Config`] for the first value that is wrong and for a key that is not known.
+    pub fn from_config(config: &Config) -> Result<Self, SetupError> {
+        let default = Self::default();
+        let mut section = config.section("memory");
+        let region_mib = section.usize("region_mib", 1..=1 << 20, default.region_bytes >> 20)?;
+        let hugepages = section.bool("hugepages", default.hugepages)?;
+        section.finish()?;
+        Ok(Self { region_bytes: region_mib << 20, hugepages })
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +71,7 @@ mod tests {
         let example = Config::from_toml_str("catnip.toml", EXAMPLE).unwrap();
         let default = Config::new();
         assert_eq!(Options::from_config(&example), Options::from_config(&default));
-        assert_eq!(arena_from_config(&example), arena_from_config(&default));
+        assert_eq!(ArenaConfig::from_config(&example), ArenaConfig::from_config(&default));
         assert_eq!(
             MemoryQueues::from_config(&example).map(|queues| queues.limit()),
             MemoryQueues::from_config(&default).map(|queues| queues.limit()),
@@ -80,7 +85,7 @@ mod tests {
         let unknown = Config::new().set("libos.x", 1).set("memory.x", 1).set("memory_queue.x", 1);
         let errors = [
             Options::from_config(&unknown).unwrap_err(),
-            arena_from_config(&unknown).unwrap_err(),
+            ArenaConfig::from_config(&unknown).unwrap_err(),
             MemoryQueues::from_config(&unknown).unwrap_err(),
         ];
         for error in errors {

@@ -1,0 +1,134 @@
+/* What bindgen reads: the headers of DPDK, and as functions what they have as macros. */
+#include <rte_config.h>
+
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_interrupts.h>
+#include <rte_lcore.h>
+#include <rte_malloc.h>
+#include <rte_mbuf.h>
+#include <rte_memory.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* The calling thread's error number, which DPDK keeps in a thread-local variable behind a macro. */
+static inline int catnip_rte_errno(void)
+{
+	return rte_errno;
+}
+
+/* Flags that the headers define by means of other macros, which bindgen does not evaluate. */
+#define CATNIP_FLAG(name) static const uint64_t CATNIP_##name = name
+
+CATNIP_FLAG(RTE_ETH_RX_OFFLOAD_SCATTER);
+CATNIP_FLAG(RTE_ETH_RX_OFFLOAD_TCP_CKSUM);
+CATNIP_FLAG(RTE_ETH_RX_OFFLOAD_TCP_LRO);
+CATNIP_FLAG(RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
+CATNIP_FLAG(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
+CATNIP_FLAG(RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
+CATNIP_FLAG(RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
+CATNIP_FLAG(RTE_ETH_TX_OFFLOAD_TCP_TSO);
+CATNIP_FLAG(RTE_ETH_TX_OFFLOAD_UDP_CKSUM);
+CATNIP_FLAG(RTE_ETH_RSS_IP);
+CATNIP_FLAG(RTE_ETH_RSS_TCP);
+CATNIP_FLAG(RTE_ETH_RSS_UDP);
+CATNIP_FLAG(RTE_MBUF_F_EXTERNAL);
+CATNIP_FLAG(RTE_MBUF_F_RX_L4_CKSUM_GOOD);
+CATNIP_FLAG(RTE_MBUF_F_RX_L4_CKSUM_MASK);
+CATNIP_FLAG(RTE_MBUF_F_RX_L4_CKSUM_NONE);
+CATNIP_FLAG(RTE_MBUF_F_RX_LRO);
+CATNIP_FLAG(RTE_MBUF_F_TX_IPV4);
+CATNIP_FLAG(RTE_MBUF_F_TX_IPV6);
+CATNIP_FLAG(RTE_MBUF_F_TX_IP_CKSUM);
+CATNIP_FLAG(RTE_MBUF_F_TX_TCP_CKSUM);
+CATNIP_FLAG(RTE_MBUF_F_TX_TCP_SEG);
+CATNIP_FLAG(RTE_MBUF_F_TX_UDP_CKSUM);
+
+/* What is read of one mbuf of a received frame. Releases differ in how they lay the fields out. */
+struct catnip_segment {
+	uint8_t *data;
+	struct rte_mbuf *next;
+	struct rte_mempool *pool;
+	uint64_t flags;
+	uint16_t bytes;
+	/* Payload bytes of each of the segments that the device joined. */
+	uint16_t segment_bytes;
+};
+
+static inline void catnip_mbuf_segment(const struct rte_mbuf *mbuf, struct catnip_segment *segment)
+{
+	segment->data = rte_pktmbuf_mtod(mbuf, uint8_t *);
+	segment->next = mbuf->next;
+	segment->pool = mbuf->pool;
+	segment->flags = mbuf->ol_flags;
+	segment->bytes = mbuf->data_len;
+	segment->segment_bytes = mbuf->tso_segsz;
+}
+
+/* The memory behind the mbuf that its pool was made with room for. */
+static inline void *catnip_mbuf_private(struct rte_mbuf *mbuf)
+{
+	return rte_mbuf_to_priv(mbuf);
+}
+
+/* Points a free mbuf at other memory, which the device knows by the same address. */
+static inline void catnip_mbuf_place(struct rte_mbuf *mbuf, void *buffer, uint16_t bytes)
+{
+	mbuf->buf_addr = buffer;
+#if RTE_VERSION < RTE_VERSION_NUM(22, 11, 0, 0)
+	mbuf->buf_iova = (rte_iova_t)(uintptr_t)buffer;
+#else
+	rte_mbuf_iova_set(mbuf, (rte_iova_t)(uintptr_t)buffer);
+#endif
+	mbuf->buf_len = bytes;
+}
+
+/* Gives one mbuf of a frame back to its pool as it is, its buffer included. */
+static inline void catnip_mbuf_recycle(struct rte_mbuf *mbuf)
+{
+	mbuf->next = NULL;
+	mbuf->nb_segs = 1;
+	rte_mbuf_raw_free(mbuf);
+}
+
+/* Lets a new mbuf refer to memory that the device knows by the same address. */
+static inline void catnip_mbuf_attach(struct rte_mbuf *mbuf, void *data, uint16_t bytes,
+				      struct rte_mbuf_ext_shared_info *shared)
+{
+	rte_pktmbuf_attach_extbuf(mbuf, data, (rte_iova_t)(uintptr_t)data, bytes, shared);
+	mbuf->data_len = bytes;
+}
+
+/* Room of a new mbuf's own, of which `bytes` will be filled. */
+static inline uint8_t *catnip_mbuf_append(struct rte_mbuf *mbuf, uint16_t bytes)
+{
+	mbuf->data_len = bytes;
+	return rte_pktmbuf_mtod(mbuf, uint8_t *);
+}
+
+static inline void catnip_mbuf_chain(struct rte_mbuf *mbuf, struct rte_mbuf *next)
+{
+	mbuf->next = next;
+}
+
+/* What a frame is as a whole. */
+struct catnip_frame {
+	uint64_t flags;
+	uint32_t bytes;
+	uint16_t segments;
+	uint16_t link_header_bytes;
+	uint16_t network_header_bytes;
+	uint16_t transport_header_bytes;
+	uint16_t segment_bytes;
+};
+
+static inline void catnip_mbuf_frame(struct rte_mbuf *mbuf, const struct catnip_frame *frame)
+{
+	mbuf->pkt_len = frame->bytes;
+	mbuf->nb_segs = frame->segments;
+	mbuf->ol_flags |= frame->flags;
+	mbuf->tx_offload = rte_mbuf_tx_offload(frame->link_header_bytes, frame->network_header_bytes,
+					       frame->transport_header_bytes, frame->segment_bytes, 0, 0, 0);
+}

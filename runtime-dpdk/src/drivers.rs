@@ -1,0 +1,70 @@
+//! What drivers do with memory that is not DPDK's own: delivery differs, return codes don't.
+
+use libos::MemoryAccess;
+
+use crate::config::MemoryPolicy;
+
+/// Drivers of virtual devices, as `rte_eth_dev_info` names them, for which it was found out by comparing payloads.
+const VIRTUAL_DRIVERS: [(&str, MemoryAccess); 8] = [
+    // Their copies are made by the processor, which reads any memory.
+    ("net_tap", MemoryAccess::Dma),
+    ("net_af_packet", MemoryAccess::Dma),
+    ("net_null", MemoryAccess::Dma),
+    ("net_ring", MemoryAccess::Dma),
+    // Their peers map DPDK's memory, and no other: frames in other memory are lost without a word.
+    ("net_memif", MemoryAccess::RuntimeHeapOnly),
+    ("net_virtio_user", MemoryAccess::RuntimeHeapOnly),
+    // The processor copies between our memory and the guest's.
+    ("net_vhost", MemoryAccess::Dma),
+    // Sends other bytes than those of an attached buffer.
+    ("net_af_xdp", MemoryAccess::Copy),
+];
+
+/// What a port of this driver is given. `physical` is true on a bus whose devices reach memory through an IOMMU or by
+/// its physical address.
+pub(crate) fn memory_access(policy: MemoryPolicy, driver: &str, physical: bool) -> MemoryAccess {
+    match policy {
+        MemoryPolicy::Dma => MemoryAccess::Dma,
+        MemoryPolicy::RuntimeHeap => MemoryAccess::RuntimeHeapOnly,
+        MemoryPolicy::Copy => MemoryAccess::Copy,
+        MemoryPolicy::Auto => match VIRTUAL_DRIVERS.iter().find(|(name, _)| *name == driver) {
+            Some((_, access)) => *access,
+            None if physical => MemoryAccess::Dma,
+            None => MemoryAccess::Copy,
+        },
+    }
+}
+
+/// True for a driver whose port has the Ethernet address of the kernel's interface at its other end, and passes its own
+/// on to it. Two ends of a link need two: the stack's is another one, which the port is not told.
+pub(crate) fn mirrors_address(driver: &str) -> bool {
+    driver == "net_tap"
+}
+
+/// True for a driver that offers to cut frames and then refuses to: it takes the link's header for part of the MTU, so that
+/// segments of a full MTU are too large for it.
+pub(crate) fn refuses_full_segments(driver: &str) -> bool {
+    driver == "net_tap"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_get_the_memory_that_they_deliver_from() {
+        for (driver, physical, access) in [
+            ("net_tap", false, MemoryAccess::Dma),
+            ("net_memif", false, MemoryAccess::RuntimeHeapOnly),
+            ("net_af_xdp", false, MemoryAccess::Copy),
+            ("net_unheard_of", false, MemoryAccess::Copy),
+            ("net_e1000_em", true, MemoryAccess::Dma),
+        ] {
+            assert_eq!(memory_access(MemoryPolicy::Auto, driver, physical), access, "{driver}");
+            assert_eq!(memory_access(MemoryPolicy::Copy, driver, physical), MemoryAccess::Copy);
+            assert_eq!(memory_access(MemoryPolicy::Dma, driver, physical), MemoryAccess::Dma);
+            let heap = memory_access(MemoryPolicy::RuntimeHeap, driver, physical);
+            assert_eq!(heap, MemoryAccess::RuntimeHeapOnly);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Receive interrupts: a descriptor that becomes readable when a frame arrives, where the driver has such.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use dpdk_sys as sys;
+
+/// A queue's receive interrupt.
+#[derive(Debug)]
+pub(crate) struct Interrupts {
+    port: u16,
+    queue: u16,
+    /// Holds the driver's descriptor; DPDK empties that one as its kind wants it.
+    events: OwnedFd,
+    /// Always readable: for frames that came before the interrupt was armed.
+    readable: OwnedFd,
+    armed: Cell<bool>,
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl Interrupts {
+    /// Sets the queue's interrupt up, which the started port was configured for; None when the driver has none after all.
+    pub(crate) fn new(port: u16, queue: u16) -> Option<Self> {
+        // SAFETY: makes a descriptor.
+        let events = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).ok()?;
+        // SAFETY: as above.
+        let readable = owned(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).ok()?;
+        let (fd, add) = (events.as_raw_fd(), sys::RTE_INTR_EVENT_ADD as i32);
+        // SAFETY: the port is started and has the queue.
+        let result = unsafe { sys::rte_eth_dev_rx_intr_ctl_q(port, queue, fd, add, ptr::null_mut()) };
+        let this = Self { port, queue, events, readable, armed: Cell::new(false) };
+        if result != 0 {
+            return None;
+        }
+        this.arm();
+        let works = this.armed.get();
+        this.disarm();
+        works.then_some(this)
+    }
+
+    fn arm(&self) {
+        // SAFETY: the port is started and has the queue.
+        let result = unsafe { sys::rte_eth_dev_rx_intr_enable(self.port, self.queue) };
+        self.armed.set(result == 0);
+    }
+
+    /// Arms the interrupt and returns what becomes readable with the next frame; None when it cannot be armed.
+    pub(crate) fn wake_fd(&self) -> Option<RawFd> {
+        if !self.armed.get() {
+            self.arm();
+        }
+        if !self.armed.get() {
+            return None;
+        }
+        // A frame that came between the last look and the arming raises no interrupt. Drivers that cannot count
+        // have descriptors that stay readable while there is a frame.
+        // SAFETY: the port is started and has the queue.
+        let waiting = unsafe { sys::rte_eth_rx_queue_count(self.port, self.queue) };
+        Some(if waiting > 0 { self.readable.as_raw_fd() } else { self.events.as_raw_fd() })
+    }
+
+    /// True when there is something to disarm.
+    #[inline]
+    pub(crate) fn are_armed(&self) -> bool {
+        self.armed.get()
+    }
+
+    /// Ends waiting: the interrupt is switched off and what it raised is taken.
+    #[cold]
+    pub(crate) fn disarm(&self) {
+        let mut event = MaybeUninit::<sys::rte_epoll_event>::uninit();
+        // SAFETY: the port has the queue; there is room for one event, and no time to wait.
+        unsafe {
+            sys::rte_eth_dev_rx_intr_disable(self.port, self.queue);
+            sys::rte_epoll_wait(self.events.as_raw_fd(), event.as_mut_ptr(), 1, 0);
+        }
+        self.armed.set(false);
+    }
+}

@@ -1,0 +1,268 @@
+//! Pools of mbufs: over the arena's buffers where the device reaches them, over DPDK's own memory elsewhere.
+
+use std::cell::Cell;
+use std::ffi::CString;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dpdk_sys as sys;
+use libos::memory::RawBuffer;
+use libos::{Arena, Buffer, SetupError};
+
+use crate::failure::{describe, failed, last_number};
+use crate::mbufs::Mbuf;
+
+/// Mbufs that a thread keeps for itself, so that most are taken and given back without an atomic.
+const CACHE_MBUFS: usize = 256;
+
+/// Mbufs beyond those in a queue's descriptors: in caches, which hold one and a half times their size, and in bursts.
+pub(crate) const SPARE_MBUFS: usize = 2 * CACHE_MBUFS;
+
+/// Bytes in front of a frame's data, which drivers may use.
+pub(crate) const HEADROOM_BYTES: usize = sys::RTE_PKTMBUF_HEADROOM as usize;
+
+const _: () = assert!(HEADROOM_BYTES <= libos::memory::HEADROOM_BYTES);
+
+/// Largest room of an mbuf.
+const MAX_ROOM_BYTES: usize = u16::MAX as usize - HEADROOM_BYTES;
+
+/// Numbers pools, whose names have to differ.
+static POOLS: AtomicUsize = AtomicUsize::new(0);
+
+/// A pool of mbufs with memory of DPDK's own.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    raw: NonNull<sys::rte_mempool>,
+    count: usize,
+}
+
+impl Pool {
+    /// A pool of `count` mbufs with `room_bytes` for data each.
+    pub(crate) fn new(port: &str, count: usize, room_bytes: usize) -> Result<Self, SetupError> {
+        let call = "rte_pktmbuf_pool_create";
+        let name = name(port, call)?;
+        let (count_c, room) = (count as u32, (room_bytes.min(MAX_ROOM_BYTES) + HEADROOM_BYTES) as u16);
+        // SAFETY: the name ends with a zero and is copied.
+        let raw = unsafe {
+            sys::rte_pktmbuf_pool_create(name.as_ptr(), count_c, CACHE_MBUFS as u32, 0, room, ANY_SOCKET)
+        };
+        Self::made(raw, count, port, call)
+    }
+
+    fn made(
+        raw: *mut sys::rte_mempool,
+        count: usize,
+        port: &str,
+        call: &'static str,
+    ) -> Result<Self, SetupError> {
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            let reason = describe(last_number());
+            failed(port, call, format!("{count} mbufs: {reason} (dpdk.memory_mib gives DPDK more memory)"))
+        })?;
+        Ok(Self { raw, count })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mempool {
+        self.raw.as_ptr()
+    }
+
+    /// Takes new mbufs, as many as `into` has room for; none when there are not so many.
+    pub(crate) fn take(&self, into: &mut crate::mbufs::Burst) {
+        let (start, wanted) = (into.len(), into.remaining_capacity());
+        // SAFETY: there is room for as many pointers, which are all written, or none.
+        unsafe {
+            let spare = into.as_mut_ptr().add(start);
+            if sys::rte_pktmbuf_alloc_bulk(self.as_ptr(), spare, wanted as u32) == 0 {
+                into.set_len(start + wanted);
+            }
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        // SAFETY: the pool lives.
+        unsafe { sys::rte_mempool_avail_count(self.as_ptr()) as usize == self.count }
+    }
+}
+
+impl Drop for Pool {
+    /// A pool of which mbufs are under way somewhere stays: they come back to it.
+    fn drop(&mut self) {
+        if self.is_whole() {
+            // SAFETY: nobody has an mbuf of it.
+            unsafe { sys::rte_mempool_free(self.as_ptr()) };
+        }
+    }
+}
+
+/// No preference for a NUMA node (`SOCKET_ID_ANY`).
+const ANY_SOCKET: i32 = -1;
+
+fn name(port: &str, call: &'static str) -> Result<CString, SetupError> {
+    let number = POOLS.fetch_add(1, Ordering::Relaxed);
+    CString::new(format!("catnip{number}")).map_err(|_| failed(port, call, "the name has a zero byte"))
+}
+
+/// A pool whose mbufs have buffers of the arena: what arrives in one is handed up as it is, and the mbuf gets
+/// another.
+#[derive(Debug)]
+pub(crate) struct BufferPool {
+    pool: Pool,
+    room_bytes: usize,
+}
+
+/// What the private part of such an mbuf holds.
+type Holding = Cell<Option<RawBuffer>>;
+
+impl BufferPool {
+    /// A pool of `count` mbufs with `room_bytes` for data each, out of `arena`.
+    pub(crate) fn new(
+        port: &str,
+        arena: &Arena,
+        count: usize,
+        room_bytes: usize,
+    ) -> Result<Self, SetupError> {
+        let call = "rte_pktmbuf_pool_create_extbuf";
+        let room = HEADROOM_BYTES + room_bytes;
+        let full = || {
+            let reason = format!("no memory for {count} receive buffers of {room_bytes} bytes in the region");
+            failed(port, call, format!("{reason} (memory.region_mib)"))
+        };
+        let buffers: Vec<Buffer> = (0..count)
+            .map(|_| arena.allocate(room_bytes).map(libos::BufferMut::freeze))
+            .collect::<Option<_>>()
+            .ok_or_else(full)?;
+        let areas: Vec<sys::rte_pktmbuf_extmem> = buffers
+            .iter()
+            .map(|buffer| {
+                let start = buffer.as_ptr().wrapping_sub(HEADROOM_BYTES);
+                sys::rte_pktmbuf_extmem {
+                    buf_ptr: start.cast_mut().cast(),
+                    buf_iova: start as u64,
+                    buf_len: room,
+                    elt_size: room as u16,
+                }
+            })
+            .collect();
+        let name = name(port, call)?;
+        // SAFETY: the areas are live memory of the arena that is the pool's from here on; the name and the areas'
+        // descriptions are copied.
+        let raw = unsafe {
+            sys::rte_pktmbuf_pool_create_extbuf(
+                name.as_ptr(),
+                count as u32,
+                CACHE_MBUFS as u32,
+                size_of::<Holding>().next_multiple_of(8) as u16,
+                room as u16,
+                ANY_SOCKET,
+                areas.as_ptr(),
+                areas.len() as u32,
+            )
+        };
+        let this = Self { pool: Pool::made(raw, count, port, call)?, room_bytes };
+        let mbufs = this.take_all();
+        if mbufs.len() != count {
+            return Err(failed(port, "rte_mempool_get_bulk", "a new pool is not whole"));
+        }
+        for (mbuf, buffer) in mbufs.into_iter().zip(buffers) {
+            // SAFETY: the mbuf was just taken and has no buffer yet.
+            unsafe {
+                this.place(mbuf, buffer);
+                sys::catnip_mbuf_recycle(mbuf);
+            }
+        }
+        Ok(this)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mempool {
+        self.pool.as_ptr()
+    }
+
+    /// Every mbuf of the pool that is not under way.
+    fn take_all(&self) -> Vec<Mbuf> {
+        let pool = self.pool.as_ptr();
+        // SAFETY: the pool lives.
+        let count = unsafe { sys::rte_mempool_avail_count(pool) } as usize;
+        let mut mbufs: Vec<Mbuf> = vec![ptr::null_mut(); count];
+        // SAFETY: there is room for as many pointers, which are all written, or none.
+        let result = unsafe { sys::rte_mempool_get_bulk(pool, mbufs.as_mut_ptr().cast(), count as u32) };
+        if result != 0 {
+            mbufs.clear();
+        }
+        mbufs
+    }
+
+    /// What the mbuf holds.
+    ///
+    /// # Safety
+    /// The mbuf is of this pool, and valid.
+    unsafe fn holding<'a>(mbuf: Mbuf) -> &'a Holding {
+        // SAFETY: the pool's mbufs have room for it, which is zeroed at first: None's address part. It is only
+        // ever read by the arena's thread, or before the port starts.
+        unsafe { &*sys::catnip_mbuf_private(mbuf).cast::<Holding>() }
+    }
+
+    /// Gives the mbuf this buffer.
+    ///
+    /// # Safety
+    /// The mbuf is of this pool and nobody else's, and its buffer was taken out.
+    unsafe fn place(&self, mbuf: Mbuf, buffer: Buffer) {
+        let raw = buffer.into_raw();
+        // SAFETY: buffers of an arena have as much in front of their data, and the room behind it.
+        unsafe {
+            let start = raw.data.as_ptr().sub(HEADROOM_BYTES);
+            sys::catnip_mbuf_place(mbuf, start.cast(), (HEADROOM_BYTES + self.room_bytes) as u16);
+            Self::holding(mbuf).set(Some(raw));
+        }
+    }
+
+    /// Takes the `bytes` at `data` that arrived in the mbuf, and gives the mbuf another buffer and back to the pool.
+    /// When the arena has no memory, what arrived is lost, and None returned.
+    ///
+    /// # Safety
+    /// The mbuf is of this pool and nobody else's.
+    #[inline]
+    pub(crate) unsafe fn exchange(
+        &self,
+        arena: &Arena,
+        mbuf: Mbuf,
+        data: *const u8,
+        bytes: usize,
+    ) -> Option<Buffer> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let received = match arena.allocate(self.room_bytes) {
+                None => None,
+                Some(next) => Self::holding(mbuf).take().and_then(|raw| {
+                    let held = Buffer::from_raw(raw);
+                    self.place(mbuf, next.freeze());
+                    view(held, data, bytes)
+                }),
+            };
+            sys::catnip_mbuf_recycle(mbuf);
+            received
+        }
+    }
+}
+
+/// The bytes at `data`, which a driver put into the block of `held`.
+#[inline]
+fn view(held: Buffer, data: *const u8, bytes: usize) -> Option<Buffer> {
+    let raw = held.into_raw();
+    // SAFETY: the block has the reference that `held` was, and the device is done with it.
+    let received = unsafe { Buffer::view_raw(raw.block, data, bytes) };
+    // SAFETY: comes back once, as it is.
+    drop(unsafe { Buffer::from_raw(raw) });
+    received
+}
+
+impl Drop for BufferPool {
+    fn drop(&mut self) {
+        for mbuf in self.take_all() {
+            // SAFETY: the mbuf is ours, and goes back without a buffer: the pool is given up.
+            unsafe {
+                drop(Self::holding(mbuf).take().map(|raw| Buffer::from_raw(raw)));
+                sys::catnip_mbuf_recycle(mbuf);
+            }
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! A port: found or plugged in, set up by what its driver can do, started when all its queues are there, and given
+//! back with the last of them.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use dpdk_sys as sys;
+use libos::memory::ArenaConfig;
+use libos::{Arena, MemoryAccess, SetupError};
+
+use crate::config::{DpdkConfig, MAX_MTU};
+use crate::failure::{check, describe, failed};
+use crate::negotiation::{Negotiated, Offered};
+use crate::registration::{self, Device};
+use crate::{drivers, eal, mac};
+
+/// Between two looks at the link.
+const LINK_LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// More than anything is waited for.
+const FOR_EVER: Duration = Duration::from_secs(1 << 32);
+
+/// An open port, from which a library OS's memory and a runtime for each queue are made.
+#[derive(Debug)]
+pub struct DpdkPort {
+    port: Arc<Port>,
+}
+
+/// A queue pair of a port, which may move to the thread that will poll it.
+#[derive(Debug)]
+pub struct DpdkQueue {
+    pub(crate) port: Arc<Port>,
+    pub(crate) index: u16,
+}
+
+/// What all queues of a port share.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub id: u16,
+    pub name: String,
+    pub hardware_address: [u8; 6],
+    pub mtu: usize,
+    pub rx_descriptors: u16,
+    pub tx_descriptors: u16,
+    pub memory: MemoryAccess,
+    pub negotiated: Negotiated,
+    pub device: Device,
+    pub interrupts: bool,
+    queues: u16,
+    link_wait: Duration,
+    /// Set by DPDK when the device is taken away, and when a queue could not be set up.
+    removed: AtomicBool,
+    /// Set by DPDK when the port is no more, and its number may become another's.
+    destroyed: AtomicBool,
+    /// The device was plugged in for this port, and is to be unplugged.
+    plugged: bool,
+    state: Mutex<State>,
+}
+
+/// How far the port is.
+#[derive(Debug, Default)]
+struct State {
+    /// Queues that were set up, and those given up again.
+    set_up: u16,
+    given_up: u16,
+    started: bool,
+    closed: bool,
+}
+
+impl DpdkPort {
+    /// Opens a port: initialises EAL if this is the process's first, plugs the device in, and sets it up as far as that
+    /// takes no memory of the library OS. `region_bytes` is how large a region [`Self::arena`] will be asked for, so
+    /// that DPDK gets enough memory for one where the driver wants it from there.
+    ///
+    /// # Errors
+    /// [`SetupError::Config`] for values that are out of range, [`SetupError::Device`] with the port, the call and DPDK's own words
+    /// for what went wrong.
+    pub fn open(config: &DpdkConfig, region_bytes: usize) -> Result<Self, SetupError> {
+        config.validate()?;
+        eal::initialise(config, region_bytes)?;
+        let (id, plugged) = find(config)?;
+        let name = port_name(id).unwrap_or_else(|| config.label());
+        let port = Port::set_up(config, id, name, plugged)?;
+        Ok(Self { port: Arc::new(port) })
+    }
+
+    /// The port's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.port.name
+    }
+
+    /// What the port's driver can do with memory.
+    #[must_use]
+    pub fn memory_access(&self) -> MemoryAccess {
+        self.port.memory
+    }
+
+    /// Memory for a library OS that will use the port: from DPDK's heap where its driver takes no other.
+    ///
+    /// # Errors
+    /// [`SetupError`] when there is not as much.
+    pub fn arena(&self, config: &ArenaConfig) -> Result<Arena, SetupError> {
+        match self.port.memory {
+            MemoryAccess::RuntimeHeapOnly => {
+                Arena::with_region(registration::region_from_heap(&self.port.name, config.region_bytes)?)
+            }
+            MemoryAccess::Dma | MemoryAccess::Copy => Arena::new(config),
+        }
+    }
+
+    /// The port's queue pairs. Frames flow once a runtime was made of each.
+    #[must_use]
+    pub fn into_queues(self) -> Vec<DpdkQueue> {
+        (0..self.port.queues).map(|index| DpdkQueue { port: self.port.clone(), index }).collect()
+    }
+}
+
+/// The port's number, and whether its device was plugged in now.
+fn find(config: &DpdkConfig) -> Result<(u16, bool), SetupError> {
+    let label = config.label();
+    if config.device.is_empty() {
+        // SAFETY: any number may be asked for.
+        let valid = unsafe { sys::rte_eth_dev_is_valid_port(config.port) } != 0;
+        let reason = "there is no such port: dpdk.device names one to open, or dpdk.eal_args";
+        return if valid {
+            Ok((config.port, false))
+        } else {
+            Err(failed(&label, "rte_eth_dev_is_valid_port", reason))
+        };
+    }
+    if let Some(id) = port_number(&label)? {
+        return Ok((id, false));
+    }
+    let device = in_c(&label, &config.device)?;
+    // SAFETY: a text that ends with a zero.
+    check(&label, "rte_dev_probe", unsafe { sys::rte_dev_probe(device.as_ptr()) })?;
+    match port_number(&label)? {
+        Some(id) => Ok((id, true)),
+        None => Err(failed(&label, "rte_dev_probe", "the device has no Ethernet port of its name")),
+    }
+}
+
+fn in_c(label: &str, text: &str) -> Result<CString, SetupError> {
+    CString::new(text).map_err(|_| failed(label, "rte_dev_probe", "the name has a zero byte"))
+}
+
+fn port_number(name: &str) -> Result<Option<u16>, SetupError> {
+    let text = in_c(name, name)?;
+    let mut id = 0;
+    // SAFETY: a text that ends with a zero, and a number to write to.
+    let result = unsafe { sys::rte_eth_dev_get_port_by_name(text.as_ptr(), &raw mut id) };
+    Ok((result == 0).then_some(id))
+}
+
+fn port_name(id: u16) -> Option<String> {
+    let mut name = [0 as c_char; sys::RTE_ETH_NAME_MAX_LEN as usize];
+    // SAFETY: as much room as DPDK asks for; it ends what it writes with a zero.
+    let found = unsafe { sys::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) } == 0;
+    let bytes = name.map(|letter| letter as u8);
+    let text = CStr::from_bytes_until_nul(&bytes).ok()?.to_str().ok()?;
+    found.then(|| text.to_owned())
+}
+
+/// A structure of DPDK's that is plain numbers and pointers, all zeros.
+fn zeroed<T: Copy>() -> T {
+    // SAFETY: only used for structures that C programs clear with memset.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+impl Port {
+    fn set_up(config: &DpdkConfig, id: u16, name: String, plugged: bool) -> Result<Self, SetupError> {
+        let mut info: sys::rte_eth_dev_info = zeroed();
+        // SAFETY: the port is valid, and there is room for what it says.
+        check(&name, "rte_eth_dev_info_get", unsafe { sys::rte_eth_dev_info_get(id, &raw mut info) })?;
+        for (what, most) in [("receive", info.max_rx_queues), ("transmit", info.max_tx_queues)] {
+            if config.queues > usize::from(most) {
+                let reason = format!(
+                    "{} queues (dpdk.queues), and the driver has {most} {what} queues",
+                    config.queues
+                );
+                return Err(failed(&name, "rte_eth_dev_configure", reason));
+            }
+        }
+        let mtu = mtu(config, &name, id, &info)?;
+        let driver = text(info.driver_name);
+        let withdrawn =
+            if drivers::refuses_full_segments(&driver) { sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO } else { 0 };
+        let offered = Offered {
+            rx_offloads: info.rx_offload_capa,
+            tx_offloads: info.tx_offload_capa & !withdrawn,
+            rss_functions: info.flow_type_rss_offloads,
+            max_segments: info.tx_desc_lim.nb_seg_max,
+            max_segments_uncut: info.tx_desc_lim.nb_mtu_seg_max,
+        };
+        let negotiated = Negotiated::new(config, &offered, mtu);
+        let interrupts = configure(&name, id, config.queues as u16, mtu, &negotiated)?;
+        // SAFETY: the port is valid.
+        let accepted = unsafe { sys::rte_eth_dev_set_mtu(id, mtu as u16) };
+        if accepted != 0 && current_mtu(id) != Some(mtu) && config.mtu != 0 {
+            check(&name, "rte_eth_dev_set_mtu", accepted)?;
+        }
+        let (mut rx_descriptors, mut tx_descriptors) =
+            (config.rx_descriptors as u16, config.tx_descriptors as u16);
+        // SAFETY: the port is valid, and both are numbers to write to.
+        let result = unsafe {
+            sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx_descriptors, &raw mut tx_descriptors)
+        };
+        check(&name, "rte_eth_dev_adjust_nb_rx_tx_desc", result)?;
+
+        let physical = eal::pci_address(&name).is_some();
+        let memory = match drivers::memory_access(config.memory, &driver, physical) {
+            // The buffers' addresses mean nothing to a device that wants physical ones.
+            MemoryAccess::Dma | MemoryAccess::RuntimeHeapOnly
+                if !registration::devices_use_our_addresses() =>
+            {
+                MemoryAccess::Copy
+            }
+            memory => memory,
+        };
+        let hardware_address = hardware_address(config, &name, id, &driver)?;
+        Ok(Self {
+            id,
+            hardware_address,
+            mtu,
+            rx_descriptors,
+            tx_descriptors,
+            memory,
+            negotiated,
+            device: Device(info.device),
+            interrupts,
+            queues: config.queues as u16,
+            link_wait: config.link_wait,
+            removed: AtomicBool::new(false),
+            destroyed: AtomicBool::new(false),
+            plugged,
+            state: Mutex::default(),
+            name,
+        })
+    }
+
+    /// True once DPDK has said that the device is gone.
+    #[inline]
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed) || self.destroyed.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets one queue pair up, with the pool that it receives into. The last one starts the port, and waits for the link.
+    ///
+    /// # Errors
+    /// [`SetupError::Device`]; the port is closed then, and uses the pool no more.
+    pub(crate) fn set_up_queue(
+        &self,
+        queue: u16,
+        receive_pool: *mut sys::rte_mempool,
+    ) -> Result<(), SetupError> {
+        let mut state = self.lock();
+        let done = self.try_set_up_queue(&mut state, queue, receive_pool);
+        if done.is_err() {
+            self.removed.store(true, Ordering::Relaxed);
+            self.close(&mut state);
+        }
+        done
+    }
+
+    fn try_set_up_queue(
+        &self,
+        state: &mut State,
+        queue: u16,
+        receive_pool: *mut sys::rte_mempool,
+    ) -> Result<(), SetupError> {
+        // SAFETY: the port is configured for as many queues; no configuration means the driver's own.
+        unsafe {
+            let (id, rx, tx) = (self.id, self.rx_descriptors, self.tx_descriptors);
+            let result = sys::rte_eth_rx_queue_setup(id, queue, rx, 0, ptr::null(), receive_pool);
+            check(&self.name, "rte_eth_rx_queue_setup", result)?;
+            let result = sys::rte_eth_tx_queue_setup(id, queue, tx, 0, ptr::null());
+            check(&self.name, "rte_eth_tx_queue_setup", result)?;
+        }
+        state.set_up += 1;
+        if state.set_up == self.queues {
+            self.start(state)?;
+        }
+        Ok(())
+    }
+
+    /// True when the port runs.
+    pub(crate) fn is_started(&self) -> bool {
+        self.lock().started
+    }
+
+    fn start(&self, state: &mut State) -> Result<(), SetupError> {
+        self.watch_removal()?;
+        // SAFETY: the port is configured, with all queues set up.
+        check(&self.name, "rte_eth_dev_start", unsafe { sys::rte_eth_dev_start(self.id) })?;
+        state.started = true;
+        // Groups that the stack joins are not told to the port one by one. What a driver without the call
+        // does not filter arrives anyway.
+        // SAFETY: the port is started.
+        if unsafe { sys::rte_eth_allmulticast_enable(self.id) } != 0 {
+            // SAFETY: as above.
+            unsafe { sys::rte_eth_promiscuous_enable(self.id) };
+        }
+        self.wait_for_link()
+    }
+
+    fn wait_for_link(&self) -> Result<(), SetupError> {
+        let end = Instant::now() + self.link_wait.min(FOR_EVER);
+        loop {
+            let mut link: sys::rte_eth_link = zeroed();
+            // SAFETY: the port is started, and there is room for what it says.
+            let result = unsafe { sys::rte_eth_link_get_nowait(self.id, &raw mut link) };
+            check(&self.name, "rte_eth_link_get_nowait", result)?;
+            if link.link_status() != 0 || self.link_wait.is_zero() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let ms = self.link_wait.as_millis();
+                let reason =
+                    format!("the link did not come up within {ms} ms (dpdk.link_wait_ms; 0 does not wait)");
+                return Err(failed(&self.name, "rte_eth_link_get_nowait", reason));
+            }
+            sleep(LINK_LOOK_EVERY);
+        }
+    }
+
+    /// The events by which a device goes away, and what each sets.
+    fn removals(&self) -> [(sys::rte_eth_event_type, *mut c_void); 2] {
+        let address = |flag: &AtomicBool| (&raw const *flag).cast_mut().cast::<c_void>();
+        [
+            (sys::RTE_ETH_EVENT_INTR_RMV, address(&self.removed)),
+            (sys::RTE_ETH_EVENT_DESTROY, address(&self.destroyed)),
+        ]
+    }
+
+    /// Asks DPDK to say when the device goes away.
+    fn watch_removal(&self) -> Result<(), SetupError> {
+        for (event, flag) in self.removals() {
+            // SAFETY: the flag lives until this is undone, when the port is closed.
+            let result = unsafe { sys::rte_eth_dev_callback_register(self.id, event, Some(note), flag) };
+            check(&self.name, "rte_eth_dev_callback_register", result)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that a queue will not be polled any more. With the last one the port is stopped and closed, and the
+    /// device lets go of all memory: true then.
+    pub(crate) fn give_up_queue(&self) -> bool {
+        let mut state = self.lock();
+        state.given_up += 1;
+        if state.given_up == state.set_up {
+            self.close(&mut state);
+        }
+        state.closed
+    }
+
+    fn close(&self, state: &mut State) {
+        if state.closed {
+            return;
+        }
+        state.closed = true;
+        for (event, flag) in self.removals() {
+            // SAFETY: undoes what was done with the same values, if it was.
+            unsafe { sys::rte_eth_dev_callback_unregister(self.id, event, Some(note), flag) };
+        }
+        if self.destroyed.load(Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: the port is valid. A device that was pulled out refuses what it can't do any more.
+        unsafe {
+            if state.started {
+                sys::rte_eth_dev_stop(self.id);
+            }
+            sys::rte_eth_dev_close(self.id);
+            if self.plugged {
+                sys::rte_dev_remove(self.device.0);
+            }
+        }
+        state.started = false;
+    }
+}
+
+impl Drop for Port {
+    /// A port of which no queue was ever set up.
+    fn drop(&mut self) {
+        self.close(&mut self.lock());
+    }
+}
+
+/// What DPDK calls, on a thread of its own, when a device goes away.
+///
+/// # Safety
+/// `flag` is the address that was registered.
+unsafe extern "C" fn note(
+    _port: u16,
+    _event: sys::rte_eth_event_type,
+    flag: *mut c_void,
+    _more: *mut c_void,
+) -> c_int {
+    // SAFETY: the flag lives until the callback is unregistered.
+    unsafe { &*flag.cast::<AtomicBool>() }.store(true, Ordering::Relaxed);
+    0
+}
+
+/// Configures the port, with receive interrupts if it has them: true then.
+fn configure(
+    name: &str,
+    id: u16,
+    queues: u16,
+    mtu: usize,
+    negotiated: &Negotiated,
+) -> Result<bool, SetupError> {
+    let mut conf: sys::rte_eth_conf = zeroed();
+    conf.rxmode.mtu = mtu as u32;
+    conf.rxmode.offloads = negotiated.rx_offloads;
+    conf.txmode.offloads = negotiated.tx_offloads;
+    if queues > 1 && negotiated.rss_functions != 0 {
+        conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
+        conf.rx_adv_conf.rss_conf.rss_hf = negotiated.rss_functions;
+    }
+    conf.intr_conf.set_rxq(1);
+    // SAFETY: the port is valid and stopped.
+    if unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) } == 0 {
+        return Ok(true);
+    }
+    conf.intr_conf.set_rxq(0);
+    // SAFETY: as above.
+    let result = unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) };
+    check(name, "rte_eth_dev_configure", result).map(|_| false)
+}
+
+fn current_mtu(id: u16) -> Option<usize> {
+    let mut mtu = 0;
+    // SAFETY: a number to write to.
+    (unsafe { sys::rte_eth_dev_get_mtu(id, &raw mut mtu) } == 0).then_some(usize::from(mtu))
+}
+
+/// The MTU that was asked for, or the port's own; what the driver does not carry is refused.
+fn mtu(config: &DpdkConfig, name: &str, id: u16, info: &sys::rte_eth_dev_info) -> Result<usize, SetupError> {
+    if config.mtu == 0 {
+        return Ok(current_mtu(id).unwrap_or(1500).min(MAX_MTU));
+    }
+    let (least, most) = (usize::from(info.min_mtu), usize::from(info.max_mtu));
+    if (least..=most).contains(&config.mtu) {
+        return Ok(config.mtu);
+    }
+    let reason = format!("{} (dpdk.mtu), and the driver carries {least} to {most}", config.mtu);
+    Err(failed(name, "rte_eth_dev_set_mtu", reason))
+}
+
+/// The port's Ethernet address, after it was given the one that the configuration has.
+fn hardware_address(config: &DpdkConfig, name: &str, id: u16, driver: &str) -> Result<[u8; 6], SetupError> {
+    let mut address: sys::rte_ether_addr = zeroed();
+    let mirrors = drivers::mirrors_address(driver);
+    if let Some(mac) = config.mac {
+        address.addr_bytes = mac;
+        if mirrors {
+            return Ok(mac);
+        }
+        // SAFETY: the port is valid, and the address is read alone.
+        let result = unsafe { sys::rte_eth_dev_default_mac_addr_set(id, &raw mut address) };
+        // A port that filters nothing needs no address; the stack's frames carry it.
+        if result != -libc::ENOTSUP {
+            check(name, "rte_eth_dev_default_mac_addr_set", result)?;
+        }
+        return Ok(mac);
+    }
+    // SAFETY: there is room for the address.
+    check(name, "rte_eth_macaddr_get", unsafe { sys::rte_eth_macaddr_get(id, &raw mut address) })?;
+    let own = address.addr_bytes;
+    let own = if mirrors { mac::neighbour_of(own) } else { own };
+    if !mac::is_station(own) {
+        let reason = format!("{}: dpdk.mac gives it one", describe(libc::EADDRNOTAVAIL));
+        return Err(failed(name, "rte_eth_macaddr_get", reason));
+    }
+    Ok(own)
+}
+
+fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: drivers' names are texts that end with a zero.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,188 @@
+//! The runtime: frames between one queue pair of a port and the stack.
+
+use std::mem::{self, ManuallyDrop};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use libos::memory::DeviceRegions;
+use libos::metrics::MetricsSink;
+use libos::runtime::{Medium, RxBatch};
+use libos::{Arena, Capabilities, Error, FrameBatch, Instant, MemoryAccess, Runtime, SetupError};
+
+use crate::counters::DpdkCounters;
+use crate::interrupts::Interrupts;
+use crate::pools::SPARE_MBUFS;
+use crate::port::{DpdkQueue, Port};
+use crate::receiver::Receiver;
+use crate::transmitter::Transmitter;
+use crate::{eal, registration, xstats};
+
+/// Mbufs for sending, for each descriptor: a frame has headers and payload, and more when it is cut.
+const MBUFS_PER_DESCRIPTOR: usize = 2;
+
+/// One queue pair of a port: a [`Runtime`] for the thread whose memory it was given.
+#[derive(Debug)]
+pub struct Dpdk {
+    port: Arc<Port>,
+    queue: u16,
+    running: bool,
+    regions: DeviceRegions<()>,
+    receiver: ManuallyDrop<Receiver>,
+    transmitter: ManuallyDrop<Transmitter>,
+    interrupts: Option<Interrupts>,
+    counters: DpdkCounters,
+}
+
+impl Dpdk {
+    /// Makes a runtime of a queue pair, on the thread that will poll it, with that thread's memory. The last queue's
+    /// runtime starts the port and waits for its link.
+    ///
+    /// # Errors
+    /// [`SetupError::Device`] with the port, the call and DPDK's own words.
+    pub fn new(queue: DpdkQueue, arena: &Arena) -> Result<Self, SetupError> {
+        let DpdkQueue { port, index } = queue;
+        eal::register_thread();
+        let mut regions = DeviceRegions::new();
+        refresh(&mut regions, &port);
+        // Any byte of the region will do.
+        // SAFETY: the region's first byte is initialised memory that lives as long as the arena.
+        let first = unsafe { std::slice::from_raw_parts(arena.region().base().as_ptr(), 1) };
+        let reachable = regions.find(first).is_some();
+        let at = (port.id, index);
+        let receive_mbufs = usize::from(port.rx_descriptors) + SPARE_MBUFS;
+        let room_bytes = port.negotiated.room_bytes;
+        let receiver = Receiver::new(at, &port.name, arena, reachable, (receive_mbufs, room_bytes))?;
+        let send_mbufs = usize::from(port.tx_descriptors) * MBUFS_PER_DESCRIPTOR + SPARE_MBUFS;
+        let transmitter = Transmitter::new(at, &port.name, send_mbufs, &port.negotiated)?;
+        port.set_up_queue(index, receiver.pool())?;
+        Ok(Self {
+            port,
+            queue: index,
+            running: false,
+            regions,
+            receiver: ManuallyDrop::new(receiver),
+            transmitter: ManuallyDrop::new(transmitter),
+            interrupts: None,
+            counters: DpdkCounters::default(),
+        })
+    }
+
+    /// What this queue has counted.
+    #[must_use]
+    pub fn counters(&self) -> DpdkCounters {
+        self.counters
+    }
+
+    /// Buffers that the device has at the moment, to be sent.
+    #[must_use]
+    pub fn buffers_on_loan(&self) -> usize {
+        self.transmitter.lent()
+    }
+
+    /// Looks whether the queues of other threads are all there by now.
+    #[cold]
+    fn look_whether_running(&mut self) -> bool {
+        self.running = self.port.is_started();
+        if self.running && self.port.interrupts {
+            self.interrupts = Interrupts::new(self.port.id, self.queue);
+        }
+        self.running
+    }
+
+    /// True when there is a device to ask; an error when it is gone for good.
+    #[inline]
+    fn is_running(&mut self) -> Result<bool, Error> {
+        if self.port.is_removed() {
+            return Err(Error::DeviceFailed);
+        }
+        Ok(self.running || self.look_whether_running())
+    }
+}
+
+/// Tells the port of the memory that is registered now.
+#[inline]
+fn refresh(regions: &mut DeviceRegions<()>, port: &Port) {
+    regions.refresh(
+        |region| registration::tell(port.memory, port.device, region),
+        |region, ()| registration::forget(port.device, region),
+    );
+}
+
+impl Runtime for Dpdk {
+    fn name(&self) -> &str {
+        &self.port.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            medium: Medium::Ethernet,
+            hardware_address: self.port.hardware_address,
+            mtu: self.port.mtu,
+            tx_checksum: self.port.negotiated.tx_checksum,
+            tcp_segmentation_bytes: self.port.negotiated.tcp_segmentation_bytes,
+            max_segments: self.port.negotiated.max_segments,
+        }
+    }
+
+    fn memory_access(&self) -> MemoryAccess {
+        self.port.memory
+    }
+
+    #[inline]
+    fn receive(&mut self, _now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
+        if !self.is_running()? {
+            return Ok(());
+        }
+        if let Some(interrupts) = &self.interrupts
+            && interrupts.are_armed()
+        {
+            interrupts.disarm();
+        }
+        self.receiver.receive(batch, &mut self.counters);
+        Ok(())
+    }
+
+    fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
+        if !self.is_running()? {
+            return Ok(());
+        }
+        refresh(&mut self.regions, &self.port);
+        let reaches = |bytes: &[u8]| self.regions.find(bytes).is_some();
+        self.transmitter.transmit(batch, reaches, &mut self.counters);
+        Ok(())
+    }
+
+    fn wake_fd(&self) -> Option<RawFd> {
+        self.interrupts.as_ref().and_then(Interrupts::wake_fd)
+    }
+
+    fn metrics(&self, sink: &mut dyn MetricsSink) {
+        self.counters.write(sink);
+        sink.gauge("tx_buffers_on_loan", self.buffers_on_loan() as u64);
+        if self.running && !self.port.is_removed() {
+            sink.enter("port");
+            xstats::write(self.port.id, sink);
+            sink.leave();
+        }
+    }
+}
+
+impl Drop for Dpdk {
+    /// With its last queue the port is closed, and its memory given back. While other queues run, the device may go on
+    /// using this one's memory, which then stays.
+    fn drop(&mut self) {
+        self.interrupts = None;
+        let closed = self.port.give_up_queue();
+        if closed {
+            // SAFETY: dropped once, here.
+            unsafe {
+                ManuallyDrop::drop(&mut self.receiver);
+                ManuallyDrop::drop(&mut self.transmitter);
+            }
+            let port = &self.port;
+            self.regions.forget_all(|region, ()| registration::forget(port.device, region));
+        } else {
+            mem::forget(mem::take(&mut self.regions));
+        }
+    }
+}

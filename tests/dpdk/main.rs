@@ -1,0 +1,13 @@
+//! The library OS on DPDK's ports that need no hardware, payloads compared end to end. EAL is initialised once in a
+//! process: each test runs in one of its own, in a network namespace of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod echo;
+mod kernel;
+#[path = "../common/namespace.rs"]
+mod namespace;
