@@ -246,23 +246,21 @@ impl FrameBatch {
         self.sent_segments = 0;
     }
 
-    /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value: the first,
-    /// and the others.
-    #[inline]
-    pub fn take_frames(&mut self, limit: usize, mut take: impl FnMut(Buffer, Segments<'_, '_>, TxOffload)) {
-        if self.segments.len() == self.sent_segments + 1 && limit > 0 {
-            // One frame of one segment: what a lone message is.
-            if let (Some(frame), Some(segment)) = (self.frames.last(), self.segments.pop()) {
-                let offload = frame.offload;
-                self.clear();
-                take(segment, Segments { left: 0, segments: None }, offload);
-            }
-            return;
+    /// Takes out the only frame, if there is one alone and it has one segment: what a lone message is.
+    #[inline(always)]
+    pub fn take_lone(&mut self) -> Option<(Buffer, TxOffload)> {
+        if self.segments.len() != self.sent_segments + 1 {
+            return None;
         }
-        self.take_many(limit, &mut take);
+        let offload = self.frames.last()?.offload;
+        let segment = self.segments.pop()?;
+        self.clear();
+        Some((segment, offload))
     }
 
-    fn take_many(&mut self, limit: usize, take: &mut impl FnMut(Buffer, Segments<'_, '_>, TxOffload)) {
+    /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value: the first,
+    /// and the others.
+    pub fn take_frames(&mut self, limit: usize, mut take: impl FnMut(Buffer, Segments<'_, '_>, TxOffload)) {
         let last = self.frames.len().min(self.sent_frames.saturating_add(limit));
         let Some(taken) = self.frames.get(self.sent_frames..last) else { return };
         let start = self.sent_segments;
@@ -273,7 +271,7 @@ impl FrameBatch {
             let left = frame.end - from;
             from = frame.end;
             if let Some(first) = segments.next() {
-                take(first, Segments { left: left - 1, segments: Some(&mut segments) }, frame.offload);
+                take(first, Segments { left: left - 1, segments: &mut segments }, frame.offload);
             }
         }
         drop(segments);
@@ -295,7 +293,7 @@ impl FrameBatch {
 /// dropped.
 #[derive(Debug)]
 pub struct Segments<'a, 'batch> {
-    segments: Option<&'a mut std::vec::Drain<'batch, Buffer>>,
+    segments: &'a mut std::vec::Drain<'batch, Buffer>,
     left: usize,
 }
 
@@ -304,10 +302,7 @@ impl Segments<'_, '_> {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> &[Buffer] {
-        match &self.segments {
-            Some(segments) => &segments.as_slice()[..self.left],
-            None => &[],
-        }
+        &self.segments.as_slice()[..self.left]
     }
 }
 
@@ -317,7 +312,7 @@ impl Iterator for Segments<'_, '_> {
     #[inline]
     fn next(&mut self) -> Option<Buffer> {
         self.left = self.left.checked_sub(1)?;
-        self.segments.as_mut()?.next()
+        self.segments.next()
     }
 
     #[inline]

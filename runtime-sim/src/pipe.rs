@@ -25,9 +25,9 @@ pub struct PipeConfig {
     pub checksum: TxChecksum,
     /// Largest TCP payload of one frame, in bytes, which is received in one piece; 0 for one segment.
     pub tcp_segmentation_bytes: usize,
-    /// A frame of several segments and at most so many bytes is copied into one buffer, as a network
-    /// card does with every frame it receives. The receiver then has one buffer with no other owner, so
-    /// that an answer's headers fit in front of it, instead of a list with an allocation of its own.
+    /// A frame of several segments, or one that its sender keeps, of at most so many bytes is copied into one buffer,
+    /// as a network card does with every frame it receives. The receiver then has one buffer with no other
+    /// owner, so that an answer's headers fit in front of it, instead of a list with an allocation of its own.
     pub join_bytes: usize,
 }
 
@@ -85,29 +85,37 @@ pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
 }
 
 impl PipeEnd {
-    /// The received form of a frame.
-    #[inline]
-    fn received(&self, head: Buffer, rest: Segments<'_, '_>, offload: TxOffload) -> RxFrame {
+    /// The received form of a frame in one segment.
+    #[inline(always)]
+    fn received(&self, head: Buffer, offload: TxOffload) -> RxFrame {
+        if head.is_unique() { self.frame(head, Vec::new(), offload) } else { self.join(head, None, offload) }
+    }
+
+    /// The received form of a frame: in a buffer of its own, if it is small enough and there is memory.
+    #[inline(never)]
+    fn join(&self, head: Buffer, mut rest: Option<Segments<'_, '_>>, offload: TxOffload) -> RxFrame {
+        let behind = rest.as_ref().map_or(&[][..], Segments::as_slice);
+        let frame_bytes = head.len() + behind.iter().map(|segment| segment.len()).sum::<usize>();
+        let joined = if frame_bytes <= self.join_bytes { self.arena.allocate(frame_bytes) } else { None };
+        let Some(mut joined) = joined else {
+            return self.frame(head, rest.map_or_else(Vec::new, Iterator::collect), offload);
+        };
+        joined.extend_from_slice(&head);
+        rest.iter_mut().flatten().for_each(|segment| {
+            joined.extend_from_slice(&segment);
+        });
+        self.frame(joined.freeze(), Vec::new(), offload)
+    }
+
+    #[inline(always)]
+    fn frame(&self, head: Buffer, rest: Vec<Buffer>, offload: TxOffload) -> RxFrame {
         // A partial checksum is as good as a verified one: the bytes never left memory.
         let checksum = match self.capabilities.tx_checksum {
             TxChecksum::Software => RxChecksum::Unknown,
             TxChecksum::Partial | TxChecksum::Unneeded => RxChecksum::Verified,
         };
         let segment_bytes = offload.segmentation.map_or(0, |segmentation| segmentation.segment_bytes);
-        if rest.len() == 0 {
-            return RxFrame { head, rest: Vec::new(), checksum, segment_bytes };
-        }
-        let frame_bytes = head.len() + rest.as_slice().iter().map(|segment| segment.len()).sum::<usize>();
-        if frame_bytes <= self.join_bytes
-            && let Some(mut joined) = self.arena.allocate(frame_bytes)
-        {
-            joined.extend_from_slice(&head);
-            for segment in rest {
-                joined.extend_from_slice(&segment);
-            }
-            return RxFrame { head: joined.freeze(), rest: Vec::new(), checksum, segment_bytes };
-        }
-        RxFrame { head, rest: rest.collect(), checksum, segment_bytes }
+        RxFrame { head, rest, checksum, segment_bytes }
     }
 }
 
@@ -126,9 +134,19 @@ impl Runtime for PipeEnd {
         if wire.is_empty() {
             return Ok(());
         }
+        if batch.is_empty()
+            && let Some((head, offload)) = wire.take_lone()
+        {
+            batch.push(self.received(head, offload));
+            self.received_frames += 1;
+            return Ok(());
+        }
         let before = batch.len();
         wire.take_frames(batch.remaining_capacity(), |head, rest, offload| {
-            batch.push(self.received(head, rest, offload));
+            batch.push(match rest.len() {
+                0 => self.received(head, offload),
+                _ => self.join(head, Some(rest), offload),
+            });
         });
         self.received_frames += (batch.len() - before) as u64;
         Ok(())

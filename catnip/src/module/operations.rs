@@ -56,7 +56,7 @@ impl<R: Runtime> StackModule<R> {
         match self.sockets.get_mut(key) {
             Some(Socket::Stream(stream)) => {
                 // A connected stream ignores the address, as POSIX has it.
-                push_stream(&mut self.stack, stream, token, data)
+                push_stream(&mut self.stack, now, stream, token, data)
             }
             Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
             Some(Socket::Datagram(datagram)) => {
@@ -186,13 +186,14 @@ impl<R: Runtime> StackModule<R> {
 #[inline]
 fn push_stream(
     stack: &mut Stack,
+    now: Instant,
     stream: &mut Stream,
     token: Token,
     data: &mut ScatterGather,
 ) -> Poll<Result<(), Error>> {
     // One that waits keeps all later ones behind it.
     if stream.pushes.is_empty() {
-        match stack.tcp_send(stream.id, data) {
+        match stack.tcp_push(now, stream.id, data) {
             Ok(_) if data.is_empty() => return Poll::Ready(Ok(())),
             Ok(_) => {}
             Err(error) => return Poll::Ready(Err(error)),

@@ -82,7 +82,7 @@ impl Stack {
         let Self { network, udp, tcp, events, .. } = self;
         match network.receive_plain(&frame) {
             Some(plain) => match plain.protocol {
-                PlainProtocol::Tcp => tcp.receive(now, plain.packet(frame), network, events, waiting),
+                PlainProtocol::Tcp => tcp.receive_plain(now, plain, frame, network, events, waiting),
                 PlainProtocol::Udp => udp.on_plain(now, network, events, waiting, plain, frame),
             },
             None => {

@@ -95,6 +95,24 @@ impl Stack {
         self.tcp.send(id, data, self.network.arena())
     }
 
+    /// As [`Self::tcp_send`]; what nothing stands in the way of is among [`Self::frames`] at once.
+    ///
+    /// # Errors
+    /// As [`Self::tcp_send`].
+    #[inline]
+    pub fn tcp_push(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        data: &mut ScatterGather,
+    ) -> Result<usize, Error> {
+        let bytes = data.len();
+        if self.tcp.send_express(now, id, data, &mut self.network) {
+            return Ok(bytes);
+        }
+        self.tcp.send(id, data, self.network.arena())
+    }
+
     /// Data that arrived, at most `limit`; `Some` of nothing is the end of the stream, `None` means not yet.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use libos::Instant;
 
 use super::congestion::CongestionControl;
-use super::connection::{Connection, Context};
+use super::connection::Connection;
 use super::sequence::SequenceNumber;
 
 /// A sequence distance that is not reached by chance: the next look at a buffer that does not grow.
@@ -78,12 +78,12 @@ impl Connection {
     /// round trip, the peer may be waiting for window: then the buffer grows to twice what it took.
     #[cold]
     #[inline(never)]
-    pub(super) fn tune_receive_buffer(&mut self, cx: &Context<'_>) {
+    pub(super) fn tune_receive_buffer(&mut self, now: Instant, memory_short: bool) {
         let limit_bytes = self.rcv.limit_bytes;
         let (Some(rtt_ns), true) = (self.rtt.srtt_ns(), self.rcv.tuning.max_bytes > limit_bytes) else {
-            return self.start_receive_tuning(cx.now);
+            return self.start_receive_tuning(now);
         };
-        let elapsed_ns = cx.now.nanos_since(self.rcv.tuning.since);
+        let elapsed_ns = now.nanos_since(self.rcv.tuning.since);
         if elapsed_ns < rtt_ns {
             // Less than a round trip shows a burst, not a rate.
             self.rcv.tuning.look_at = self.rcv.nxt + (limit_bytes / 4).max(1);
@@ -93,13 +93,13 @@ impl Connection {
         let per_rtt = taken_bytes.saturating_mul(rtt_ns.max(1)) / elapsed_ns.max(1);
         let wanted = per_rtt.saturating_mul(2).min(u64::from(limit_bytes) * 2);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.rcv.tuning.max_bytes);
-        if wanted > limit_bytes && !cx.memory_short {
+        if wanted > limit_bytes && !memory_short {
             self.limit_receive_buffer(wanted);
             if let Some(reassembly) = &mut self.rcv.reassembly {
                 reassembly.set_limit(wanted as usize);
             }
         }
-        self.start_receive_tuning(cx.now);
+        self.start_receive_tuning(now);
     }
 
     /// The program has more to send than the buffer takes: it may hold two congestion windows, what is in flight and

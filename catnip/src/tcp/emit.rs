@@ -4,17 +4,18 @@
 use libos::{Error, Instant};
 
 use super::options::Timestamp;
-use super::segment::{CHECKSUM_OFFSET, HeaderFields, MIN_HEADER_BYTES};
+use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields, MIN_HEADER_BYTES};
+use super::sequence::SequenceNumber;
 use crate::network::{
     HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol,
     TransportHeader,
 };
 
 /// Bytes of a header with timestamps and nothing else.
-const STAMPED_BYTES: usize = MIN_HEADER_BYTES + 12;
+pub(super) const STAMPED_BYTES: usize = MIN_HEADER_BYTES + 12;
 
 /// Two of no operation, then the timestamps' kind and length (RFC 7323, appendix A).
-const STAMP_LEAD: [u8; 4] = [1, 1, 8, 10];
+pub(super) const STAMP_LEAD: [u8; 4] = [1, 1, 8, 10];
 
 /// What the lower layers are told about a segment.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +120,23 @@ fn put<const N: usize>(
     }
 }
 
+/// A header with timestamps and nothing else; the ports are in one number, ours in the upper half.
+#[inline(always)]
+pub(super) fn stamped_header(
+    ports: u32,
+    sequence: SequenceNumber,
+    acknowledgment: SequenceNumber,
+    flags: Flags,
+    window: u16,
+    stamp: Timestamp,
+) -> TransportHeader<STAMPED_BYTES> {
+    let control = (STAMPED_BYTES as u32 / 4) << 28 | u32::from(flags.bits()) << 16 | u32::from(window);
+    let lead = u32::from_be_bytes(STAMP_LEAD);
+    let words = [ports, sequence.raw(), acknowledgment.raw(), control, 0, lead, stamp.value, stamp.echo];
+    let bytes = join(words.map(u32::to_be_bytes));
+    TransportHeader { protocol: PlainProtocol::Tcp, bytes, checksum_offset: CHECKSUM_OFFSET }
+}
+
 #[inline(always)]
 fn fixed_part(fields: &HeaderFields<'_>) -> [u8; MIN_HEADER_BYTES] {
     let words = if fields.options.timestamp.is_some() { STAMPED_BYTES / 4 } else { MIN_HEADER_BYTES / 4 };
@@ -152,8 +170,6 @@ fn join<const N: usize, const BYTES: usize>(words: [[u8; 4]; N]) -> [u8; BYTES] 
 #[cfg(test)]
 mod tests {
     use super::super::options::OptionFields;
-    use super::super::segment::Flags;
-    use super::super::sequence::SequenceNumber;
     use super::*;
 
     #[test]
@@ -174,7 +190,14 @@ mod tests {
             let fixed = fixed_part(&fields);
             match timestamp {
                 None => assert_eq!(fixed[..], general),
-                Some(stamp) => assert_eq!(stamped(fixed, stamp)[..], general),
+                Some(stamp) => {
+                    assert_eq!(stamped(fixed, stamp)[..], general);
+                    let ports = u32::from(fields.source_port) << 16 | u32::from(fields.destination_port);
+                    let (sequence, acknowledgment) = (fields.sequence, fields.acknowledgment);
+                    let whole =
+                        stamped_header(ports, sequence, acknowledgment, fields.flags, fields.window, stamp);
+                    assert_eq!(whole.bytes[..], general);
+                }
             }
         }
     }

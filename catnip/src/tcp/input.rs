@@ -4,7 +4,8 @@
 use libos::{Error, Instant};
 
 use super::congestion::{AckEvent, CongestionControl};
-use super::connection::{Connection, Context, Disposition};
+use super::connection::{Connection, Context, Disposition, Settings};
+use super::options::Timestamp;
 use super::receiver::Data;
 use super::segment::{Flags, Segment};
 use super::sequence::SequenceNumber;
@@ -396,7 +397,7 @@ impl Connection {
             self.snd.front += bytes;
         }
         let delivered = self.sent.on_acknowledged(acknowledgment, cx.now);
-        let rtt_ns = self.measure_rtt(delivered.timed_from(), segment, cx);
+        let rtt_ns = self.measure_rtt(delivered.timed_from(), segment.options.timestamp, cx.now, cx.settings);
         // The backoff stays until something was measured (RFC 6298, section 3: Karn's algorithm).
         self.retransmissions = 0;
         self.soft_error = None;
@@ -430,18 +431,19 @@ impl Connection {
 
     /// A round-trip time, if this acknowledgment gives one (RFC 6298, section 3: Karn's algorithm).
     #[inline]
-    fn measure_rtt(
+    pub(super) fn measure_rtt(
         &mut self,
         timed_from: Option<Instant>,
-        segment: &Segment,
-        cx: &Context<'_>,
+        stamp: Option<Timestamp>,
+        now: Instant,
+        settings: &Settings,
     ) -> Option<u64> {
         let sample = match timed_from {
-            Some(sent_at) => Some(cx.now.nanos_since(sent_at)),
+            Some(sent_at) => Some(now.nanos_since(sent_at)),
             // Something was sent twice: the echoed timestamp tells which copy arrived (RFC 7323, section 4.1).
-            None => match (self.timestamps, segment.options.timestamp) {
+            None => match (self.timestamps, stamp) {
                 (Some(ours), Some(theirs)) if theirs.echo != 0 => {
-                    let millis = ours.value(cx.now).wrapping_sub(theirs.echo);
+                    let millis = ours.value(now).wrapping_sub(theirs.echo);
                     // Half a tick stands for less than one; a nonsensical echo gives none.
                     (millis < 1 << 20).then_some((u64::from(millis) * 1_000_000).max(500_000))
                 }
@@ -449,7 +451,7 @@ impl Connection {
             },
         };
         if let Some(rtt_ns) = sample {
-            self.rtt.sample(rtt_ns, cx.settings.clock_granularity_ns);
+            self.rtt.sample(rtt_ns, settings.clock_granularity_ns);
         }
         sample
     }

@@ -67,7 +67,12 @@ impl Shared {
 /// Puts a connection that was worked on where the next turn of output finds it, if it has something to send,
 /// and its entry in the wheel at its earliest deadline, if that moved forward.
 #[inline]
-fn schedule(connection: &mut Connection, index: u32, outgoing: &mut Vec<u32>, timers: &mut TimerWheel) {
+pub(super) fn schedule(
+    connection: &mut Connection,
+    index: u32,
+    outgoing: &mut Vec<u32>,
+    timers: &mut TimerWheel,
+) {
     if !connection.queued && connection.has_output() {
         connection.queued = true;
         outgoing.push(index);
@@ -97,9 +102,9 @@ pub(crate) struct TcpLayer {
     pub(super) table: ConnectionTable,
     pub(super) fast_open_keys: CookieKeys,
     pub(super) fast_open_cache: CookieCache,
-    timers: TimerWheel,
+    pub(super) timers: TimerWheel,
     /// Connections with something to send, each once.
-    outgoing: Vec<u32>,
+    pub(super) outgoing: Vec<u32>,
     /// The list taken before it while it is worked on, kept for its memory.
     outgoing_spare: Vec<u32>,
 }
@@ -166,6 +171,7 @@ impl TcpLayer {
     }
 
     /// A segment came.
+    #[inline(never)]
     pub(crate) fn receive(
         &mut self,
         now: Instant,

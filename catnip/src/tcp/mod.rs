@@ -15,6 +15,7 @@ pub mod demux;
 mod duplicates;
 mod ecn;
 mod emit;
+mod express;
 mod fast_open;
 mod handshake;
 mod info;

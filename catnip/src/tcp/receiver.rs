@@ -58,14 +58,14 @@ impl Connection {
         if !self.takes_memory(cx) {
             return;
         }
-        self.count_toward_acknowledgment(&data, cx.now, cx.settings.delayed_ack_ns);
+        self.count_toward_acknowledgment(data.len, data.segment_bytes, cx.now, cx.settings.delayed_ack_ns);
         self.deliver(data.head, cx);
         for buffer in data.rest {
             self.deliver(buffer, cx);
         }
         self.rcv.nxt += len;
         if self.rcv.nxt.at_or_after(self.rcv.tuning.look_at) {
-            self.tune_receive_buffer(cx);
+            self.tune_receive_buffer(cx.now, cx.memory_short);
         }
         self.rcv.arrived = true;
     }
@@ -86,7 +86,7 @@ impl Connection {
     }
 
     #[inline(always)]
-    fn take_queued(&mut self, limit: PopLimit) -> ScatterGather {
+    pub(super) fn take_queued(&mut self, limit: PopLimit) -> ScatterGather {
         let data = self.rcv.queue.pop(limit);
         self.consider_window_update();
         data
@@ -111,14 +111,16 @@ impl Connection {
 
     /// RFC 9293, section 3.8.6.3: at least every second full-sized segment at once, others within the delay.
     #[inline]
-    fn count_toward_acknowledgment(&mut self, data: &Data, now: Instant, delay_ns: u64) {
-        let segment = if data.segment_bytes == 0 {
-            u16::try_from(data.len).unwrap_or(u16::MAX)
-        } else {
-            data.segment_bytes
-        };
+    pub(super) fn count_toward_acknowledgment(
+        &mut self,
+        len: u32,
+        segment_bytes: u16,
+        now: Instant,
+        delay_ns: u64,
+    ) {
+        let segment = if segment_bytes == 0 { u16::try_from(len).unwrap_or(u16::MAX) } else { segment_bytes };
         self.rcv.segment_bytes = self.rcv.segment_bytes.max(segment);
-        self.rcv.unacknowledged_bytes = self.rcv.unacknowledged_bytes.saturating_add(data.len);
+        self.rcv.unacknowledged_bytes = self.rcv.unacknowledged_bytes.saturating_add(len);
         let prompt = self.rcv.quick_ack || self.rcv.one_way;
         if prompt || self.rcv.unacknowledged_bytes >= 2 * u32::from(self.rcv.segment_bytes) {
             self.rcv.ack_now = true;
@@ -158,7 +160,12 @@ impl Connection {
         let before = self.rcv.nxt;
         let had_gap = self.rcv.reassembly.is_some();
         if sequence == before && !had_gap {
-            self.count_toward_acknowledgment(&data, cx.now, cx.settings.delayed_ack_ns);
+            self.count_toward_acknowledgment(
+                data.len,
+                data.segment_bytes,
+                cx.now,
+                cx.settings.delayed_ack_ns,
+            );
         } else {
             // Out of order, a duplicate, or filling a gap.
             self.rcv.ack_now = true;

@@ -4,7 +4,7 @@
 use libos::Instant;
 
 use super::congestion::{CongestionControl, LossEvent, LossKind};
-use super::connection::{Connection, Context};
+use super::connection::{Connection, Context, Settings};
 use super::recovery::Alarm;
 use super::scoreboard::Reported;
 use super::segment::Segment;
@@ -107,13 +107,13 @@ impl Connection {
 
     /// The deadline for what is in flight, or held back by the window: see [`Alarm`].
     #[inline]
-    pub(super) fn retransmission_deadline(&mut self, cx: &Context<'_>) -> Instant {
+    pub(super) fn retransmission_deadline(&mut self, now: Instant, settings: &Settings) -> Instant {
         if self.may_probe_tail() {
             self.recovery.alarm = Alarm::TailProbe;
-            cx.now.plus_nanos(self.probe_timeout_ns(cx.settings.clock_granularity_ns))
+            now.plus_nanos(self.probe_timeout_ns(settings.clock_granularity_ns))
         } else {
             self.recovery.alarm = Alarm::Retransmission;
-            cx.now.plus_nanos(self.rtt.rto_ns())
+            now.plus_nanos(self.rtt.rto_ns())
         }
     }
 }

@@ -49,18 +49,23 @@ impl Connection {
 
     /// Arms the retransmission timer if something is in flight (RFC 6298, section 5.1), or the persist timer
     /// if there is something to send and the window keeps it back (RFC 9293, section 3.8.6.1).
-    #[inline]
     pub(super) fn arm_retransmission(&mut self, cx: &Context<'_>) {
+        self.arm_retransmission_at(cx.now, cx.settings);
+    }
+
+    /// [`Self::arm_retransmission`] at a time.
+    #[inline]
+    pub(super) fn arm_retransmission_at(&mut self, now: Instant, settings: &Settings) {
         if self.deadlines.retransmit != Instant::FAR_FUTURE {
             return;
         }
         let in_flight = self.snd.max != self.snd.una;
         if self.cork && !in_flight {
-            return self.arm_cork(cx.now);
+            return self.arm_cork(now);
         }
         let held_back = self.state.sends_data() && (self.snd.unsent() > 0 || self.snd.fin_unsent());
         if in_flight || held_back {
-            self.deadlines.retransmit = self.retransmission_deadline(cx);
+            self.deadlines.retransmit = self.retransmission_deadline(now, settings);
             if self.user_timeout.limit.is_some() {
                 self.deadlines.retransmit =
                     self.deadlines.retransmit.min(self.user_timeout.deadline(self.snd.una));
@@ -79,10 +84,18 @@ impl Connection {
 
     /// Starts the retransmission timer over while something is in flight, and stops it when nothing is
     /// (RFC 6298, sections 5.2 and 5.3).
-    #[inline]
     pub(super) fn restart_retransmission(&mut self, cx: &Context<'_>) {
-        self.deadlines.retransmit =
-            if self.snd.una == self.snd.max { Instant::FAR_FUTURE } else { self.retransmission_deadline(cx) };
+        self.restart_retransmission_at(cx.now, cx.settings);
+    }
+
+    /// [`Self::restart_retransmission`] at a time.
+    #[inline]
+    pub(super) fn restart_retransmission_at(&mut self, now: Instant, settings: &Settings) {
+        self.deadlines.retransmit = if self.snd.una == self.snd.max {
+            Instant::FAR_FUTURE
+        } else {
+            self.retransmission_deadline(now, settings)
+        };
     }
 
     /// True when nothing is in flight that the window let out, so that the timer is the persist timer.

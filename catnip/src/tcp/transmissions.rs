@@ -547,6 +547,22 @@ impl Transmissions {
         delivered
     }
 
+    /// As [`Self::on_acknowledged`], for a connection without losses: what [`Delivered::timed_from`] says.
+    #[inline]
+    pub fn on_plain_acknowledged(&mut self, una: SequenceNumber, now: Instant) -> Option<Instant> {
+        let lone = match self.records.front() {
+            Some(record) if self.records.len() == 1 && record.end == una => *record,
+            Some(_) | None => return self.on_acknowledged(una, now).timed_from(),
+        };
+        if lone.retransmitted || lone.fate != Fate::InFlight {
+            return self.on_acknowledged(una, now).timed_from();
+        }
+        // All that is in flight, sent once, and nothing beside it that could be missing.
+        self.records.clear();
+        self.count_delivered(lone.len(), lone.sent_at, now);
+        Some(lone.sent_at)
+    }
+
     #[cold]
     fn on_rare_acknowledged(&mut self, record: &Transmission, delivered: &mut Delivered) {
         self.uncount(record.fate, record.len(), record.segments());
@@ -559,12 +575,17 @@ impl Transmissions {
     #[inline]
     fn on_delivered(&mut self, delivered: &Delivered, now: Instant) {
         if let Some(newest) = &delivered.newest {
-            self.delivered_bytes += u64::from(delivered.bytes);
-            self.delivered_at = now;
-            self.first_sent_at = newest.sent_at;
-            if self.delivered_bytes > self.app_limited_until_bytes {
-                self.app_limited_until_bytes = 0;
-            }
+            self.count_delivered(delivered.bytes, newest.sent_at, now);
+        }
+    }
+
+    #[inline]
+    fn count_delivered(&mut self, bytes: u32, newest_sent_at: Instant, now: Instant) {
+        self.delivered_bytes += u64::from(bytes);
+        self.delivered_at = now;
+        self.first_sent_at = newest_sent_at;
+        if self.delivered_bytes > self.app_limited_until_bytes {
+            self.app_limited_until_bytes = 0;
         }
     }
 }

@@ -1,0 +1,348 @@
+//! The straight way of a segment on a connection where nothing but data and its acknowledgments is under way: a
+//! handful of comparisons, then only what changes (header prediction: Jacobson, "4BSD Header Prediction", 1990).
+//!
+//! Both directions find out first and change nothing until they know; whatever is unusual takes the general way,
+//! which does the same and all else.
+
+use libos::{Buffer, Instant, RxFrame, ScatterGather};
+
+use super::congestion::{AckEvent, CongestionControl};
+use super::connection::{Connection, Settings, Timestamps};
+use super::demux::FourTuple;
+use super::emit::{STAMP_LEAD, STAMPED_BYTES, stamped_header};
+use super::layer::{TcpLayer, schedule};
+use super::options::Timestamp;
+use super::segment::Flags;
+use super::sequence::SequenceNumber;
+use super::state::State;
+use crate::events::{ConnectionId, EventQueue, Readiness};
+use crate::network::{Network, PacketKind, Plain, PlainProtocol};
+use crate::waiting::Waiting;
+
+/// Buffers of a send queue beyond which its limit is looked at more closely.
+const FEW_CHUNKS: usize = 16;
+
+/// Header length and flags, as they stand in the fourth word of a header with timestamps and nothing else: an
+/// acknowledgment, pushed or not.
+const CONTROL: u32 = (STAMPED_BYTES as u32 / 4) << 28 | (Flags::ACK.bits() as u32) << 16;
+const CONTROL_MASK: u32 = 0xffff_0000 & !((Flags::PSH.bits() as u32) << 16);
+
+/// A received header with timestamps and nothing else, and the payload's length.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    ports: u32,
+    sequence: SequenceNumber,
+    acknowledgment: SequenceNumber,
+    window: u16,
+    stamp: Timestamp,
+    len: u32,
+}
+
+impl Expected {
+    #[inline(always)]
+    fn parse(segment: &[u8]) -> Option<Self> {
+        let words = segment.first_chunk::<STAMPED_BYTES>()?;
+        let word = |index: usize| {
+            let at = index * 4;
+            u32::from_be_bytes([words[at], words[at + 1], words[at + 2], words[at + 3]])
+        };
+        let control = word(3);
+        if control & CONTROL_MASK != CONTROL || word(5) != u32::from_be_bytes(STAMP_LEAD) {
+            return None;
+        }
+        Some(Self {
+            ports: word(0),
+            sequence: SequenceNumber::new(word(1)),
+            acknowledgment: SequenceNumber::new(word(2)),
+            window: control as u16,
+            stamp: Timestamp { value: word(6), echo: word(7) },
+            // A frame is at most 64 KiB and a bit.
+            len: (segment.len() - STAMPED_BYTES) as u32,
+        })
+    }
+}
+
+impl TcpLayer {
+    /// Takes a segment of the usual kind of packet.
+    #[inline(always)]
+    pub(crate) fn receive_plain(
+        &mut self,
+        now: Instant,
+        plain: Plain,
+        frame: RxFrame,
+        network: &mut Network,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) {
+        let segment = frame.head.get(plain.start..plain.end).unwrap_or_default();
+        let Some(expected) = Expected::parse(segment) else {
+            return self.receive(now, plain.packet(frame), network, events, waiting);
+        };
+        let tuple = FourTuple::V4 {
+            local: plain.destination.to_bits(),
+            remote: plain.source.to_bits(),
+            ports: expected.ports.rotate_left(16),
+        };
+        let found = self.table.get(&tuple, |index| {
+            self.connections.get_index(index).is_some_and(|connection| connection.has_tuple(&tuple))
+        });
+        if let Some(index) = found
+            && let Some(connection) = self.connections.get_index_mut(index)
+            && !self.shared.memory_short
+            && frame.segment_bytes == 0
+            && plain.traffic_class == 0
+            && connection.expects(&expected, now)
+        {
+            self.shared.counters.in_segments += 1;
+            let mut data = frame.head;
+            data.truncate(plain.end);
+            data.advance(plain.start + STAMPED_BYTES);
+            connection.on_expected(&expected, data, now, &self.shared.settings, network, events, waiting);
+            schedule(connection, index, &mut self.outgoing, &mut self.timers);
+            return;
+        }
+        self.receive(now, plain.packet(frame), network, events, waiting);
+    }
+
+    /// Sends the one buffer of `data` at once, if nothing is in its way, and leaves `data` empty. False, and
+    /// nothing done, for all else.
+    #[inline(always)]
+    pub(crate) fn send_express(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        data: &mut ScatterGather,
+        network: &mut Network,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(id.0) else { return false };
+        // What is pushed beside others waits, so that small messages share segments.
+        if !network.frames().is_empty() {
+            return false;
+        }
+        let Some(buffer) = data.single_mut() else { return false };
+        let len = buffer.len();
+        if !connection.may_send_express(len, now) {
+            return false;
+        }
+        if !connection.emit_express(buffer, now, network) {
+            return false;
+        }
+        self.shared.counters.out_segments += 1;
+        // Not more than a segment's.
+        connection.sent_express(data, len as u32, now, &self.shared.settings);
+        let due = connection.deadlines.retransmit;
+        if due < connection.deadlines.armed {
+            connection.deadlines.armed = due;
+            self.timers.arm(id.0.index, due);
+        }
+        true
+    }
+}
+
+impl Connection {
+    /// True for the connection of this tuple.
+    #[inline(always)]
+    fn has_tuple(&self, tuple: &FourTuple) -> bool {
+        use std::net::IpAddr::V4;
+        match (*tuple, self.path.local, self.path.remote) {
+            (FourTuple::V4 { local, remote, ports }, V4(own), V4(peer)) => {
+                ports == u32::from(self.local_port) << 16 | u32::from(self.remote_port)
+                    && local == own.to_bits()
+                    && remote == peer.to_bits()
+            }
+            _ => false,
+        }
+    }
+
+    /// True while nothing but data and acknowledgments goes to and fro, and all that was sent is in flight.
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        self.state == State::Established
+            && self.snd.nxt == self.snd.max
+            && !self.snd.fin
+            && self.recovery.is_quiet()
+            && !self.ecn.is_agreed()
+            && self.pacing.is_none()
+    }
+
+    /// True for the segment that comes next: data in order, an acknowledgment of what is in flight, or both.
+    #[inline(always)]
+    fn expects(&self, segment: &Expected, now: Instant) -> bool {
+        let acknowledged = segment.acknowledgment.distance_from(self.snd.una);
+        self.is_calm()
+            && !self.orphan
+            && segment.sequence == self.rcv.nxt
+            && segment.len <= self.rcv.window()
+            && acknowledged <= self.snd.max.distance_from(self.snd.una)
+            // Of neither, it may count as a duplicate, or answer a probe.
+            && (acknowledged > 0 || segment.len > 0)
+            && self.snd.wnd > 0
+            && self.snd.front == self.snd.una
+            && self.rcv.reassembly.is_none()
+            && self.rcv.fin_at.is_none()
+            && self.timestamps.is_some_and(|ours| !ours.is_old(segment.stamp.value, now))
+    }
+
+    /// Takes the segment that was expected: `data` is its payload.
+    #[allow(clippy::too_many_arguments, reason = "what a context holds, of which this needs little")]
+    #[inline(always)]
+    fn on_expected(
+        &mut self,
+        segment: &Expected,
+        data: Buffer,
+        now: Instant,
+        settings: &Settings,
+        network: &mut Network,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) {
+        self.last_received = now;
+        self.keepalives_sent = 0;
+        if segment.sequence.at_or_before(self.rcv.last_ack_sent)
+            && let Some(ours) = &mut self.timestamps
+        {
+            ours.recent = segment.stamp.value;
+            ours.recent_at = now;
+        }
+        let acknowledged = segment.acknowledgment.distance_from(self.snd.una);
+        if acknowledged > 0 {
+            self.on_expected_acknowledgment(segment, acknowledged, now, settings, network, events);
+        }
+        // The segment is no older than the last that moved the window.
+        self.snd.wnd = u32::from(segment.window) << self.snd.scale;
+        self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
+        self.snd.wl1 = segment.sequence;
+        self.snd.wl2 = segment.acknowledgment;
+        if segment.len > 0 {
+            self.on_expected_data(segment.len, data, now, settings, network, events, waiting);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "as its caller")]
+    #[inline(always)]
+    fn on_expected_data(
+        &mut self,
+        len: u32,
+        data: Buffer,
+        now: Instant,
+        settings: &Settings,
+        network: &mut Network,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) {
+        self.count_toward_acknowledgment(len, 0, now, settings.delayed_ack_ns);
+        self.rcv.nxt += len;
+        if self.rcv.nxt.at_or_after(self.rcv.tuning.look_at) {
+            self.tune_receive_buffer(now, false);
+        }
+        if self.rcv.shut {
+            return;
+        }
+        if self.rcv.queue.len_bytes() == 0
+            && let Some((ticket, limit)) = waiting.next_for_data(self.user_data)
+        {
+            if limit.bytes >= data.len() {
+                waiting.data(ticket, data.into());
+                self.consider_window_update();
+                return;
+            }
+            self.rcv.queue.push(data, network.arena());
+            waiting.data(ticket, self.take_queued(limit));
+        } else {
+            self.rcv.queue.push(data, network.arena());
+        }
+        self.raise(Readiness::READABLE, events);
+    }
+
+    /// Some of what is in flight is acknowledged, and nothing is amiss.
+    #[inline(always)]
+    fn on_expected_acknowledgment(
+        &mut self,
+        segment: &Expected,
+        acknowledged: u32,
+        now: Instant,
+        settings: &Settings,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) {
+        let in_flight_before = self.snd.in_flight();
+        self.snd.una = segment.acknowledgment;
+        self.snd.front = segment.acknowledgment;
+        self.snd.queue.acknowledge(acknowledged as usize);
+        let timed_from = self.sent.on_plain_acknowledged(segment.acknowledgment, now);
+        let rtt_ns = self.measure_rtt(timed_from, Some(segment.stamp), now, settings);
+        self.retransmissions = 0;
+        self.soft_error = None;
+        network.confirm(now, &mut self.path);
+        let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());
+        self.congestion.on_ack(&AckEvent {
+            now,
+            bytes_acked: acknowledged,
+            bytes_in_flight: in_flight_before,
+            rtt_ns,
+            app_limited: in_flight_before + u32::from(self.snd.mss) <= usable_before,
+            in_recovery: false,
+            ecn_echo: false,
+        });
+        self.restart_retransmission_at(now, settings);
+        if self.wants_room && self.snd.queue.len_bytes() < self.snd.limit_bytes {
+            self.wants_room = false;
+            self.raise(Readiness::WRITABLE, events);
+        }
+    }
+
+    /// True when `len` bytes may go at once, behind nothing else and in one segment.
+    #[inline(always)]
+    fn may_send_express(&mut self, len: usize, now: Instant) -> bool {
+        let in_flight = self.snd.in_flight();
+        let calm = self.is_calm()
+            && (1..=usize::from(self.snd.mss)).contains(&len)
+            && self.snd.nxt == self.snd.end()
+            && self.path_search.is_none()
+            && !self.rcv.report.due
+            && self.rcv.ahead_of_gap == 0
+            && !self.cork
+            && (self.no_delay || in_flight == 0)
+            && self.snd.queue.len_bytes() + len <= self.snd.limit_bytes
+            && self.snd.queue.chunks() < FEW_CHUNKS;
+        if !calm {
+            return false;
+        }
+        if in_flight == 0 {
+            self.restart_after_idle(now);
+        }
+        // Not more than a segment's.
+        in_flight + len as u32 <= self.snd.wnd.min(self.congestion.cwnd_bytes())
+    }
+
+    #[inline(always)]
+    fn emit_express(&mut self, payload: &mut Buffer, now: Instant, network: &mut Network) -> bool {
+        let Some(stamp) = Timestamps::stamp(self.timestamps.as_ref(), now) else { return false };
+        let window = self.rcv.advertise(self.snd.mss);
+        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        let flags = Flags::ACK | Flags::PSH;
+        let header = stamped_header(ports, self.snd.nxt, self.rcv.nxt, flags, window, stamp);
+        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, 0);
+        network.send_express_kept(now, &self.path, kind, header, payload)
+    }
+
+    /// What [`Self::emit_express`] sent is in flight.
+    #[inline(always)]
+    fn sent_express(&mut self, data: &mut ScatterGather, len: u32, now: Instant, settings: &Settings) {
+        if let Some(buffer) = data.take_single() {
+            self.snd.queue.push(buffer);
+        }
+        let sequence = self.snd.nxt;
+        if self.snd.una == sequence {
+            self.deadlines.retransmit = Instant::FAR_FUTURE;
+        }
+        self.snd.nxt = sequence + len;
+        self.snd.max = self.snd.nxt;
+        self.sent.on_sent(sequence, self.snd.nxt, self.snd.mss, now);
+        self.last_sent = now;
+        self.rcv.one_way = false;
+        self.rcv.ack_now = false;
+        self.acknowledgment_sent();
+        self.arm_retransmission_at(now, settings);
+    }
+}
