@@ -156,7 +156,7 @@ impl Network {
             && u16::from_ne_bytes([f0, f1]) & FRAGMENT_MASK == 0
             && self.plain.destination == Some(destination)
             && (ipv4::HEADER_BYTES..=packet.len()).contains(&total_len)
-            && checksum::of_sum(sum) == 0
+            && checksum::is_right_sum(sum)
             && frame.rest.is_empty();
         if !usual || (self.plain.source != Some(source) && !self.is_possible_source(source)) {
             return None;

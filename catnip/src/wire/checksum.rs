@@ -134,6 +134,13 @@ const fn length_words(length: usize) -> u64 {
     (length as u32).to_be() as u64
 }
 
+/// True for a sum of words, of which one is not zero, whose checksum is right: in one's complement arithmetic it
+/// is zero, which is to be divisible by 65535 (RFC 1071).
+#[inline(always)]
+pub(crate) const fn is_right_sum(sum: u64) -> bool {
+    sum.is_multiple_of(0xffff)
+}
+
 /// The checksum of words that were read as the machine reads them and added up.
 #[must_use]
 #[inline]

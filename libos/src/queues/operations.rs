@@ -369,27 +369,43 @@ impl OperationTable {
 
     #[inline(always)]
     fn push_back(&mut self, list: &mut List, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        slot.previous = list.tail;
-        slot.next = NO_SLOT;
-        match self.slots.get_mut(list.tail as usize) {
-            Some(last) => last.next = index,
-            None => list.head = index,
+        if list.tail == NO_SLOT {
+            *list = List { head: index, tail: index };
+        } else {
+            self.link_behind(list, index);
         }
+    }
+
+    #[inline(never)]
+    fn link_behind(&mut self, list: &mut List, index: u32) {
+        self.slots[list.tail as usize].next = index;
+        self.slots[index as usize].previous = list.tail;
         list.tail = index;
     }
 
+    /// A list's only slot has no links that mean anything, its first one none to a previous, its last one none to
+    /// a next.
     #[inline(always)]
     fn unlink(&mut self, list: &mut List, index: u32) {
-        let slot = &self.slots[index as usize];
-        let (previous, next) = (slot.previous, slot.next);
-        match self.slots.get_mut(previous as usize) {
-            Some(slot) => slot.next = next,
-            None => list.head = next,
+        if list.head == list.tail {
+            *list = List::EMPTY;
+        } else {
+            self.unlink_beside_others(list, index);
         }
-        match self.slots.get_mut(next as usize) {
-            Some(slot) => slot.previous = previous,
-            None => list.tail = previous,
+    }
+
+    #[inline(never)]
+    fn unlink_beside_others(&mut self, list: &mut List, index: u32) {
+        let Slot { previous, next, .. } = self.slots[index as usize];
+        if index == list.head {
+            list.head = next;
+        } else {
+            self.slots[previous as usize].next = next;
+        }
+        if index == list.tail {
+            list.tail = previous;
+        } else {
+            self.slots[next as usize].previous = previous;
         }
     }
 }
