@@ -417,6 +417,27 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_lone_only_when_it_is_alone_and_whole() {
+        let arena = Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap();
+        let segment = |byte: u8| arena.copy_from(&[byte]).unwrap().freeze();
+        let mut batch = FrameBatch::new();
+        assert!(batch.take_lone().is_none());
+        for byte in [1, 2] {
+            batch.push(segment(byte));
+            batch.finish(TxOffload::default());
+        }
+        assert!(batch.take_lone().is_none(), "two frames");
+        batch.pop_front();
+        assert_eq!(batch.take_lone().map(|(head, _)| head.to_vec()), Some(vec![2]));
+        assert!(batch.is_empty());
+        batch.push(segment(3));
+        batch.push(segment(4));
+        batch.finish(TxOffload::default());
+        assert!(batch.take_lone().is_none(), "two segments");
+        assert_eq!(batch.front().map(|frame| frame.len()), Some(2));
+    }
+
+    #[test]
     fn a_device_that_is_always_behind_does_not_make_the_batch_grow() {
         for by_value in [false, true] {
             let arena = Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap();

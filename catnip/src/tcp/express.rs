@@ -208,11 +208,9 @@ impl Connection {
         if acknowledged > 0 {
             self.on_expected_acknowledgment(segment, acknowledged, now, settings, network, events);
         }
-        // The segment is no older than the last that moved the window.
-        self.snd.wnd = u32::from(segment.window) << self.snd.scale;
-        self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
-        self.snd.wl1 = segment.sequence;
-        self.snd.wl2 = segment.acknowledgment;
+        if self.tells_window(segment.sequence, segment.acknowledgment) {
+            self.set_window(segment.window, segment.sequence, segment.acknowledgment);
+        }
         if segment.len > 0 {
             self.on_expected_data(segment.len, data, now, settings, network, events, waiting);
         }

@@ -364,21 +364,36 @@ impl Connection {
     /// the window of its own day, and the old window from a new SND.UNA on would reach beyond it.
     #[inline]
     fn update_window(&mut self, segment: &Segment) {
-        let newer = self.snd.wl2.before(segment.acknowledgment)
-            || self.snd.wl1.before(segment.sequence)
-            || (self.snd.wl1 == segment.sequence && self.snd.wl2 == segment.acknowledgment);
-        if newer {
+        if self.tells_window(segment.sequence, segment.acknowledgment) {
             if self.snd.wnd == 0 && segment.window != 0 {
                 // Probing is over, and how long it took says nothing about the path.
                 self.rtt.reset_backoff();
                 self.retransmissions = 0;
                 self.on_window_reopened();
             }
-            self.snd.wnd = u32::from(segment.window) << self.snd.scale;
-            self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
-            self.snd.wl1 = segment.sequence;
-            self.snd.wl2 = segment.acknowledgment;
+            self.set_window(segment.window, segment.sequence, segment.acknowledgment);
         }
+    }
+
+    /// True when a segment is not older than the one that told the window.
+    #[inline]
+    pub(super) fn tells_window(&self, sequence: SequenceNumber, acknowledgment: SequenceNumber) -> bool {
+        self.snd.wl2.before(acknowledgment)
+            || self.snd.wl1.before(sequence)
+            || (self.snd.wl1 == sequence && self.snd.wl2 == acknowledgment)
+    }
+
+    #[inline]
+    pub(super) fn set_window(
+        &mut self,
+        window: u16,
+        sequence: SequenceNumber,
+        acknowledgment: SequenceNumber,
+    ) {
+        self.snd.wnd = u32::from(window) << self.snd.scale;
+        self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
+        self.snd.wl1 = sequence;
+        self.snd.wl2 = acknowledgment;
     }
 
     /// New data is acknowledged.

@@ -10,6 +10,7 @@ mod congestion;
 mod cookies;
 mod data;
 mod ecn;
+mod express;
 mod handshake;
 mod hostile;
 mod icmp;

@@ -1,0 +1,199 @@
+//! The straight way does what the general one does: two worlds live through the same, one of whose devices hands
+//! frames over in pieces, which only the general way takes.
+
+use std::time::Duration;
+
+use libos::memory::ArenaConfig;
+use libos::runtime::{Medium, RxChecksum, TxChecksum};
+use libos::{Arena, Capabilities, Instant, PopLimit, RxFrame, SocketOption};
+use proptest::prelude::*;
+
+use crate::events::ConnectionId;
+use crate::stack::{Stack, StackConfig};
+use crate::tcp::{TcpInfo, TcpOptions};
+
+/// How data is pushed and how frames arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Straight,
+    General,
+}
+
+/// Two stacks with a connection between them.
+struct World {
+    way: Way,
+    stacks: [Stack; 2],
+    connections: [ConnectionId; 2],
+    /// Under way to each side.
+    wires: [Vec<Vec<u8>>; 2],
+    /// Every frame sent, with its sender.
+    sent: Vec<(usize, Vec<u8>)>,
+    received: [Vec<u8>; 2],
+    arena: Arena,
+    now: Instant,
+}
+
+fn stack(arena: &Arena, host: u8) -> Stack {
+    let device = Capabilities {
+        medium: Medium::Ethernet,
+        hardware_address: [2, 0, 0, 0, 0, host],
+        mtu: 1500,
+        tx_checksum: TxChecksum::Software,
+        tcp_segmentation_bytes: 0,
+        max_segments: 19,
+    };
+    let config = StackConfig::new(device).with_address(format!("10.0.0.{host}/24").parse().unwrap());
+    Stack::new(&config, arena.clone(), u64::from(host), Instant::ZERO).unwrap()
+}
+
+impl World {
+    fn new(way: Way, no_delay: bool) -> Self {
+        let arena = Arena::new(&ArenaConfig::default()).unwrap();
+        let mut stacks = [stack(&arena, 1), stack(&arena, 2)];
+        let (now, options) = (Instant::ZERO, TcpOptions::default());
+        let address = "10.0.0.2:7".parse().unwrap();
+        let binding = stacks[1].tcp_bind(address).unwrap();
+        let listener = stacks[1].tcp_listen(binding, 1, &options).unwrap();
+        let client = stacks[0].tcp_connect(now, &mut None, address, &options).unwrap();
+        let connections = [client, client];
+        let (wires, received) = Default::default();
+        let mut world = Self { way, stacks, connections, wires, sent: Vec::new(), received, arena, now };
+        for _ in 0..8 {
+            world.poll();
+            world.deliver(0, usize::MAX);
+            world.deliver(1, usize::MAX);
+        }
+        world.connections[1] = world.stacks[1].tcp_accept(listener).unwrap().0;
+        for (stack, id) in world.stacks.iter_mut().zip(world.connections) {
+            stack.tcp_set_option(id, SocketOption::NoDelay(no_delay)).unwrap();
+        }
+        world
+    }
+
+    fn poll(&mut self) {
+        for side in 0..2 {
+            self.stacks[side].poll(self.now);
+            while let Some(frame) = self.stacks[side].frames().front() {
+                let bytes: Vec<u8> = frame.segments.iter().flat_map(|segment| segment.to_vec()).collect();
+                self.stacks[side].frames().pop_front();
+                self.sent.push((side, bytes.clone()));
+                self.wires[1 - side].push(bytes);
+            }
+            assert_eq!(self.stacks[side].tcp_broken_invariant(), None);
+        }
+    }
+
+    fn push(&mut self, side: usize, len: usize) {
+        let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
+        let mut data = self.arena.copy_from(&bytes).unwrap().freeze().into();
+        let (stack, id) = (&mut self.stacks[side], self.connections[side]);
+        match self.way {
+            Way::Straight => stack.tcp_push(self.now, id, &mut data),
+            Way::General => stack.tcp_send(id, &mut data),
+        }
+        .unwrap();
+        self.poll();
+    }
+
+    /// Hands up to `most` frames to a side, and reads what they bring.
+    fn deliver(&mut self, side: usize, most: usize) {
+        let count = self.wires[side].len().min(most);
+        for mut bytes in self.wires[side].drain(..count).collect::<Vec<_>>() {
+            let frame = match self.way {
+                Way::Straight => RxFrame::from(self.arena.copy_from(&bytes).unwrap().freeze()),
+                Way::General => {
+                    // Padding, as short frames have it, so that there is a second piece in any case.
+                    bytes.push(0);
+                    let (head, rest) = bytes.split_at(bytes.len() - 1);
+                    let pieces = [head, rest].map(|piece| self.arena.copy_from(piece).unwrap().freeze());
+                    let [head, rest] = pieces;
+                    RxFrame { head, rest: vec![rest], checksum: RxChecksum::Unknown, segment_bytes: 0 }
+                }
+            };
+            self.stacks[side].receive(self.now, frame);
+            self.poll();
+        }
+        let limit = PopLimit::default();
+        if let Ok(Some(data)) = self.stacks[side].tcp_receive(self.connections[side], limit) {
+            data.iter().for_each(|piece| self.received[side].extend_from_slice(piece));
+        }
+        self.poll();
+    }
+
+    fn infos(&self) -> [Option<TcpInfo>; 2] {
+        [0, 1].map(|side| self.stacks[side].tcp_info(self.connections[side]))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Push(usize, usize),
+    Deliver(usize, usize),
+    Lose(usize),
+    Duplicate(usize),
+    Swap(usize),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let side = 0..2_usize;
+    prop_oneof![
+        6 => (side.clone(), prop_oneof![1..200_usize, 1_400..1_500_usize, 1..20_000_usize])
+            .prop_map(|(side, len)| Step::Push(side, len)),
+        8 => (side.clone(), 1..6_usize).prop_map(|(side, most)| Step::Deliver(side, most)),
+        1 => side.clone().prop_map(Step::Lose),
+        1 => side.clone().prop_map(Step::Duplicate),
+        1 => side.prop_map(Step::Swap),
+        4 => prop_oneof![0..3_000_u64, 0..400_000_u64].prop_map(Step::Pass),
+    ]
+}
+
+fn take(world: &mut World, step: Step) {
+    match step {
+        Step::Push(side, len) => world.push(side, len),
+        Step::Deliver(side, most) => world.deliver(side, most),
+        Step::Lose(side) => drop(world.wires[side].pop()),
+        Step::Duplicate(side) => {
+            let copy = world.wires[side].first().cloned();
+            world.wires[side].extend(copy);
+        }
+        Step::Swap(side) => world.wires[side].reverse(),
+        Step::Pass(micros) => {
+            world.now += Duration::from_micros(micros);
+            world.poll();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn both_ways_send_the_same_frames_and_know_the_same(
+        no_delay in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let mut straight = World::new(Way::Straight, no_delay);
+        let mut general = World::new(Way::General, no_delay);
+        for step in steps {
+            take(&mut straight, step);
+            take(&mut general, step);
+            prop_assert_eq!(&straight.sent, &general.sent, "after {:?}", step);
+            prop_assert_eq!(straight.infos(), general.infos(), "after {:?}", step);
+            prop_assert_eq!(&straight.received, &general.received);
+        }
+    }
+}
+
+#[test]
+fn a_lone_push_is_a_frame_at_once_and_one_behind_it_waits() {
+    let mut world = World::new(Way::Straight, true);
+    for (len, frames) in [(64, 1), (64, 1)] {
+        let mut data = world.arena.copy_from(&vec![7; len]).unwrap().freeze().into();
+        world.stacks[0].tcp_push(world.now, world.connections[0], &mut data).unwrap();
+        assert!(data.is_empty());
+        assert_eq!(world.stacks[0].frames().len(), frames);
+    }
+    world.poll();
+    assert_eq!(world.wires[1].len(), 2);
+    world.deliver(1, 2);
+    assert_eq!(world.received[1], [7; 128]);
+}
