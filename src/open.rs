@@ -16,6 +16,8 @@ const KINDS: &[&str] = &[
     "tap",
     #[cfg(feature = "packet")]
     "packet",
+    #[cfg(feature = "xdp")]
+    "xdp",
     #[cfg(feature = "dpdk")]
     "dpdk",
     "none",
@@ -29,6 +31,7 @@ const KINDS: &[&str] = &[
 /// | `"loopback"` (default) | none: sockets reach each other at 127.0.0.1, ::1 and the stack's addresses | `[stack]`, `[neighbor]`, `[udp]`, `[tcp]` |
 /// | `"tap"` | a TAP interface of Linux | `[tap]` and those above |
 /// | `"packet"` | any interface of Linux, through packet sockets | `[packet]` and those of the stack |
+/// | `"xdp"` | queues of an interface of Linux, through XDP sockets | `[xdp]` and those of the stack |
 /// | `"dpdk"` (feature `dpdk`) | a port of DPDK | `[dpdk]` and those of the stack |
 /// | `"none"` | no stack at all | |
 ///
@@ -64,6 +67,11 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
             network::install(&libos, config, network::packet(&libos, config)?)?;
             network::wait_for_addresses(&libos, wait)?;
         }
+        #[cfg(feature = "xdp")]
+        "xdp" => {
+            network::install(&libos, config, network::xdp(&libos, config)?)?;
+            network::wait_for_addresses(&libos, wait)?;
+        }
         _ => {}
     }
     Ok(libos)
@@ -77,6 +85,8 @@ fn tables() -> Vec<&'static str> {
     tables.push("tap");
     #[cfg(feature = "packet")]
     tables.push("packet");
+    #[cfg(feature = "xdp")]
+    tables.push("xdp");
     // Also where it is not built in: one file serves both.
     tables.push("dpdk");
     tables
@@ -98,7 +108,7 @@ fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupErro
 
 #[cfg(feature = "catnip")]
 pub(crate) mod network {
-    #[cfg(any(feature = "tap", feature = "packet", feature = "dpdk"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
     use std::time::Duration;
 
     use catnip::{Stack, StackConfig, StackModule};
@@ -109,7 +119,7 @@ pub(crate) mod network {
     use crate::loopback::Loopback;
 
     /// Between two looks at whether addresses can be used.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "dpdk"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
     const LOOK_EVERY: Duration = Duration::from_millis(2);
 
     /// Puts a stack on the device.
@@ -129,7 +139,7 @@ pub(crate) mod network {
     }
 
     /// Waits until the addresses that the stack gets or probes by itself can be used; not at all for no time.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "dpdk"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
     pub fn wait_for_addresses(libos: &LibOs, longest: Duration) -> Result<(), SetupError> {
         let failed = |reason: String| failed("network", "wait for addresses", reason);
         let awaits = || {
@@ -172,8 +182,16 @@ pub(crate) mod network {
         the_one(&settings.interface, Packet::open(&settings, libos.device_arena())?)
     }
 
+    #[cfg(feature = "xdp")]
+    pub fn xdp(libos: &LibOs, config: &Config) -> Result<runtime_linux::xdp::Xdp, SetupError> {
+        use runtime_linux::xdp::{Xdp, XdpConfig};
+        let settings = XdpConfig::from_config(config)?;
+        check_queues(config, "xdp", settings.queues)?;
+        the_one(&settings.interface, Xdp::open(&settings, libos.device_arena())?)
+    }
+
     /// A library OS made from a file alone has one thread.
-    #[cfg(any(feature = "tap", feature = "packet"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp"))]
     fn check_queues(config: &Config, table: &str, queues: usize) -> Result<(), SetupError> {
         if queues == 1 {
             return Ok(());
@@ -181,7 +199,7 @@ pub(crate) mod network {
         Err(config.section(table).reject("queues", "1: this thread's library OS serves one queue"))
     }
 
-    #[cfg(any(feature = "tap", feature = "packet"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp"))]
     fn the_one<R>(device: &str, mut queues: Vec<R>) -> Result<R, SetupError> {
         queues.pop().ok_or_else(|| failed(device, "open", "the device has no queue".to_owned()))
     }
@@ -220,10 +238,12 @@ mod tests {
         }
     }
 
-    #[cfg(all(feature = "tap", feature = "packet"))]
+    #[cfg(all(feature = "tap", feature = "packet", feature = "xdp"))]
     #[test]
     fn a_device_of_several_queues_is_refused() {
-        for (kind, needed) in [("tap", ""), ("packet", "interface = \"eth0\"")] {
+        for (kind, needed) in
+            [("tap", ""), ("packet", "interface = \"eth0\""), ("xdp", "interface = \"eth0\"")]
+        {
             let line = said(&format!("[runtime]\nkind = \"{kind}\"\n[{kind}]\n{needed}\nqueues = 2"));
             let expected =
                 format!("t.toml: {kind}.queues = 2: allowed is 1: this thread's library OS serves one queue");

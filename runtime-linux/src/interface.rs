@@ -1,7 +1,8 @@
 //! Interfaces of the kernel: their names, what is known of one, and whether it is still there.
 
+use std::ffi::c_int;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libos::{Error, Instant, SetupError};
 
@@ -91,6 +92,34 @@ impl Attachment {
         }
         Ok(Self { link, hardware_address, mtu })
     }
+}
+
+/// Has the interface take frames for our address and for groups, or for everybody, as long as the packet socket is open.
+pub(crate) fn widen_filter(fd: BorrowedFd<'_>, attachment: Attachment, everybody: bool) -> io::Result<()> {
+    let join = |kind: c_int, address: [u8; 6]| {
+        let [a, b, c, d, e, f] = address;
+        let request = libc::packet_mreq {
+            mr_ifindex: attachment.link.index.cast_signed(),
+            mr_type: kind as u16,
+            mr_alen: 6,
+            mr_address: [a, b, c, d, e, f, 0, 0],
+        };
+        socket::set_option(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    };
+    if everybody {
+        return join(libc::PACKET_MR_PROMISC, [0; 6]);
+    }
+    if attachment.hardware_address != attachment.link.hardware_address {
+        join(libc::PACKET_MR_UNICAST, attachment.hardware_address)?;
+    }
+    join(libc::PACKET_MR_ALLMULTI, [0; 6])
+}
+
+/// A packet socket that receives nothing, and is there for the interface's filter alone.
+pub(crate) fn open_filter(attachment: Attachment) -> io::Result<OwnedFd> {
+    let fd = socket::open(libc::AF_PACKET, libc::SOCK_RAW)?;
+    widen_filter(fd.as_fd(), attachment, false)?;
+    Ok(fd)
 }
 
 /// Notices that an interface was deleted. Sockets that are bound to it say so once at best, and not to those who only

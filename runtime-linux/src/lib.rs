@@ -2,7 +2,8 @@
 //!
 //! [`tap`] is a virtual Ethernet link between the library OS and the kernel's own stack. It needs no
 //! hardware, and inside `unshare -Urn` no privileges. [`packet`] uses an interface of the kernel, any that
-//! there is, through packet sockets.
+//! there is, through packet sockets. [`xdp`] takes frames off a device's queue before the kernel's stack sees them, into
+//! the library OS's own memory.
 
 #![deny(unsafe_code)]
 
@@ -13,3 +14,4 @@ pub mod packet;
 mod system;
 pub mod tap;
 mod virtio_header;
+pub mod xdp;

@@ -18,5 +18,8 @@ mod namespace;
 mod noise;
 mod packet;
 mod pair;
+#[path = "../common/root.rs"]
+mod root;
 #[path = "../common/transfer.rs"]
 mod transfer;
+mod xdp;

@@ -34,6 +34,11 @@ pub fn make(mtu: usize) {
     run(&format!("ip link set {OURS} up"));
 }
 
+/// Has the kernel compute the checksums of what it sends to us: XDP has no place where it could say that it did not.
+pub fn compute_checksums() {
+    run(&format!("ethtool -K {KERNEL} tx off"));
+}
+
 /// The library OS on its end, by the runtime of this name.
 pub fn config(kind: &str) -> Config {
     let addresses = ["10.5.0.2/24", "fd05::2/64"].map(str::to_owned).to_vec();

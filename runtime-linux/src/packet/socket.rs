@@ -2,13 +2,13 @@
 
 use std::ffi::{c_int, c_uint};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use libc::SOL_PACKET;
 use libos::SetupError;
 
 use super::config::PacketConfig;
-use crate::interface::Attachment;
+use crate::interface::{Attachment, widen_filter};
 use crate::system::packet_ring::PacketRing;
 use crate::system::socket::{self, link_address};
 
@@ -64,7 +64,8 @@ fn open_one(config: &PacketConfig, attachment: Attachment) -> Result<PacketSocke
     let index = attachment.link.index;
     socket::bind(fd.as_fd(), &link_address(index))
         .map_err(|error| failed(config, "bind", error.to_string()))?;
-    listen(fd.as_fd(), config, attachment)
+    let everybody = config.promiscuous;
+    widen_filter(fd.as_fd(), attachment, everybody)
         .map_err(|error| failed(config, "PACKET_ADD_MEMBERSHIP", error.to_string()))?;
     Ok(PacketSocket { ring, fd, name: config.interface.clone(), attachment, offload: config.offload })
 }
@@ -84,27 +85,6 @@ fn ring_reason(error: &io::Error) -> String {
         Some(libc::ENOMEM) => "the kernel has not so much memory; lower `packet.ring_kib`".into(),
         _ => error.to_string(),
     }
-}
-
-/// Has the interface take frames for our address and for groups, or for everybody, as long as the socket is open.
-fn listen(fd: BorrowedFd<'_>, config: &PacketConfig, attachment: Attachment) -> io::Result<()> {
-    let join = |kind: c_int, address: [u8; 6]| {
-        let [a, b, c, d, e, f] = address;
-        let request = libc::packet_mreq {
-            mr_ifindex: attachment.link.index.cast_signed(),
-            mr_type: kind as u16,
-            mr_alen: 6,
-            mr_address: [a, b, c, d, e, f, 0, 0],
-        };
-        socket::set_option(fd, SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
-    };
-    if config.promiscuous {
-        return join(libc::PACKET_MR_PROMISC, [0; 6]);
-    }
-    if attachment.hardware_address != attachment.link.hardware_address {
-        join(libc::PACKET_MR_UNICAST, attachment.hardware_address)?;
-    }
-    join(libc::PACKET_MR_ALLMULTI, [0; 6])
 }
 
 /// Has the kernel spread flows over the sockets.

@@ -1,10 +1,12 @@
 //! The system calls that the standard library has no safe call for. All `unsafe` of this crate is here.
 #![allow(unsafe_code, reason = "ioctl and socket have no safe wrapper in the standard library")]
 
+pub(crate) mod bpf;
 pub(crate) mod mapping;
 pub(crate) mod packet_ring;
 pub(crate) mod send;
 pub(crate) mod socket;
+pub(crate) mod xsk;
 
 use std::ffi::{c_int, c_short, c_uint, c_ulong};
 use std::fs::File;
