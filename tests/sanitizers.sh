@@ -28,4 +28,4 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="${RUSTFLAGS:-} $flags"
 # Debug information of the dependencies is most of what the build would write.
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only
-exec cargo test --package libos --lib --target "$target" --target-dir "target/sanitizer-$1" -- ${2:-memory ring doorbell channel}
+exec cargo test --package libos --lib --target "$target" --target-dir "target/sanitizer-$1" -- ${2:-memory:: ring:: doorbell::}

@@ -6,6 +6,7 @@ pub mod network;
 pub mod random;
 pub mod slab;
 pub mod stack;
+pub mod steering;
 pub mod tcp;
 pub mod timer;
 pub mod udp;

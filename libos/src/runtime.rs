@@ -94,6 +94,15 @@ impl From<Buffer> for RxFrame {
     }
 }
 
+/// A frame that may belong to another core.
+#[derive(Debug)]
+pub struct Doubt {
+    /// The frame.
+    pub frame: RxFrame,
+    /// The cores that know nothing of it, a bit for each.
+    pub refused: u64,
+}
+
 /// A checksum that the device completes: the sum of all bytes from `start` on goes to `start + offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialChecksum {
@@ -364,6 +373,25 @@ pub trait Runtime {
     /// The descriptor that becomes readable when a frame arrives, when the device can signal.
     fn wake_fd(&self) -> Option<RawFd> {
         None
+    }
+
+    /// Appends the descriptors that become readable when a frame arrives; returns false when the device has to be
+    /// polled, as it cannot signal or has something already.
+    fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
+        fds.extend(self.wake_fd());
+        self.wake_fd().is_some()
+    }
+
+    /// The next frame of which only the stack can tell whether it belongs to this core. For runtimes of devices that
+    /// several cores share; asked after each [`Self::receive`] until there is none.
+    #[inline]
+    fn next_doubt(&mut self) -> Option<Doubt> {
+        None
+    }
+
+    /// Passes a frame on of which the stack knows nothing. Comes back when it is the stack's all the same.
+    fn pass_on(&mut self, doubt: Doubt) -> Option<RxFrame> {
+        Some(doubt.frame)
     }
 
     /// Writes the device's counters.

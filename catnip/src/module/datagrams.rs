@@ -70,7 +70,13 @@ pub(super) fn connect(
     remote: SocketAddr,
 ) -> Result<(), Error> {
     check_family(datagram.domain, remote)?;
-    let id = stack_socket(stack, key, datagram)?;
+    let id = match datagram.id {
+        Some(id) => id,
+        None => {
+            let local = stack.udp_home_towards(now, remote).unwrap_or(any_address(datagram.domain));
+            bind(stack, key, datagram, local)?
+        }
+    };
     stack.udp_connect(now, id, remote)
 }
 

@@ -1,6 +1,7 @@
 //! The stack as a module of the library OS: descriptors and tokens on one side, a device on the other.
 
 mod datagrams;
+mod doubts;
 mod failure;
 mod fifo;
 mod operations;
@@ -202,6 +203,9 @@ impl<R: Runtime> Module for StackModule<R> {
 
     fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
         self.receive(now, completions);
+        if let Some(doubt) = self.runtime.next_doubt() {
+            self.settle_doubts(now, doubt, completions);
+        }
         self.dispatch(completions);
         self.stack.poll(now);
         self.dispatch(completions);
@@ -229,15 +233,8 @@ impl<R: Runtime> Module for StackModule<R> {
     }
 
     fn wake_fds(&self, fds: &mut Vec<RawFd>) -> bool {
-        match self.runtime.wake_fd() {
-            // A device that was taken away is readable for ever, and nothing comes.
-            _ if self.device_failed => true,
-            Some(fd) => {
-                fds.push(fd);
-                true
-            }
-            None => false,
-        }
+        // A device that was taken away is readable for ever, and nothing comes.
+        self.device_failed || self.runtime.wake_fds(fds)
     }
 
     fn has_pending_work(&self) -> bool {

@@ -312,6 +312,11 @@ impl Network {
         }
     }
 
+    /// What the device's frames begin with.
+    pub(crate) const fn medium(&self) -> Medium {
+        self.device.medium
+    }
+
     /// Frames to be sent, oldest first.
     #[inline]
     pub fn frames(&mut self) -> &mut FrameBatch {

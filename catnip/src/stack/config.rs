@@ -7,6 +7,7 @@ use libos::SetupError;
 use libos::runtime::{Capabilities, Medium};
 
 use crate::network::{ConflictDetection, FragmentConfig, NeighborConfig, Prefix, Route};
+use crate::steering::CoreShare;
 use crate::tcp::TcpConfig;
 use crate::udp::UdpConfig;
 use crate::wire::vlan::{self, VlanId};
@@ -76,6 +77,8 @@ pub struct StackConfig {
     pub udp: UdpConfig,
     /// Settings of TCP.
     pub tcp: TcpConfig,
+    /// This core's part of the device, when several cores with a stack each share it.
+    pub share: Option<CoreShare>,
 }
 
 impl StackConfig {
@@ -104,6 +107,7 @@ impl StackConfig {
             neighbor: NeighborConfig::default(),
             udp: UdpConfig::default(),
             tcp: TcpConfig::default(),
+            share: None,
         }
     }
 

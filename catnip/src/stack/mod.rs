@@ -17,6 +17,7 @@ use libos::{Arena, Error, FrameBatch, Instant, RxFrame, SetupError};
 use crate::events::{Event, EventQueue};
 use crate::network::{AddressStatus, Ingress, Lease, Network, PlainProtocol, Protocol};
 use crate::random::Random;
+use crate::steering::{self, Class, Transport};
 use crate::tcp::TcpLayer;
 use crate::udp::UdpLayer;
 use crate::waiting::{Nobody, Waiting};
@@ -58,8 +59,8 @@ impl Stack {
             .saturating_add(config.udp.max_sockets)
             .min(u32::MAX as usize - 1);
         Ok(Self {
-            udp: UdpLayer::new(&config.udp, &mut random),
-            tcp: TcpLayer::new(config.tcp.clone(), &mut random, now),
+            udp: UdpLayer::new(&config.udp, config.share.clone(), &mut random),
+            tcp: TcpLayer::new(config.tcp.clone(), config.share.clone(), &mut random, now),
             network: Network::new(config, arena.clone(), &mut random, now)?,
             events: EventQueue::new(),
             memory_short_bytes: arena.stats().region_bytes / MEMORY_SHORT_DENOMINATOR
@@ -107,6 +108,19 @@ impl Stack {
                 Protocol::Udp => udp.on_error(events, &error),
                 Protocol::Icmpv4 | Protocol::Icmpv6 => {}
             },
+        }
+    }
+
+    /// True when a socket or a connection of this stack is concerned with the frame, or when nobody in particular is. For
+    /// several cores that share a device, when it is in doubt whose the frame is.
+    #[must_use]
+    pub fn claims(&self, frame: &RxFrame) -> bool {
+        match steering::classify(self.network.medium(), &frame.head) {
+            Class::Flow(flow) => match flow.transport {
+                Transport::Tcp => self.tcp.claims(flow.local, flow.remote, flow.opens),
+                Transport::Udp => self.udp.claims(flow.local, flow.remote),
+            },
+            Class::Error(_) | Class::Everyone | Class::Anyone | Class::Group { .. } | Class::Part(..) => true,
         }
     }
 

@@ -96,6 +96,7 @@ impl StackConfig {
             udp: udp(config)?,
             tcp: tcp(config)?,
             device,
+            share: None,
         };
         section.finish()?;
         Ok(read)

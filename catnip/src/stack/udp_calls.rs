@@ -1,6 +1,6 @@
 //! The stack's UDP: calls with the meaning of POSIX's, none of which ever waits.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::{Domain, Error, Instant, ScatterGather, SocketOption, SocketOptionName};
 
@@ -32,6 +32,18 @@ impl Stack {
     /// As [`Self::udp_bind`], and [`Error::InvalidArgument`] for a socket that is bound already.
     pub fn udp_bind_opened(&mut self, id: UdpId, local: SocketAddr) -> Result<(), Error> {
         self.udp.bind_opened(&self.network, id, local)
+    }
+
+    /// With several cores: the local address to bind to before connecting to `remote`, so that what it answers comes
+    /// to this core. `None` with one core, and when no port does it.
+    #[must_use]
+    pub fn udp_home_towards(&mut self, now: Instant, remote: SocketAddr) -> Option<SocketAddr> {
+        let port = self.udp.port_towards(now, &mut self.network, remote)?;
+        let any: IpAddr = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Some(SocketAddr::new(any, port))
     }
 
     /// Makes `remote` the only peer: where pushes go, and the only one whose datagrams are received.

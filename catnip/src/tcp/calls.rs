@@ -140,6 +140,7 @@ impl TcpLayer {
                 let local = SocketAddr::new(local_address, port);
                 // A connection from a port to itself would answer its own SYN.
                 local != remote
+                    && self.ports.is_home(local, remote)
                     && !self.ports.is_bound(local)
                     && !is_taken(&self.table, &self.connections, local, remote)
             })
@@ -175,6 +176,12 @@ impl TcpLayer {
         }
         self.start(now, key.index, Trigger::Connect, network, events);
         Ok(ConnectionId(key))
+    }
+
+    /// True when a segment between these ends has a connection here, or when it opens one, a listener.
+    pub(crate) fn claims(&self, local: SocketAddr, remote: SocketAddr, opens: bool) -> bool {
+        is_taken(&self.table, &self.connections, local, remote)
+            || (opens && self.ports.listener(local, || 0).is_some())
     }
 
     /// Takes as much off the front of `data` as the send queue has room for.

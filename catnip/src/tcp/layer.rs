@@ -26,6 +26,7 @@ use crate::events::EventQueue;
 use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, Network, Packet, PieceList};
 use crate::random::Random;
 use crate::slab::{Key, Slab};
+use crate::steering::CoreShare;
 use crate::timer::TimerWheel;
 use crate::waiting::{Nobody, Waiting};
 
@@ -110,7 +111,12 @@ pub(crate) struct TcpLayer {
 }
 
 impl TcpLayer {
-    pub(crate) fn new(config: TcpConfig, random: &mut Random, now: Instant) -> Self {
+    pub(crate) fn new(
+        config: TcpConfig,
+        share: Option<CoreShare>,
+        random: &mut Random,
+        now: Instant,
+    ) -> Self {
         let mut secret = [0; 16];
         random.fill(&mut secret);
         let mut cookie_secret = [0; 16];
@@ -134,7 +140,7 @@ impl TcpLayer {
             fast_open_cache: CookieCache::new(config.fast_open_cache_entries, cache_secret),
             connections: Slab::with_capacity_limit(config.max_connections),
             listeners: Slab::with_capacity_limit(config.max_listeners),
-            ports: Ports::default(),
+            ports: Ports::new(share),
             isn: IsnGenerator::new(secret),
             cookies: CookieJar::new(cookie_secret),
             table: ConnectionTable::new(std::array::from_fn(|_| random.next_u64())),

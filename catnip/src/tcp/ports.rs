@@ -8,6 +8,7 @@ use libos::Error;
 use super::config::Reuse;
 use crate::random::Random;
 use crate::slab::Key;
+use crate::steering::{CoreShare, Transport};
 
 /// The first port that is given out when the program names none.
 pub(super) const EPHEMERAL_FIRST: u16 = 32_768;
@@ -42,6 +43,8 @@ impl Binding {
 pub(super) struct Ports {
     bound: BTreeMap<u16, Vec<Binding>>,
     last_id: u64,
+    /// When several cores share the device: who of them has which port.
+    share: Option<CoreShare>,
 }
 
 fn overlap(a: IpAddr, b: IpAddr) -> bool {
@@ -49,6 +52,16 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
 }
 
 impl Ports {
+    /// No port bound.
+    pub(super) fn new(share: Option<CoreShare>) -> Self {
+        Self { share, ..Self::default() }
+    }
+
+    /// True when what `remote` sends to `local` comes to this core.
+    pub(super) fn is_home(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.share.as_ref().is_none_or(|share| share.is_home(local, remote))
+    }
+
     /// Takes the port for the address; port 0 picks one that nobody has.
     pub(super) fn bind(
         &mut self,
@@ -57,7 +70,12 @@ impl Ports {
         random: &mut Random,
     ) -> Result<Reservation, Error> {
         let local = if local.port() == 0 {
-            let free = ephemeral(random, |port| !self.is_bound(SocketAddr::new(local.ip(), port)));
+            // Whoever sends there must find this core, so no other one may have the port.
+            let is_free = |port| {
+                !self.is_bound(SocketAddr::new(local.ip(), port))
+                    && self.share.as_ref().is_none_or(|share| share.take_unused_port(Transport::Tcp, port))
+            };
+            let free = ephemeral(random, is_free);
             SocketAddr::new(local.ip(), free.ok_or(Error::AddressNotAvailable)?)
         } else {
             local
@@ -65,6 +83,9 @@ impl Ports {
         let bindings = self.bound.entry(local.port()).or_default();
         if bindings.iter().any(|binding| binding.excludes(local.ip(), reuse)) {
             return Err(Error::AddressInUse);
+        }
+        if let Some(share) = &self.share {
+            share.take_port(Transport::Tcp, local.port());
         }
         self.last_id += 1;
         bindings.push(Binding { id: self.last_id, address: local.ip(), reuse, listener: None });
@@ -103,8 +124,13 @@ impl Ports {
     /// Gives the port back.
     pub(super) fn release(&mut self, reservation: Reservation) {
         if let Some(bindings) = self.bound.get_mut(&reservation.local.port()) {
+            // The connections of a listener that is gone still have its port: other cores go on asking this one.
+            let listened = bindings.iter().any(|binding| binding.listener.is_some());
             bindings.retain(|binding| binding.id != reservation.id);
             if bindings.is_empty() {
+                if let Some(share) = self.share.as_ref().filter(|_| !listened) {
+                    share.leave_port(Transport::Tcp, reservation.local.port());
+                }
                 self.bound.remove(&reservation.local.port());
             }
         }

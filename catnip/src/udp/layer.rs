@@ -14,6 +14,7 @@ use crate::events::{EventQueue, Readiness, SocketId, UdpId};
 use crate::network::{DestinationKind, HeaderBuffer, IcmpError, IcmpErrorKind, Network, Packet, Plain};
 use crate::random::Random;
 use crate::slab::Slab;
+use crate::steering::{CoreShare, Transport};
 use crate::tcp::demux::{ConnectionTable, FourTuple};
 use crate::waiting::Waiting;
 use crate::wire::udp::{self, UdpHeader};
@@ -36,12 +37,14 @@ pub struct UdpLayer {
     headers: HeaderBuffer,
     random: Random,
     counters: UdpCounters,
+    /// When several cores share the device: who of them has which port.
+    share: Option<CoreShare>,
 }
 
 impl UdpLayer {
     /// A layer without sockets.
     #[must_use]
-    pub fn new(config: &UdpConfig, random: &mut Random) -> Self {
+    pub fn new(config: &UdpConfig, share: Option<CoreShare>, random: &mut Random) -> Self {
         let mut random = random.fork();
         Self {
             config: config.clone(),
@@ -51,6 +54,7 @@ impl UdpLayer {
             headers: HeaderBuffer::new(),
             random,
             counters: UdpCounters::default(),
+            share,
         }
     }
 
@@ -116,15 +120,34 @@ impl UdpLayer {
             socket.local = SocketAddr::new(address, port);
         }
         self.link(id.0.index, port);
+        if let Some(share) = &self.share {
+            share.take_port(Transport::Udp, port);
+        }
         Ok(())
     }
 
     fn ephemeral_port(&mut self, address: IpAddr) -> Option<u16> {
+        self.free_port(address, |_| true)
+    }
+
+    /// A random port that nobody has, on no core, and that is `fit`.
+    fn free_port(&mut self, address: IpAddr, fit: impl Fn(u16) -> bool) -> Option<u16> {
         let (low, high) = (self.config.ephemeral_low, self.config.ephemeral_high);
         let start = u16::try_from(self.random.range(low.into(), high.into())).ok()?;
-        (start..=high)
-            .chain(low..start)
-            .find(|port| self.ports.connected(*port) == 0 && !self.is_taken(address, *port, false))
+        (start..=high).chain(low..start).find(|&port| {
+            self.ports.connected(port) == 0
+                && !self.is_taken(address, port, false)
+                && fit(port)
+                && self.share.as_ref().is_none_or(|share| share.take_unused_port(Transport::Udp, port))
+        })
+    }
+
+    /// With several cores: a free port for a socket that is to be connected to `remote`, to which what the peer answers
+    /// comes to this core. `None` with one core, and when there is none.
+    pub fn port_towards(&mut self, now: Instant, network: &mut Network, remote: SocketAddr) -> Option<u16> {
+        let share = self.share.clone()?;
+        let local = network.path(now, None, remote.ip()).ok()?.local;
+        self.free_port(local, |port| share.is_home(SocketAddr::new(local, port), remote))
     }
 
     /// True when a socket that takes datagrams from anybody overlaps with the address and port, unless they
@@ -281,6 +304,17 @@ impl UdpLayer {
             None => {}
         }
         self.sockets.remove(id.0);
+        if let Some(share) = &self.share
+            && self.ports.first(port).is_none()
+            && self.ports.connected(port) == 0
+        {
+            share.leave_port(Transport::Udp, port);
+        }
+    }
+
+    /// True when a datagram between these ends has a socket here.
+    pub(crate) fn claims(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.find(local.ip(), local.port(), remote.ip(), remote.port()).is_some()
     }
 
     /// Takes a received datagram whose checksum is right: for who is `waiting`, or into its socket's queue.

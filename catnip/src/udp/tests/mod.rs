@@ -29,7 +29,7 @@ impl Host {
     }
 
     fn with(config: &StackConfig) -> Self {
-        let udp = UdpLayer::new(&config.udp, &mut Random::new(3));
+        let udp = UdpLayer::new(&config.udp, None, &mut Random::new(3));
         Self { network: network(config), udp, events: EventQueue::new() }
     }
 
