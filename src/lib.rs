@@ -16,3 +16,5 @@ pub use runtime_dpdk;
 pub use runtime_linux;
 #[cfg(feature = "sim")]
 pub use runtime_sim;
+#[cfg(feature = "vhost")]
+pub use runtime_vhost;

@@ -20,6 +20,8 @@ const KINDS: &[&str] = &[
     "xdp",
     #[cfg(feature = "dpdk")]
     "dpdk",
+    #[cfg(feature = "vhost")]
+    "vhost",
     "none",
 ];
 
@@ -33,6 +35,7 @@ const KINDS: &[&str] = &[
 /// | `"packet"` | any interface of Linux, through packet sockets | `[packet]` and those of the stack |
 /// | `"xdp"` | queues of an interface of Linux, through XDP sockets | `[xdp]` and those of the stack |
 /// | `"dpdk"` (feature `dpdk`) | a port of DPDK | `[dpdk]` and those of the stack |
+/// | `"vhost"` | memory shared with another process | `[vhost]` and those of the stack |
 /// | `"none"` | no stack at all | |
 ///
 /// With `wait_for_addresses_ms` in `[runtime]`, it returns once the addresses that the stack gets or probes by
@@ -52,7 +55,12 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
     if kind == "dpdk" {
         return crate::dpdk::open(config, wait);
     }
-    let libos = LibOs::builder().config(config).build()?;
+    let libos = match kind {
+        #[cfg(feature = "vhost")]
+        "vhost" if network::vhost_shares_memory(config)? => LibOs::builder().config(config).shared_memory(),
+        _ => LibOs::builder().config(config),
+    }
+    .build()?;
     install_memory_queues(&libos, config)?;
     match kind {
         #[cfg(feature = "catnip")]
@@ -72,6 +80,11 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
             network::install(&libos, config, network::xdp(&libos, config)?)?;
             network::wait_for_addresses(&libos, wait)?;
         }
+        #[cfg(feature = "vhost")]
+        "vhost" => {
+            network::install(&libos, config, network::vhost(&libos, config)?)?;
+            network::wait_for_addresses(&libos, wait)?;
+        }
         _ => {}
     }
     Ok(libos)
@@ -89,6 +102,8 @@ fn tables() -> Vec<&'static str> {
     tables.push("xdp");
     // Also where it is not built in: one file serves both.
     tables.push("dpdk");
+    #[cfg(feature = "vhost")]
+    tables.push("vhost");
     tables
 }
 
@@ -108,7 +123,13 @@ fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupErro
 
 #[cfg(feature = "catnip")]
 pub(crate) mod network {
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
+    #[cfg(any(
+        feature = "tap",
+        feature = "packet",
+        feature = "xdp",
+        feature = "vhost",
+        feature = "dpdk"
+    ))]
     use std::time::Duration;
 
     use catnip::{Stack, StackConfig, StackModule};
@@ -119,7 +140,7 @@ pub(crate) mod network {
     use crate::loopback::Loopback;
 
     /// Between two looks at whether addresses can be used.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost", feature = "dpdk"))]
     const LOOK_EVERY: Duration = Duration::from_millis(2);
 
     /// Puts a stack on the device.
@@ -139,7 +160,7 @@ pub(crate) mod network {
     }
 
     /// Waits until the addresses that the stack gets or probes by itself can be used; not at all for no time.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost", feature = "dpdk"))]
     pub fn wait_for_addresses(libos: &LibOs, longest: Duration) -> Result<(), SetupError> {
         let failed = |reason: String| failed("network", "wait for addresses", reason);
         let awaits = || {
@@ -190,8 +211,24 @@ pub(crate) mod network {
         the_one(&settings.interface, Xdp::open(&settings, libos.device_arena())?)
     }
 
+    #[cfg(feature = "vhost")]
+    pub fn vhost(libos: &LibOs, config: &Config) -> Result<runtime_vhost::Vhost, SetupError> {
+        use runtime_vhost::{Vhost, VhostConfig};
+        let settings = VhostConfig::from_config(config)?;
+        check_queues(config, "vhost", settings.queues)?;
+        let device = settings.socket.display().to_string();
+        the_one(&device, Vhost::open(&settings, libos.device_arena())?)
+    }
+
+    /// True when the other process is to see this one's memory.
+    #[cfg(feature = "vhost")]
+    pub fn vhost_shares_memory(config: &Config) -> Result<bool, SetupError> {
+        use runtime_vhost::{VhostConfig, VhostRole};
+        Ok(VhostConfig::from_config(config)?.role == VhostRole::Front)
+    }
+
     /// A library OS made from a file alone has one thread.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
     fn check_queues(config: &Config, table: &str, queues: usize) -> Result<(), SetupError> {
         if queues == 1 {
             return Ok(());
@@ -199,7 +236,7 @@ pub(crate) mod network {
         Err(config.section(table).reject("queues", "1: this thread's library OS serves one queue"))
     }
 
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp"))]
+    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
     fn the_one<R>(device: &str, mut queues: Vec<R>) -> Result<R, SetupError> {
         queues.pop().ok_or_else(|| failed(device, "open", "the device has no queue".to_owned()))
     }

@@ -1,0 +1,176 @@
+//! The front end's side of the control protocol: it asks, the back end answers.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vhost::vhost_user::message::VhostUserHeaderFlag;
+use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+
+use super::{FrontSetup, Stop};
+use crate::config::VhostConfig;
+use crate::features::Features;
+use crate::link::socket::{self, Listener};
+use crate::link::{Link, Phase, lock};
+use crate::ring::{Position, RingKind};
+use crate::system;
+
+/// Between two looks at whether anybody is still interested.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const FOREVER: Duration = Duration::from_secs(1 << 32);
+
+/// What the control thread does, from the first connection to the last ring's end.
+pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> Result<(), String> {
+    let stream = if config.server {
+        Listener::bind(&config.socket)?.accept(link)?
+    } else {
+        socket::connect(&config.socket, link)?
+    };
+    let Some(stream) = stream else { return Ok(()) };
+    link.set_stream(&stream)?;
+    let watched = stream.try_clone().map_err(|error| error.to_string())?;
+    let mut frontend = Frontend::from_stream(stream, 2 * config.queues as u64);
+    let features = agree(&mut frontend, config)?;
+    link.set_phase(Phase::Agreed(features));
+
+    let attached = || link.pairs.iter().all(|pair| lock(&pair.front).attached);
+    link.wait(Instant::now() + FOREVER, |_| (attached() || link.is_closing()).then_some(()));
+    if link.is_closing() {
+        return Ok(());
+    }
+    start(&mut frontend, link, config, features)?;
+    link.set_phase(Phase::Up(features));
+    attend(&mut frontend, &watched, link)
+}
+
+fn failed(call: &'static str) -> impl Fn(vhost::Error) -> String {
+    move |error| format!("{call}: {error}")
+}
+
+/// Finds out what the back end can do, and says which of it is to be used.
+fn agree(frontend: &mut Frontend, config: &VhostConfig) -> Result<Features, String> {
+    let offered = frontend.get_features().map_err(failed("GET_FEATURES"))?;
+    let features = Features::accepted(config, offered)?;
+    if features.has_protocol_features() {
+        let known = frontend.get_protocol_features().map_err(failed("GET_PROTOCOL_FEATURES"))?;
+        let wanted = known & (VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK);
+        frontend.set_protocol_features(wanted).map_err(failed("SET_PROTOCOL_FEATURES"))?;
+        if wanted.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        if config.queues > 1 && !wanted.contains(VhostUserProtocolFeatures::MQ) {
+            return Err("the back end has one queue pair".to_owned());
+        }
+        // Not asked is GET_QUEUE_NUM: the crate takes its answer for a number of rings, and back ends
+        // mean pairs. One that has too few refuses the first ring that it does not have.
+    } else if config.queues > 1 {
+        return Err("the back end has one queue pair".to_owned());
+    }
+    frontend.set_owner().map_err(failed("SET_OWNER"))?;
+    frontend.set_features(features.0).map_err(failed("SET_FEATURES"))?;
+    Ok(features)
+}
+
+/// Tells the back end where memory and rings are, and starts them.
+fn start(
+    frontend: &mut Frontend,
+    link: &Link,
+    config: &VhostConfig,
+    features: Features,
+) -> Result<(), String> {
+    let setups: Vec<FrontSetup> =
+        link.pairs.iter().filter_map(|pair| lock(&pair.front).setup.take()).collect();
+    share_memory(frontend, &setups)?;
+    let base = match features.ring_kind() {
+        RingKind::Split => 0,
+        RingKind::Packed => Position { index: 0, wrap: true }.to_base(RingKind::Packed) as u16,
+    };
+    for (index, ring) in setups.iter().flat_map(|setup| &setup.rings).enumerate() {
+        let [desc_table_addr, avail_ring_addr, used_ring_addr] = ring.areas;
+        let size = config.queue_size;
+        let addresses = VringConfigData {
+            queue_max_size: size,
+            queue_size: size,
+            flags: 0,
+            desc_table_addr,
+            used_ring_addr,
+            avail_ring_addr,
+            log_addr: None,
+        };
+        frontend.set_vring_num(index, size).map_err(failed("SET_VRING_NUM"))?;
+        frontend.set_vring_base(index, base).map_err(failed("SET_VRING_BASE"))?;
+        frontend.set_vring_addr(index, &addresses).map_err(failed("SET_VRING_ADDR"))?;
+        frontend.set_vring_call(index, &ring.call).map_err(failed("SET_VRING_CALL"))?;
+        frontend.set_vring_kick(index, &ring.kick).map_err(failed("SET_VRING_KICK"))?;
+    }
+    if features.has_protocol_features() {
+        for index in 0..2 * setups.len() {
+            frontend.set_vring_enable(index, true).map_err(failed("SET_VRING_ENABLE"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Descriptors hold the same addresses that we use, so all of the region is at its own address.
+fn share_memory(frontend: &Frontend, setups: &[FrontSetup]) -> Result<(), String> {
+    let mut regions: Vec<VhostUserMemoryRegionInfo> = Vec::new();
+    for setup in setups {
+        if regions.iter().all(|region| region.userspace_addr != setup.region_address) {
+            regions.push(VhostUserMemoryRegionInfo {
+                guest_phys_addr: setup.region_address,
+                memory_size: setup.region_bytes,
+                userspace_addr: setup.region_address,
+                mmap_offset: 0,
+                mmap_handle: setup.region.as_raw_fd(),
+            });
+        }
+    }
+    frontend.set_mem_table(&regions).map_err(failed("SET_MEM_TABLE"))?;
+    Ok(())
+}
+
+/// Stops queues that are dropped, until the last one is, and notices when the back end leaves.
+fn attend(frontend: &mut Frontend, watched: &UnixStream, link: &Link) -> Result<(), String> {
+    loop {
+        let [peer, asked] = system::wait_readable([watched, &link.control], LOOK_EVERY);
+        if asked {
+            // Only empties the counter.
+            let _ = link.control.read();
+        }
+        if stop_dropped(frontend, link)? || link.is_closing() {
+            return Ok(());
+        }
+        if peer {
+            match system::peek(watched) {
+                Ok(0) => {
+                    link.fail("the back end left", true);
+                    return Ok(());
+                }
+                Ok(_) => return Err("the back end said something that it was not asked".to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Stops the rings of the queues that ask for it; true when all are stopped.
+fn stop_dropped(frontend: &mut Frontend, link: &Link) -> Result<bool, String> {
+    let mut all = true;
+    for (index, pair) in link.pairs.iter().enumerate() {
+        let stop = lock(&pair.front).stop;
+        if stop == Stop::Asked {
+            for ring in [2 * index, 2 * index + 1] {
+                // The answer comes once the back end uses the ring and its buffers no more.
+                frontend.get_vring_base(ring).map_err(failed("GET_VRING_BASE"))?;
+            }
+            lock(&pair.front).stop = Stop::Done;
+            link.announce();
+        }
+        all &= stop != Stop::No;
+    }
+    Ok(all)
+}

@@ -1,0 +1,80 @@
+//! Meeting the other end at a Unix socket.
+
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Link;
+use crate::system;
+
+/// Between two tries to connect.
+const TRY_EVERY: Duration = Duration::from_millis(10);
+/// Between two looks at whether anybody is still interested.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A socket of ours in the file system, which goes away with this.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Makes the socket. One that nobody listens at any more gives way.
+    pub fn bind(path: &Path) -> Result<Self, String> {
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let tried = UnixStream::connect(path);
+                if !tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                    return Err("another program listens at the socket".to_owned());
+                }
+                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            result => result,
+        };
+        let listener = listener.map_err(|error| format!("bind: {error}"))?;
+        listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Waits for a connection; None when the link closes first.
+    pub fn accept(&self, link: &Link) -> Result<Option<UnixStream>, String> {
+        while !link.is_closing() {
+            system::wait_readable([&self.listener, &link.control], LOOK_EVERY);
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).map_err(|error| error.to_string())?;
+                    return Ok(Some(stream));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(format!("accept: {error}")),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Somebody else may have removed it before.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Connects to a socket as soon as somebody listens there; None when the link closes first.
+pub(crate) fn connect(path: &Path, link: &Link) -> Result<Option<UnixStream>, String> {
+    while !link.is_closing() {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(Some(stream)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted => std::thread::sleep(TRY_EVERY),
+                _ => return Err(format!("connect: {error}")),
+            },
+        }
+    }
+    Ok(None)
+}

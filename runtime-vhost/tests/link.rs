@@ -1,0 +1,283 @@
+//! Frames across a link whose two ends are two threads: every kind of ring, every size, both ways.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot run has failed"
+)]
+
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant as WallInstant};
+
+use libos::memory::{ArenaConfig, Region};
+use libos::runtime::{
+    MemoryAccess, PartialChecksum, RxBatch, RxChecksum, Segmentation, TxChecksum, TxOffload,
+};
+use libos::{Arena, Buffer, Error, FrameBatch, Instant, Runtime, RxFrame};
+use runtime_vhost::{RingKind, Vhost, VhostConfig, VhostRole};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+fn socket() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("catnip-link-{}-{next}.sock", std::process::id()))
+}
+
+fn arena(role: VhostRole) -> Arena {
+    match role {
+        VhostRole::Front => Arena::with_region(Region::map_shared(64 << 20).unwrap()).unwrap(),
+        VhostRole::Back => Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap(),
+    }
+}
+
+/// Runs the two ends of a link, each on a thread with memory of its own.
+fn link(
+    config: &VhostConfig,
+    front: impl FnOnce(Vec<Vhost>, Arena) + Send,
+    back: impl FnOnce(Vec<Vhost>, Arena) + Send,
+) {
+    let config = VhostConfig { socket: socket(), wait_for_peer: TIMEOUT, ..config.clone() };
+    let open = |role| {
+        let config =
+            VhostConfig { role, server: (role == VhostRole::Back) == config.server, ..config.clone() };
+        let arena = arena(role);
+        (Vhost::open(&config, &arena).unwrap(), arena)
+    };
+    let opened = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (end, arena) = open(VhostRole::Front);
+            opened.wait();
+            front(end, arena);
+        });
+        scope.spawn(|| {
+            let (end, arena) = open(VhostRole::Back);
+            opened.wait();
+            back(end, arena);
+        });
+    });
+    assert!(!config.socket.exists(), "the socket is left behind");
+}
+
+fn noise(seed: usize, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(101)) as u8).collect()
+}
+
+/// Puts a frame of several segments into a batch.
+fn push(batch: &mut FrameBatch, arena: &Arena, bytes: &[u8], segment_bytes: usize, offload: TxOffload) {
+    for segment in bytes.chunks(segment_bytes) {
+        batch.push(arena.copy_from(segment).unwrap().freeze());
+    }
+    batch.finish(offload);
+}
+
+fn send_all(vhost: &mut Vhost, batch: &mut FrameBatch) {
+    let deadline = WallInstant::now() + TIMEOUT;
+    while !batch.is_empty() {
+        vhost.transmit(Instant::ZERO, batch).unwrap();
+        assert!(WallInstant::now() < deadline, "nobody takes the frames");
+    }
+}
+
+fn receive(vhost: &mut Vhost, count: usize) -> Vec<RxFrame> {
+    let deadline = WallInstant::now() + TIMEOUT;
+    let mut frames = Vec::new();
+    while frames.len() < count {
+        let mut batch = RxBatch::new();
+        // No more than asked for: a batch takes what it has room for.
+        while batch.remaining_capacity() > count - frames.len() {
+            batch.push(Buffer::from(&b""[..]).into());
+        }
+        let known = batch.len();
+        vhost.receive(Instant::ZERO, &mut batch).unwrap();
+        frames.extend(batch.drain(known..));
+        assert!(WallInstant::now() < deadline, "{} frames of {count} came", frames.len());
+    }
+    frames
+}
+
+fn bytes_of(frame: &RxFrame) -> Vec<u8> {
+    frame.rest.iter().fold(frame.head.to_vec(), |mut all, segment| {
+        all.extend_from_slice(segment);
+        all
+    })
+}
+
+fn every_kind() -> impl Iterator<Item = VhostConfig> {
+    let config = VhostConfig::new("", VhostRole::Back);
+    [RingKind::Split, RingKind::Packed].into_iter().flat_map(move |ring| {
+        [(16, true, true), (256, true, true), (64, false, false)].map(|(queue_size, offload, server)| {
+            VhostConfig { ring, queue_size, offload, server, ..config.clone() }
+        })
+    })
+}
+
+const SIZES: [usize; 12] = [14, 15, 60, 64, 128, 1000, 1513, 1514, 4000, 4160, 20_000, 65_549];
+
+#[test]
+fn frames_of_all_sizes_cross_in_order_both_ways() {
+    for config in every_kind() {
+        let largest = if config.offload { 65_549 } else { 1514 };
+        let sizes: Vec<usize> = SIZES.iter().copied().filter(|&size| size <= largest).collect();
+        let send = |end: &mut Vhost, arena: &Arena| {
+            for round in 0..20 {
+                let mut batch = FrameBatch::new();
+                for (index, &size) in sizes.iter().enumerate() {
+                    let segment = [size, 100, 1 << 13][round % 3].max(size / 15 + 1);
+                    push(&mut batch, arena, &noise(round * 100 + index, size), segment, TxOffload::default());
+                }
+                send_all(end, &mut batch);
+            }
+        };
+        let check = |end: &mut Vhost| {
+            for round in 0..20 {
+                let frames = receive(end, sizes.len());
+                for (index, (frame, &size)) in frames.iter().zip(&sizes).enumerate() {
+                    assert!(bytes_of(frame) == noise(round * 100 + index, size), "{size} in {config:?}");
+                    assert_eq!((frame.checksum, frame.segment_bytes), (RxChecksum::Unknown, 0));
+                }
+            }
+        };
+        link(
+            &config,
+            |mut ends, arena| {
+                let end = &mut ends[0];
+                send(end, &arena);
+                check(end);
+                let counters = end.counters();
+                assert_eq!((counters.tx_copied_frames, counters.rx_copied_frames), (0, 0));
+                assert_eq!(counters.tx_frames, 20 * sizes.len() as u64);
+                // Until the other end has gone, so that it sees all.
+                while end.receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {}
+                drop(ends);
+                assert_eq!(arena.stats().live_buffers, 0);
+            },
+            |mut ends, arena| {
+                let end = &mut ends[0];
+                check(end);
+                send(end, &arena);
+                let counters = end.counters();
+                assert_eq!(counters.tx_copied_frames, 20 * sizes.len() as u64);
+                assert_eq!(counters.rx_copied_frames, 20 * sizes.len() as u64);
+                thread::sleep(Duration::from_millis(50));
+                drop(ends);
+                assert_eq!(arena.stats().live_buffers, 0);
+            },
+        );
+    }
+}
+
+#[test]
+fn what_is_left_to_the_other_end_is_told_to_it() {
+    let checksum = Some(PartialChecksum { start: 34, offset: 16 });
+    let segmentation = Some(Segmentation { segment_bytes: 1448, header_bytes: 66, ipv6: false });
+    let offloads =
+        [(TxOffload { checksum, segmentation: None }, 0), (TxOffload { checksum, segmentation }, 1448)];
+    for config in every_kind().filter(|config| config.offload) {
+        let send = |end: &mut Vhost, arena: &Arena| {
+            let capabilities = end.capabilities();
+            assert_eq!(capabilities.tx_checksum, TxChecksum::Partial);
+            assert!(capabilities.tcp_segmentation_bytes >= 64_000);
+            let mut batch = FrameBatch::new();
+            for (offload, _) in offloads {
+                push(&mut batch, arena, &noise(1, 6000), 6000, offload);
+            }
+            send_all(end, &mut batch);
+        };
+        let check = |end: &mut Vhost| {
+            for (frame, (_, segment_bytes)) in receive(end, 2).iter().zip(offloads) {
+                assert_eq!((frame.checksum, frame.segment_bytes), (RxChecksum::Verified, segment_bytes));
+            }
+        };
+        link(
+            &config,
+            |mut ends, arena| {
+                assert_eq!(ends[0].memory_access(), MemoryAccess::Dma);
+                send(&mut ends[0], &arena);
+                check(&mut ends[0]);
+                while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {}
+            },
+            |mut ends, arena| {
+                assert_eq!(ends[0].memory_access(), MemoryAccess::Copy);
+                check(&mut ends[0]);
+                send(&mut ends[0], &arena);
+                thread::sleep(Duration::from_millis(50));
+            },
+        );
+    }
+}
+
+#[test]
+fn without_offloads_nothing_is_left_to_the_other_end() {
+    let config = VhostConfig { offload: false, ..VhostConfig::new("", VhostRole::Back) };
+    let check = |ends: Vec<Vhost>, _| {
+        let capabilities = ends[0].capabilities();
+        assert_eq!(capabilities.tx_checksum, TxChecksum::Software);
+        assert_eq!(capabilities.tcp_segmentation_bytes, 0);
+        thread::sleep(Duration::from_millis(100));
+    };
+    link(&config, check, check);
+}
+
+#[test]
+fn each_queue_pair_has_frames_of_its_own() {
+    for mut config in every_kind() {
+        config.queues = 3;
+        let send = |ends: &mut [Vhost], arena: &Arena| {
+            for (index, end) in ends.iter_mut().enumerate() {
+                let mut batch = FrameBatch::new();
+                push(&mut batch, arena, &noise(index, 200), 200, TxOffload::default());
+                send_all(end, &mut batch);
+            }
+        };
+        let check = |ends: &mut [Vhost]| {
+            for (index, end) in ends.iter_mut().enumerate().rev() {
+                assert!(bytes_of(&receive(end, 1)[0]) == noise(index, 200));
+            }
+        };
+        link(
+            &config,
+            |mut ends, arena| {
+                assert_eq!(ends.len(), 3);
+                send(&mut ends, &arena);
+                check(&mut ends);
+                while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {}
+            },
+            |mut ends, arena| {
+                check(&mut ends);
+                send(&mut ends, &arena);
+                thread::sleep(Duration::from_millis(50));
+            },
+        );
+    }
+}
+
+#[test]
+fn an_end_that_leaves_is_an_error_at_the_other() {
+    for config in every_kind() {
+        for leaver in [VhostRole::Front, VhostRole::Back] {
+            let end = |role: VhostRole| {
+                move |mut ends: Vec<Vhost>, arena: Arena| {
+                    if role == leaver {
+                        return;
+                    }
+                    let deadline = WallInstant::now() + TIMEOUT;
+                    while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {
+                        assert!(WallInstant::now() < deadline);
+                    }
+                    let mut batch = FrameBatch::new();
+                    push(&mut batch, &arena, &noise(1, 64), 64, TxOffload::default());
+                    for _ in 0..2 {
+                        assert_eq!(ends[0].transmit(Instant::ZERO, &mut batch), Err(Error::DeviceFailed));
+                    }
+                    assert!(ends[0].failure().unwrap().contains("left"), "{:?}", ends[0].failure());
+                }
+            };
+            link(&config, end(VhostRole::Front), end(VhostRole::Back));
+        }
+    }
+}
