@@ -13,6 +13,8 @@ mod counters;
 mod features;
 mod front;
 mod header;
+#[cfg(test)]
+mod hostile_tests;
 mod link;
 mod mac;
 mod peer_memory;

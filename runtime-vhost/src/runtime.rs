@@ -129,6 +129,11 @@ impl Vhost {
         self.counters
     }
 
+    #[cfg(test)]
+    pub(crate) fn handle(&self) -> &LinkHandle {
+        &self.handle
+    }
+
     /// Why the link failed, if it did: the other end left, or broke the rules.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
