@@ -8,7 +8,9 @@ use std::ffi::c_void;
 use std::mem;
 use std::ptr;
 
-use catnip_os::libos::Buffer;
+use catnip_os::libos::{Arena, Buffer};
+
+use crate::held_blocks::HeldBlocks;
 
 /// Most arrays that one thread's program can hold at once. An allocation beyond it fails.
 pub const MAX_LIVE: usize = 1 << (INDEX_BITS - 1);
@@ -32,6 +34,9 @@ const INITIAL_SLOTS: usize = 256;
 pub struct Mark(u64);
 
 impl Mark {
+    /// `DEMI_EXT_REGION`: stands for whatever memory of the program's an address is in. No slot has this index.
+    pub const REGION: Self = Self(u64::MAX);
+
     /// The mark that a program handed in, whatever it is.
     pub fn from_pointer(pointer: *mut c_void) -> Self {
         Self(pointer.addr() as u64)
@@ -60,6 +65,8 @@ pub struct Arrays {
     first_free: u32,
     live: usize,
     instance: u8,
+    /// None until the program asks for an address without a mark.
+    blocks: Option<HeldBlocks>,
 }
 
 impl Arrays {
@@ -70,6 +77,7 @@ impl Arrays {
             first_free: NO_SLOT,
             live: 0,
             instance: instance.max(1),
+            blocks: None,
         }
     }
 
@@ -90,15 +98,18 @@ impl Arrays {
             return Ok(self.empty_mark());
         }
         let index = self.first_free;
+        if self.slots.len() >= MAX_LIVE && index == NO_SLOT {
+            return Err(buffer);
+        }
+        if let Some(blocks) = &mut self.blocks {
+            blocks.add(&buffer);
+        }
         if let Some(slot) = self.slots.get_mut(index as usize) {
             let Slot::Free { generation, next } = *slot else { return Err(buffer) };
             self.first_free = next;
             self.live += 1;
             *slot = Slot::Live { generation, buffer };
             return Ok(self.mark(index, generation));
-        }
-        if self.slots.len() >= MAX_LIVE {
-            return Err(buffer);
         }
         let index = self.slots.len() as u32;
         self.slots.push(Slot::Live { generation: 1, buffer });
@@ -123,6 +134,9 @@ impl Arrays {
         } else {
             Slot::Free { generation: 0, next: NO_SLOT }
         };
+        if let (Some(blocks), Slot::Live { buffer, .. }) = (&mut self.blocks, &*slot) {
+            blocks.take_away(buffer);
+        }
         *slot = freed;
         self.live -= 1;
         Ok(())
@@ -148,6 +162,10 @@ impl Arrays {
         let (index, _) = self.slot_of(mark)?;
         match self.slots.get_mut(index as usize) {
             Some(Slot::Live { buffer, .. }) => {
+                if let Some(blocks) = &mut self.blocks {
+                    blocks.take_away(buffer);
+                    blocks.add(&with);
+                }
                 *buffer = with;
                 Ok(())
             }
@@ -168,6 +186,56 @@ impl Arrays {
         let offset = start.addr().checked_sub(buffer.as_ptr().addr()).ok_or(NotOwned)?;
         let end = offset.checked_add(len).ok_or(NotOwned)?;
         buffer.try_slice(offset..end).map(Some).ok_or(NotOwned)
+    }
+
+    /// A view of the `len` bytes at `start`, which must lie in one block of `arena` that the program holds an array in;
+    /// `None` for no bytes.
+    ///
+    /// # Errors
+    /// [`NotOwned`].
+    pub fn share_at(
+        &mut self,
+        arena: &Arena,
+        start: *const c_void,
+        len: usize,
+    ) -> Result<Option<Buffer>, NotOwned> {
+        if len == 0 {
+            return Ok(None);
+        }
+        self.view_at(arena, start, len).map(|(view, _)| Some(view))
+    }
+
+    /// True when anybody but the program itself has views of the block that `start` is in.
+    ///
+    /// # Errors
+    /// [`NotOwned`].
+    pub fn is_shared_at(&mut self, arena: &Arena, start: *const c_void) -> Result<bool, NotOwned> {
+        let (view, arrays) = self.view_at(arena, start, 0)?;
+        Ok(view.has_views_besides(arrays as usize + 1))
+    }
+
+    /// A view of bytes in a block that the program holds arrays in, and how many.
+    fn view_at(
+        &mut self,
+        arena: &Arena,
+        start: *const c_void,
+        len: usize,
+    ) -> Result<(Buffer, u32), NotOwned> {
+        let block = arena.live_block(start.cast()).ok_or(NotOwned)?;
+        let slots = &self.slots;
+        let blocks = self.blocks.get_or_insert_with(|| {
+            HeldBlocks::of(slots.iter().filter_map(|slot| match slot {
+                Slot::Live { buffer, .. } => Some(buffer),
+                Slot::Free { .. } => None,
+            }))
+        });
+        let arrays = blocks.arrays_in(block);
+        if arrays == 0 {
+            return Err(NotOwned);
+        }
+        // SAFETY: an array of the program is a view of the block, and so nobody has it to write to.
+        let view = unsafe { Buffer::view_raw(block, start.cast(), len) };
+        Ok((view.ok_or(NotOwned)?, arrays))
     }
 
     fn mark(&self, index: u32, generation: u32) -> Mark {
@@ -268,6 +336,32 @@ mod tests {
         assert_eq!(&shared[..], b"kept");
         assert_eq!(arena.stats().live_buffers, 1);
         drop(shared);
+        assert_eq!(arena.stats().live_buffers, 0);
+    }
+
+    #[test]
+    fn an_address_is_found_in_memory_that_the_program_holds_and_nowhere_else() {
+        let (arena, mut arrays) = (arena(), Arrays::new(1));
+        let early = arrays.insert(buffer(&arena, b"held before anybody asked")).unwrap();
+        let start = arrays.get(early).unwrap().as_ptr().cast::<c_void>();
+        let stranger = buffer(&arena, b"the library's own");
+        let at = |arrays: &mut Arrays, start: *const c_void, len| arrays.share_at(&arena, start, len);
+        let found = at(&mut arrays, start.wrapping_byte_add(5), 6).unwrap().unwrap();
+        assert_eq!(&found[..], b"before");
+        assert!(at(&mut arrays, stranger.as_ptr().cast(), 3).is_err());
+        assert!(at(&mut arrays, start, 5_000).is_err(), "beyond the block");
+        assert!(at(&mut arrays, ptr::null(), 1).is_err());
+        assert!(matches!(at(&mut arrays, ptr::null(), 0), Ok(None)));
+        assert_eq!(arrays.is_shared_at(&arena, start), Ok(true));
+        drop(found);
+        assert_eq!(arrays.is_shared_at(&arena, start), Ok(false));
+        let again = arrays.insert(arrays.get(early).unwrap().slice(3..)).unwrap();
+        assert_eq!(arrays.is_shared_at(&arena, start), Ok(false), "both are the program's");
+        arrays.remove(early).unwrap();
+        assert!(at(&mut arrays, start, 4).is_ok());
+        arrays.replace(again, stranger).unwrap();
+        assert!(at(&mut arrays, start, 4).is_err(), "nothing of it is held any more");
+        arrays.remove(again).unwrap();
         assert_eq!(arena.stats().live_buffers, 0);
     }
 

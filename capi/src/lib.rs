@@ -11,6 +11,7 @@ mod arrays;
 mod calls;
 mod errno;
 mod groups;
+mod held_blocks;
 mod instance;
 mod logger;
 mod metrics;

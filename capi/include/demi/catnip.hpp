@@ -364,6 +364,17 @@ public:
         check(demi_push(&token, qd_, &array.raw()), "demi_push");
         return Token(token);
     }
+    /**
+     * Bytes anywhere in memory of the library that the program holds, such as a part of an array: sent from where they
+     * are, and not to be written to while in_use() says so. Throws Error with EINVAL for other memory.
+     */
+    Token push(const void *in_region, std::size_t len)
+    {
+        const demi_ext_seg_t segment = {const_cast<void *>(in_region), len, DEMI_EXT_REGION};
+        demi_qtoken_t token = 0;
+        check(demi_ext_push(&token, qd_, &segment, 1), "demi_ext_push");
+        return Token(token);
+    }
     Token push_to(const ScatterGather &array, const Address &remote)
     {
         demi_qtoken_t token = 0;

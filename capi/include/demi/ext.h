@@ -27,8 +27,16 @@ extern "C" {
 #define DEMI_EXT_PUSH_MAXSEGS 1024
 
 /**
+ * As seg_owner or sga_buf in a push: the bytes lie in memory that demi_sgaalloc(), demi_ext_alloc() or a pop gave this
+ * thread and that was not freed yet, wherever in it. They are sent from where they are, and the library finds out what
+ * keeps them alive. Errors of the push: EINVAL the bytes are not all within one such piece of memory.
+ */
+#define DEMI_EXT_REGION ((void *)UINTPTR_MAX)
+
+/**
  * A run of bytes of any length. seg_owner is to it what sga_buf is to a demi_sgarray_t, and the two may be
- * exchanged: NULL for the program's own memory, else the mark of the memory that seg_buf and seg_len lie in.
+ * exchanged: NULL for the program's own memory, else the mark of the memory that seg_buf and seg_len lie in, or
+ * DEMI_EXT_REGION.
  */
 typedef struct demi_ext_seg {
     void *seg_buf;   /**< First byte. */
@@ -100,6 +108,14 @@ extern int demi_ext_free(_Inout_ demi_ext_seg_t *seg);
  * as before.
  */
 extern int demi_ext_unshare(_Inout_ demi_sgarray_t *sga);
+
+/**
+ * Stores whether the library, or an array popped elsewhere, still holds any of the piece of memory that address is in: 1
+ * when it must not be written to, 0 when it may be. The whole piece counts that one call gave, not single bytes, and so
+ * memory that is reused part by part is best allocated so.
+ * Errors: EINVAL the address is not in memory that this thread holds.
+ */
+extern int demi_ext_in_use(_In_ const void *address, _Out_ int *in_use_out);
 
 /**
  * Starts pushing the bytes of several segments, in order: 1 to DEMI_EXT_PUSH_MAXSEGS. On datagram sockets they make

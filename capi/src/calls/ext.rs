@@ -1,6 +1,6 @@
 //! `demi/ext.h`, except its waits.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use catnip_os::libos::memory::CopyCause;
 use catnip_os::libos::{Buffer, PopLimit, ScatterGather, Shutdown, Token};
@@ -146,6 +146,24 @@ pub unsafe extern "C" fn demi_ext_unshare(array: *mut SgArray) -> c_int {
     })
 }
 
+/// `demi_ext_in_use`.
+///
+/// # Safety
+/// `out` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn demi_ext_in_use(address: *const c_void, out: *mut c_int) -> c_int {
+    if out.is_null() {
+        return libc::EINVAL;
+    }
+    instance::call(|instance| {
+        let shared = instance.arrays.is_shared_at(instance.libos.arena(), address);
+        let in_use = c_int::from(shared.map_err(|_| libc::EINVAL)?);
+        // SAFETY: not null, so the caller vouches for it.
+        unsafe { out.write_unaligned(in_use) };
+        Ok(())
+    })
+}
+
 /// `demi_ext_push`.
 ///
 /// # Safety
@@ -274,7 +292,7 @@ pub unsafe extern "C" fn demi_ext_metric(name: *const c_char, value_out: *mut u6
 /// # Safety
 /// `segments` is null or `count` segments can be read there, and their bytes.
 unsafe fn read_segments(
-    instance: &Instance,
+    instance: &mut Instance,
     segments: *const ExtSegment,
     count: usize,
 ) -> Result<ScatterGather, c_int> {

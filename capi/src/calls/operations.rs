@@ -129,7 +129,7 @@ pub fn pop(instance: &mut Instance, queue: QueueDescriptor, limit: PopLimit) -> 
 ///
 /// # Safety
 /// `array` can be read, and so can its segments.
-unsafe fn read_array(instance: &Instance, array: *const SgArray) -> Result<ScatterGather, c_int> {
+unsafe fn read_array(instance: &mut Instance, array: *const SgArray) -> Result<ScatterGather, c_int> {
     // SAFETY: the caller vouches for it.
     let array = unsafe { array.read_unaligned() };
     let count = array.segment_count as usize;
@@ -148,7 +148,8 @@ unsafe fn read_array(instance: &Instance, array: *const SgArray) -> Result<Scatt
     Ok(data)
 }
 
-/// The bytes of one segment: shared when `owner` names memory of ours, else copied; `None` for no bytes.
+/// The bytes of one segment: shared when `owner` names memory of ours or says that they are in some, else copied; `None`
+/// for no bytes.
 ///
 /// # Errors
 /// `EINVAL` when `owner` is not live or the segment does not lie in its memory, `ENOBUFS`.
@@ -156,13 +157,16 @@ unsafe fn read_array(instance: &Instance, array: *const SgArray) -> Result<Scatt
 /// # Safety
 /// With a null `owner`, `start` is null or `len_bytes` bytes can be read there.
 pub unsafe fn read_segment(
-    instance: &Instance,
+    instance: &mut Instance,
     owner: *mut c_void,
     start: *const c_void,
     len_bytes: usize,
 ) -> Result<Option<Buffer>, c_int> {
     if !owner.is_null() {
-        let shared = instance.arrays.share(Mark::from_pointer(owner), start, len_bytes);
+        let shared = match Mark::from_pointer(owner) {
+            Mark::REGION => instance.arrays.share_at(instance.libos.arena(), start, len_bytes),
+            mark => instance.arrays.share(mark, start, len_bytes),
+        };
         return shared.map_err(|_| libc::EINVAL);
     }
     if len_bytes == 0 {

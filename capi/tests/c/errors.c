@@ -60,6 +60,7 @@ static void before_init(int expected)
     EXPECT_ERROR(demi_ext_alloc(&segment, 1), expected);
     EXPECT_ERROR(demi_ext_free(&segment), expected);
     EXPECT_ERROR(demi_ext_unshare(&array), expected);
+    EXPECT_ERROR(demi_ext_in_use(&array, &value), expected);
     EXPECT_ERROR(demi_ext_push(&token, 0, &segment, 1), expected);
     EXPECT_ERROR(demi_ext_pushto(&token, 0, &segment, 1, address, address_len), expected);
     EXPECT_ERROR(demi_ext_pop(&token, 0, 1, 1), expected);
@@ -120,6 +121,7 @@ static void null_pointers(void)
     EXPECT_ERROR(demi_ext_alloc(&segment, 0), EINVAL);
     EXPECT_ERROR(demi_ext_free(NULL), EINVAL);
     EXPECT_ERROR(demi_ext_unshare(NULL), EINVAL);
+    EXPECT_ERROR(demi_ext_in_use(NULL, NULL), EINVAL);
     EXPECT_ERROR(demi_ext_push(NULL, 0, &segment, 1), EINVAL);
     EXPECT_ERROR(demi_ext_pushto(&token, 0, &segment, 1, NULL, address_len), EINVAL);
     EXPECT_ERROR(demi_ext_pop(NULL, 0, 1, 1), EINVAL);
@@ -244,6 +246,7 @@ static void bad_arrays(int qd)
     demi_sgarray_t copy = array;
     demi_ext_seg_t segments[2] = {{0}};
     char bytes[8] = "1234567";
+    int in_use = 0;
 
     EXPECT(array.sga_numsegs, 1);
     EXPECT(array.sga_segs[0].sgaseg_len, 100);
@@ -283,6 +286,13 @@ static void bad_arrays(int qd)
     EXPECT_ERROR(demi_sgafree(&copy), EINVAL); /* a copy of the structure does not free it again */
     EXPECT_ERROR(demi_push(&token, qd, &copy), EINVAL);
     EXPECT_ERROR(demi_ext_unshare(&copy), EINVAL);
+    segments[0] = (demi_ext_seg_t){copy.sga_segs[0].sgaseg_buf, 1, DEMI_EXT_REGION}; /* freed */
+    EXPECT_ERROR(demi_ext_push(&token, qd, segments, 1), EINVAL);
+    segments[0] = (demi_ext_seg_t){bytes, 1, DEMI_EXT_REGION}; /* the program's own */
+    EXPECT_ERROR(demi_ext_push(&token, qd, segments, 1), EINVAL);
+    EXPECT_ERROR(demi_ext_free(segments), EINVAL);
+    EXPECT_ERROR(demi_ext_in_use(copy.sga_segs[0].sgaseg_buf, &in_use), EINVAL);
+    EXPECT_ERROR(demi_ext_in_use(NULL, &in_use), EINVAL);
 
     EXPECT(demi_sgaalloc(0).sga_numsegs, 0);
     EXPECT(demi_sgaalloc((size_t)UINT32_MAX + 1).sga_numsegs, 0);

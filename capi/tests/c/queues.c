@@ -101,6 +101,53 @@ static void a_part_of_an_array_can_be_pushed(int qd)
     EXPECT(live_buffers(), 0);
 }
 
+/* Any address in memory that the program holds, without its mark; the memory may be written to when it says so. */
+static void any_address_in_the_region_is_sent_from_where_it_is(int qd)
+{
+    demi_ext_seg_t table = {0};
+    demi_qtoken_t token;
+    demi_ext_qresult_t wide;
+    int in_use = -1;
+    EXPECT_ERROR(demi_ext_alloc(&table, 1 << 20), 0);
+    char *bytes = table.seg_buf;
+    memset(bytes, 't', table.seg_len);
+    EXPECT_ERROR(demi_ext_in_use(bytes + 500, &in_use), 0);
+    EXPECT(in_use, 0);
+
+    const demi_ext_seg_t parts[2] = {{bytes + (1 << 19), 3000, DEMI_EXT_REGION}, {bytes + 7, 1, DEMI_EXT_REGION}};
+    EXPECT_ERROR(demi_ext_push(&token, qd, parts, 2), 0);
+    EXPECT_ERROR(demi_ext_wait(&wide, token, &NOW), 0);
+    EXPECT_ERROR(demi_ext_in_use(bytes, &in_use), 0);
+    EXPECT(in_use, 1); /* in the queue */
+    EXPECT_ERROR(demi_ext_pop(&token, qd, 2, SIZE_MAX), 0);
+    EXPECT_ERROR(demi_ext_wait(&wide, token, &NOW), 0);
+    EXPECT(wide.qr_numsegs, 2);
+    for (size_t i = 0; i < 2; i++) {
+        EXPECT(wide.qr_segs[i].seg_buf == parts[i].seg_buf, 1);
+        EXPECT(wide.qr_segs[i].seg_len, parts[i].seg_len);
+    }
+    EXPECT_ERROR(demi_ext_in_use(bytes, &in_use), 0);
+    EXPECT(in_use, 0); /* all views are the program's own */
+
+    const demi_ext_seg_t beyond = {bytes + (1 << 20), 1 << 16, DEMI_EXT_REGION};
+    EXPECT_ERROR(demi_ext_push(&token, qd, &beyond, 1), EINVAL);
+    demi_sgarray_t array = {.sga_buf = DEMI_EXT_REGION, .sga_numsegs = 1, .sga_segs = {{bytes + 9, 100}}};
+    push(qd, &array); /* an array as well */
+    EXPECT_ERROR(demi_sgafree(&array), EINVAL);
+    EXPECT_ERROR(demi_ext_free(&table), 0);
+    EXPECT_ERROR(demi_ext_push(&token, qd, parts, 1), 0); /* the popped segments keep it */
+    EXPECT_ERROR(demi_wait(&(demi_qresult_t){0}, token, &NOW), 0);
+    for (size_t i = 0; i < 2; i++)
+        EXPECT_ERROR(demi_ext_free(&wide.qr_segs[i]), 0);
+    EXPECT_ERROR(demi_ext_push(&token, qd, parts, 1), EINVAL);
+    for (int i = 0; i < 2; i++) {
+        demi_qresult_t result = pop(qd);
+        EXPECT(all(result.qr_value.sga.sga_segs[0].sgaseg_buf, result.qr_value.sga.sga_segs[0].sgaseg_len, 't'), 1);
+        EXPECT_ERROR(demi_sgafree(&result.qr_value.sga), 0);
+    }
+    EXPECT(live_buffers(), 0);
+}
+
 /* The program's own memory is copied before demi_push() returns. */
 static void foreign_memory_is_copied(int qd)
 {
@@ -316,6 +363,7 @@ int main(void)
     EXPECT_ERROR(demi_ext_queue(&qd), 0);
     own_memory_is_not_copied(qd);
     a_part_of_an_array_can_be_pushed(qd);
+    any_address_in_the_region_is_sent_from_where_it_is(qd);
     foreign_memory_is_copied(qd);
     an_empty_array_arrives_as_one(qd);
     an_unshared_array_can_be_written_to(qd);

@@ -172,6 +172,10 @@ static int push_segments(void)
         segments[i] = (demi_ext_seg_t){own, random_below(sizeof own), NULL};
         if (array->sga_buf != NULL)
             segments[i] = (demi_ext_seg_t){array->sga_segs[0].sgaseg_buf, array->sga_segs[0].sgaseg_len, array->sga_buf};
+        if (random_below(4) == 0) {
+            segments[i].seg_owner = DEMI_EXT_REGION;
+            segments[i].seg_buf = (void *)((uintptr_t)array->sga_segs[0].sgaseg_buf + random_below(200) - 100);
+        }
     }
     return demi_ext_push(any_token(), any_descriptor(), segments, count);
 }

@@ -147,6 +147,24 @@ void an_unshared_array_has_bytes_of_its_own()
     EXPECT(text(array) == "new");
 }
 
+void a_part_of_an_array_is_pushed_by_its_address()
+{
+    catnip::Queue queue = catnip::Queue::memory();
+    catnip::ScatterGather array("0123456789", 10);
+    const char *part = reinterpret_cast<const char *>(array.data()) + 3;
+    queue.push(part, 4).wait();
+    catnip::Result result = queue.pop().wait();
+    EXPECT(reinterpret_cast<const char *>(result.data().data()) == part);
+    EXPECT(text(result.data()) == "3456");
+    int error = 0;
+    try {
+        queue.push(&error, sizeof error).detach();
+    } catch (const catnip::Error &refused) {
+        error = refused.code().value();
+    }
+    EXPECT(error == EINVAL);
+}
+
 void addresses_know_family_and_port()
 {
     catnip::Address v4("192.0.2.1", 80);
@@ -167,6 +185,7 @@ int main(int argc, char **argv)
         what_fails_throws_with_its_error_number();
         detached_operations_come_out_of_wait_next();
         an_unshared_array_has_bytes_of_its_own();
+    a_part_of_an_array_is_pushed_by_its_address();
         addresses_know_family_and_port();
     }
     catnip::LibraryOs again;

@@ -106,6 +106,13 @@ impl Block {
         self.references.get() == 1 && self.lent.load(Ordering::Acquire) <= 1
     }
 
+    /// True when there are other views than `own` ones of this thread.
+    pub(super) fn is_held_besides(&self, own: usize) -> bool {
+        // An external block's count of lent views is not one.
+        let lent = self.lent.load(Ordering::Acquire);
+        self.references.get() as usize > own || (lent > 1 && lent != EXTERNAL)
+    }
+
     /// Counts a view that goes to another thread; true when it is the first one.
     /// The caller has a view of its own.
     pub(super) fn lend(&self) -> bool {

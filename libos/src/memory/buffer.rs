@@ -37,6 +37,12 @@ impl Buffer {
         self.block().is_writable()
     }
 
+    /// True when there are more than `own` views of the same memory, of which this is one, or other threads have some.
+    #[must_use]
+    pub fn has_views_besides(&self, own: usize) -> bool {
+        self.block().is_held_besides(own)
+    }
+
     /// Bytes of memory that this view keeps from being reused, at least its length.
     #[inline]
     #[must_use]

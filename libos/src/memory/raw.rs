@@ -57,6 +57,12 @@ impl Buffer {
         Self { data: raw.data, len: raw.len, block: raw.block.0 }
     }
 
+    /// The block that the buffer is a view of.
+    #[must_use]
+    pub fn raw_block(&self) -> RawBlock {
+        RawBlock(self.block)
+    }
+
     /// A further view of `len` bytes from `data` on; `None` unless they are all in the block. The
     /// bytes a program in C fills and sends are part of what it was handed, and not always all.
     ///
