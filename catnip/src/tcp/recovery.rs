@@ -24,9 +24,6 @@ use super::transmissions::{Delivered, Transmission, Transmissions};
 /// Least time after which a peer that dropped what it had reported is sent it again.
 const RENEGING_DELAY_NS: u64 = 10_000_000;
 
-/// Duplicate acknowledgments without blocks that mean a loss.
-const BARE_DUPLICATES: u32 = 3;
-
 /// What the retransmission deadline stands for: one timer serves all (RFC 8985, section 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alarm {
@@ -88,8 +85,6 @@ pub(super) struct Repair {
     /// Retransmissions of the last recovery that the peer has not reported as needless; `None` when that can no
     /// longer undo anything.
     needed: Option<u32>,
-    /// Duplicate acknowledgments in a row that reported nothing.
-    bare_duplicates: u8,
 }
 
 impl Recovery {
@@ -148,7 +143,6 @@ impl Repair {
             check: TimeoutCheck::Settled,
             blocks: ArrayVec::new(),
             needed: None,
-            bare_duplicates: 0,
         }
     }
 
@@ -240,11 +234,6 @@ impl Connection {
             self.leave_recovery(&mut repair, cx);
         }
         let lost_before = self.sent.lost_bytes();
-        if advanced || segment.options.sack.is_some() {
-            repair.bare_duplicates = 0;
-        } else {
-            self.count_bare_duplicate(&mut repair);
-        }
         let wait_ns = self.detect_losses(&mut repair, cx);
         self.react_to_losses(&mut repair, delivered.bytes, cx);
         if let Some(reduction) = repair.reduction.as_mut().filter(|_| self.recovery.phase == Phase::Recovery)
@@ -260,19 +249,6 @@ impl Connection {
         self.settle_recovery();
         self.set_alarm(wait_ns, reneged, advanced || reported.news, cx);
         self.note_delivery(&delivered, cx);
-    }
-
-    /// A duplicate acknowledgment without blocks: the peer, short of memory, keeps nothing that is ahead of a gap. The
-    /// third means a loss as it does without selective acknowledgments (RFC 5681, section 3.2), and so does one for each
-    /// segment in flight (compare RFC 5827).
-    fn count_bare_duplicate(&mut self, repair: &mut Repair) {
-        repair.bare_duplicates = repair.bare_duplicates.saturating_add(1);
-        let in_flight = self.pipe_bytes().div_ceil(u32::from(self.snd.mss).max(1));
-        let enough = u32::from(repair.bare_duplicates) >= in_flight.min(BARE_DUPLICATES);
-        if enough {
-            repair.bare_duplicates = 0;
-            repair.scoreboard.give_up_first(self.snd.una, u32::from(self.snd.mss), &mut self.sent);
-        }
     }
 
     fn read_blocks(

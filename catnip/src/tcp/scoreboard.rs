@@ -227,19 +227,6 @@ impl Scoreboard {
         }
     }
 
-    /// The first segment of all is given up, of at most `segment_bytes`, if it is in flight.
-    pub(super) fn give_up_first(
-        &mut self,
-        una: SequenceNumber,
-        segment_bytes: u32,
-        sent: &mut Transmissions,
-    ) {
-        sent.divide(una + segment_bytes);
-        if sent.get(0).is_some_and(|first| first.fate == Fate::InFlight) {
-            self.give_up(0, una, sent);
-        }
-    }
-
     /// Everything outstanding is given up (RFC 2018, section 8; RFC 6298, section 5.4).
     pub(super) fn give_up_all(&mut self, max: SequenceNumber, sent: &mut Transmissions) {
         sent.give_up_all();
