@@ -370,3 +370,71 @@ fn what_is_pushed_with_a_connect_rides_on_the_syn_once_the_server_is_known() {
     }
     assert_eq!((on_syns, taken), (vec![0, 1, 2], vec![0, 1, 2]));
 }
+
+/// Closes with a linger time; the close's token.
+fn close_lingering(pair: &Pair, queue: QueueDescriptor, seconds: u64) -> Token {
+    let linger = SocketOption::Linger(Some(Duration::from_secs(seconds)));
+    pair.client.set_option(queue, linger).unwrap();
+    pair.client.close(queue).unwrap()
+}
+
+#[test]
+fn a_close_that_lingers_completes_when_what_was_sent_is_acknowledged() {
+    let pair = Pair::new();
+    let (client, server) = pair.connection();
+    pair.push(&pair.client, client, b"the end");
+    let close = close_lingering(&pair, client, 10);
+    assert!(is_outstanding(&pair.client, close));
+    // The descriptor is gone all the same.
+    assert_eq!(pair.client.pop(client).unwrap_err(), Error::BadDescriptor);
+    pair.pass(100);
+    assert!(matches!(take(&pair.client, close), Outcome::Closed));
+    assert_eq!(pair.drain(server), b"the end");
+}
+
+#[test]
+fn a_close_that_lingers_fails_and_resets_when_its_time_is_over() {
+    let pair = Pair::new();
+    let (client, server) = pair.connection();
+    // More than the peer takes without reading.
+    pair.push(&pair.client, client, &[1; SEND_BUFFER_BYTES]);
+    pair.pass(1_000);
+    pair.push(&pair.client, client, &[2; SEND_BUFFER_BYTES]);
+    let close = close_lingering(&pair, client, 2);
+    pair.pass(1_900);
+    assert!(is_outstanding(&pair.client, close));
+    pair.pass(200);
+    assert!(matches!(take(&pair.client, close), Outcome::Failed(Error::TimedOut)));
+    let received = pair.drain(server);
+    assert!((SEND_BUFFER_BYTES..2 * SEND_BUFFER_BYTES).contains(&received.len()));
+    let pop = pair.server.pop(server).unwrap();
+    assert!(matches!(take(&pair.server, pop), Outcome::Failed(Error::ConnectionReset)));
+}
+
+#[test]
+fn a_close_that_lingers_tells_of_a_reset_and_may_be_given_up() {
+    let pair = Pair::new();
+    let (client, server) = pair.connection();
+    pair.push(&pair.client, client, &[1; SEND_BUFFER_BYTES]);
+    pair.pass(1_000);
+    pair.push(&pair.client, client, &[2; SEND_BUFFER_BYTES]);
+    let close = close_lingering(&pair, client, 20);
+    pair.pass(100);
+    // With unread data the peer's close resets.
+    pair.server.close(server).unwrap();
+    pair.pass(100);
+    assert!(matches!(take(&pair.client, close), Outcome::Failed(Error::ConnectionReset)));
+
+    let (client, connect) = pair.connect();
+    pair.pass(10);
+    assert!(matches!(take(&pair.client, connect), Outcome::Connected));
+    let close = close_lingering(&pair, client, 20);
+    pair.client.cancel(close).unwrap();
+    assert!(matches!(take(&pair.client, close), Outcome::Failed(Error::Cancelled)));
+    let (client, connect) = pair.connect();
+    pair.pass(10);
+    assert!(matches!(take(&pair.client, connect), Outcome::Connected));
+    let close = close_lingering(&pair, client, 20);
+    pair.client.discard(close).unwrap();
+    pair.pass(100);
+}

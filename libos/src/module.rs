@@ -191,6 +191,17 @@ pub trait Module {
     /// What was taken before is still sent and acknowledged in the background.
     fn close(&mut self, now: Instant, handle: Handle);
 
+    /// As [`Self::close`], for a program to which the close's end is told by `token`. Most closes end at once. One of a
+    /// queue that lingers ([`SocketOption::Linger`]) ends when what was sent is acknowledged, or when the time is over:
+    /// then the answer is [`Poll::Pending`], and the end is posted later, [`Outcome::Closed`] or a failure.
+    ///
+    /// [`Outcome::Closed`]: crate::Outcome::Closed
+    fn close_for(&mut self, now: Instant, handle: Handle, token: Token) -> Poll<Result<(), Error>> {
+        let _ = token;
+        self.close(now, handle);
+        Poll::Ready(Ok(()))
+    }
+
     /// Makes progress: receives, runs timers, sends, completes operations. Bounded work.
     fn poll(&mut self, now: Instant, completions: &mut dyn Completions);
 

@@ -89,8 +89,9 @@ pub enum SocketOption {
     NoDelay(bool),
     /// Probe an idle peer (`SO_KEEPALIVE`).
     KeepAlive(bool),
-    /// What `close` does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes,
-    /// `Some` for so long and then resets the connection, `Some(0)` at once.
+    /// What `close` does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes.
+    /// `Some` sends it for so long and then resets the connection, and the close completes with the one or the other;
+    /// `Some(0)` resets at once.
     Linger(Option<Duration>),
     /// Bytes of the send queue (`SO_SNDBUF`).
     SendBuffer(usize),
@@ -111,6 +112,8 @@ pub enum SocketOption {
     /// How long sent data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
     /// RFC 5482); `None` leaves it to the number of retransmissions.
     UserTimeout(Option<Duration>),
+    /// Tell the peer of the user timeout, and without one heed the peer's (RFC 5482's option).
+    UserTimeoutOption(bool),
     /// Connections of a listener that are handed over, with the data of their SYN, before their handshake is over
     /// (`TCP_FASTOPEN`, RFC 7413); 0 turns that off.
     FastOpenQueue(usize),
@@ -212,6 +215,8 @@ pub enum SocketOptionName {
     QuickAck,
     /// [`SocketOption::UserTimeout`].
     UserTimeout,
+    /// [`SocketOption::UserTimeoutOption`].
+    UserTimeoutOption,
     /// [`SocketOption::FastOpenQueue`].
     FastOpenQueue,
     /// [`SocketOption::FastOpenConnect`].

@@ -94,7 +94,10 @@ extern int demi_connect(_Out_ demi_qtoken_t *qt_out, _In_ int sockqd,
 /**
  * Closes a queue and frees its descriptor. Outstanding operations complete with ECANCELED, and their tokens
  * may still be waited for. What push operations have taken is still sent in the background, and an orderly
- * close follows it, as long as the thread keeps calling the library. Does not wait.
+ * close follows it, as long as the thread keeps calling the library. Does not wait, but for a socket that lingers
+ * (SO_LINGER with a time): until what was sent is acknowledged, or until the time is over and the connection reset.
+ *
+ * Errors: EBADF; of a socket that lingers, and is closed all the same: ETIMEDOUT the time is over, ECONNRESET.
  */
 extern int demi_close(_In_ int qd);
 
@@ -134,8 +137,8 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
  * TCP_FASTOPEN (connections of a listener that are handed over with the data of their SYN), TCP_FASTOPEN_CONNECT (what is
  * pushed first rides on the SYN, once the server gave a cookie; connecting completes at once then);
  * IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a name: IPPROTO_TCP TCP_CONGESTION ("cubic", "reno", "dctcp", "bbr").
- * With a struct linger: SOL_SOCKET SO_LINGER. They mean what POSIX and Linux say, but for two: TCP_QUICKACK stays until it is taken back, and as demi_close() never waits,
- * SO_LINGER says for how long what was pushed is still sent in the background before the connection is reset.
+ * With a struct linger: SOL_SOCKET SO_LINGER. They mean what POSIX and Linux say, but for two: TCP_QUICKACK stays until it is taken back, and
+ * when the time of SO_LINGER is over, the connection is reset.
  * SO_REUSEADDR and SO_REUSEPORT count when demi_bind() is called; datagram sockets that set either share a port.
  *
  * Datagram sockets have SOL_SOCKET SO_BROADCAST; IPPROTO_IP IP_MTU_DISCOVER, IP_MULTICAST_LOOP and IP_MULTICAST_TTL (an int or a

@@ -13,7 +13,7 @@ mod wait;
 use std::ffi::c_int;
 use std::time::Duration;
 
-use catnip_os::libos::{LibOs, QueueDescriptor, Token};
+use catnip_os::libos::{LibOs, Outcome, QueueDescriptor, Token};
 use libc::timespec;
 
 use crate::errno;
@@ -23,10 +23,14 @@ fn queue(qd: c_int) -> Result<QueueDescriptor, c_int> {
     u32::try_from(qd).map(QueueDescriptor::from_raw).map_err(|_| libc::EBADF)
 }
 
-/// Closes a queue; nobody waits for the close itself.
+/// Closes a queue, and waits for the end of that, which most closes come with.
 fn close(libos: &LibOs, queue: QueueDescriptor) -> Result<(), c_int> {
     let token: Token = libos.close(queue).map_err(errno::of)?;
-    libos.discard(token).map_err(errno::of)
+    // A socket that lingers: as with POSIX, closing waits, at most for its time.
+    match libos.wait(token, None).map_err(errno::of)?.outcome {
+        Outcome::Failed(error) => Err(errno::of(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a timeout: `None` for a null pointer.

@@ -31,7 +31,7 @@ fn fail_waiting(socket: &mut Socket, completions: &mut dyn Completions) {
     let mut fail = |token| completions.complete(token, Outcome::Failed(Error::DeviceFailed));
     match socket {
         // A connection's own error has ended its operations.
-        Socket::Fresh(_) | Socket::Stream(_) => {}
+        Socket::Fresh(_) | Socket::Stream(_) | Socket::Closing { .. } => {}
         Socket::Listener { accepts, .. } => {
             while let Some((token, ())) = accepts.pop() {
                 fail(token);

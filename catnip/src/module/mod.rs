@@ -201,6 +201,10 @@ impl<R: Runtime> Module for StackModule<R> {
         self.close_socket(now, handle);
     }
 
+    fn close_for(&mut self, now: Instant, handle: Handle, token: Token) -> Poll<Result<(), Error>> {
+        self.close_socket_for(now, handle, token)
+    }
+
     fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
         self.receive(now, completions);
         if let Some(doubt) = self.runtime.next_doubt() {

@@ -64,7 +64,7 @@ impl<R: Runtime> StackModule<R> {
                 datagrams::push(stack, blocked, now, key, token, datagram, data, to)
             }
             Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
-            None => Poll::Ready(Err(Error::BadDescriptor)),
+            Some(Socket::Closing { .. }) | None => Poll::Ready(Err(Error::BadDescriptor)),
         }
     }
 
@@ -90,7 +90,7 @@ impl<R: Runtime> StackModule<R> {
             Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
             Some(Socket::Datagram(datagram)) => datagrams::pop(&mut self.stack, key, token, datagram),
             Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
-            None => Poll::Ready(Err(Error::BadDescriptor)),
+            Some(Socket::Closing { .. }) | None => Poll::Ready(Err(Error::BadDescriptor)),
         }
     }
 
@@ -112,7 +112,7 @@ impl<R: Runtime> StackModule<R> {
                 return Poll::Pending;
             }
             Some(Socket::Fresh(_)) => Error::InvalidArgument,
-            None => Error::BadDescriptor,
+            Some(Socket::Closing { .. }) | None => Error::BadDescriptor,
         }))
     }
 
@@ -132,7 +132,7 @@ impl<R: Runtime> StackModule<R> {
             }
             Some(Socket::Listener { .. }) => return Poll::Ready(Err(Error::InvalidArgument)),
             Some(socket @ Socket::Fresh(_)) => socket,
-            None => return Poll::Ready(Err(Error::BadDescriptor)),
+            Some(Socket::Closing { .. }) | None => return Poll::Ready(Err(Error::BadDescriptor)),
         };
         let Socket::Fresh(fresh) = socket else { return Poll::Ready(Err(Error::InvalidArgument)) };
         let connected = check_family(fresh.domain, remote)
@@ -178,6 +178,13 @@ impl<R: Runtime> StackModule<R> {
                 datagrams::serve_pops(&mut self.stack, datagram, completions);
             }
             Some(&mut Socket::Listener { id, .. }) => self.serve_accepts(key, id, completions),
+            Some(&mut Socket::Closing { id, close }) => {
+                if event.readiness.contains(Readiness::CLOSED) {
+                    self.sockets.remove(key);
+                    let ended = self.stack.tcp_end_close(id);
+                    completions.complete(close, ended.map_or_else(Outcome::Failed, |()| Outcome::Closed));
+                }
+            }
             Some(Socket::Fresh(_)) | None => {}
         }
     }

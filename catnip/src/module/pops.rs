@@ -23,7 +23,8 @@ impl Waiting for Pops<'_> {
     fn next_for_datagram(&mut self, user_data: u64) -> Option<Token> {
         match self.sockets.get_mut(Key::from_bits(user_data)) {
             Some(Socket::Datagram(datagram)) => datagram.pops.pop().map(|(token, ())| token),
-            Some(Socket::Fresh(_) | Socket::Stream(_) | Socket::Listener { .. }) | None => None,
+            Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
+            | None => None,
         }
     }
 
@@ -39,7 +40,10 @@ impl Waiting for Pops<'_> {
         }
         match self.sockets.get_mut(Key::from_bits(user_data)) {
             Some(Socket::Stream(stream)) => stream.pops.pop(),
-            Some(Socket::Fresh(_) | Socket::Datagram(_) | Socket::Listener { .. }) | None => None,
+            Some(
+                Socket::Fresh(_) | Socket::Closing { .. } | Socket::Datagram(_) | Socket::Listener { .. },
+            )
+            | None => None,
         }
     }
 

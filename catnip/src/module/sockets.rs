@@ -1,6 +1,7 @@
 //! Sockets as the library OS sees them: what is behind a handle, and what may be set on it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::Poll;
 
 use libos::{
     Domain, Error, Handle, Instant, PopLimit, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption,
@@ -53,16 +54,24 @@ pub(super) struct Datagram {
 #[derive(Debug)]
 pub(super) enum Socket {
     Fresh(Fresh),
-    Listener { id: ListenerId, accepts: Fifo<()> },
+    Listener {
+        id: ListenerId,
+        accepts: Fifo<()>,
+    },
     Stream(Stream),
     Datagram(Datagram),
+    /// A stream that lingers: its descriptor is gone, and the close waits for its end.
+    Closing {
+        id: ConnectionId,
+        close: Token,
+    },
 }
 
 impl Socket {
     /// Forgets an outstanding operation.
     pub(super) fn cancel(&mut self, token: Token) {
         match self {
-            Self::Fresh(_) => {}
+            Self::Fresh(_) | Self::Closing { .. } => {}
             Self::Listener { accepts, .. } => accepts.remove(token),
             Self::Stream(stream) => {
                 if stream.connect == Some(token) {
@@ -130,6 +139,7 @@ impl<R: Runtime> StackModule<R> {
                 datagrams::bind(&mut self.stack, Key::from_bits(handle.0), datagram, local).map(drop)
             }
             Socket::Listener { .. } | Socket::Stream(_) => Err(Error::InvalidArgument),
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }
 
@@ -148,6 +158,7 @@ impl<R: Runtime> StackModule<R> {
             }
             Socket::Listener { .. } | Socket::Stream(_) => Err(Error::InvalidArgument),
             Socket::Datagram(_) => Err(Error::NotSupported),
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }
 
@@ -159,6 +170,7 @@ impl<R: Runtime> StackModule<R> {
             }
             Socket::Fresh(_) | Socket::Listener { .. } => Err(Error::NotConnected),
             Socket::Datagram(_) => Err(Error::NotSupported),
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }
 
@@ -171,6 +183,7 @@ impl<R: Runtime> StackModule<R> {
                 let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
                 self.stack.udp_set_option(id, option)
             }
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }
 
@@ -187,6 +200,7 @@ impl<R: Runtime> StackModule<R> {
                 let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
                 self.stack.udp_option(id, name)
             }
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }
 
@@ -201,6 +215,7 @@ impl<R: Runtime> StackModule<R> {
                 Some(id) => self.stack.udp_local_address(id),
                 None => Ok(any_address(datagram.domain)),
             },
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }
 
@@ -212,7 +227,27 @@ impl<R: Runtime> StackModule<R> {
                 let id = datagram.id.ok_or(Error::NotConnected)?;
                 self.stack.udp_remote_address(id)
             }
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
+    }
+
+    /// Closes a stream that lingers, or another socket.
+    pub(super) fn close_socket_for(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        close: Token,
+    ) -> Poll<Result<(), Error>> {
+        let key = Key::from_bits(handle.0);
+        if let Some(socket @ Socket::Stream(_)) = self.sockets.get_mut(key)
+            && let Socket::Stream(Stream { id, .. }) = *socket
+            && self.stack.tcp_close_awaited(now, id)
+        {
+            *socket = Socket::Closing { id, close };
+            return Poll::Pending;
+        }
+        self.close_socket(now, handle);
+        Poll::Ready(Ok(()))
     }
 
     pub(super) fn close_socket(&mut self, now: Instant, handle: Handle) {
@@ -229,7 +264,8 @@ impl<R: Runtime> StackModule<R> {
                     self.stack.udp_close(id);
                 }
             }
-            None => {}
+            // It has no handle by which it could be closed again.
+            Some(Socket::Closing { .. }) | None => {}
         }
     }
 }

@@ -214,6 +214,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
                 0 => None,
                 millis => Some(Duration::from_millis(millis)),
             },
+            user_timeout_option: section.bool("user_timeout_option", options.user_timeout_option)?,
             fast_open_queue: section.usize("fast_open_queue", 0..=4096, options.fast_open_queue)?,
             fast_open_connect: section.bool("fast_open_connect", options.fast_open_connect)?,
             // Said for each socket.
@@ -253,6 +254,16 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             .unwrap_or(default.ecn),
         path_mtu_search: section.bool("path_mtu_search", default.path_mtu_search)?,
         syn_cookies: section.bool("syn_cookies", default.syn_cookies)?,
+        user_timeout_least: section.duration_ms(
+            "user_timeout_least_ms",
+            1..=DAY_MS,
+            millis(default.user_timeout_least),
+        )?,
+        user_timeout_most: section.duration_ms(
+            "user_timeout_most_ms",
+            1..=DAY_MS,
+            millis(default.user_timeout_most),
+        )?,
         fast_open_keys: fast_open_keys(&mut section)?,
         fast_open_key_lifetime: section.duration_ms(
             "fast_open_key_lifetime_ms",
@@ -281,6 +292,10 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
     };
     if read.rto_min > read.rto_max {
         return Err(section.reject("rto_max_ms", format!("{} or more: tcp.rto_min_ms", millis(read.rto_min))));
+    }
+    if read.user_timeout_least > read.user_timeout_most {
+        let least = format!("{} or more: tcp.user_timeout_least_ms", millis(read.user_timeout_least));
+        return Err(section.reject("user_timeout_most_ms", least));
     }
     section.finish()?;
     Ok(read)

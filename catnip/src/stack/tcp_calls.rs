@@ -159,6 +159,21 @@ impl Stack {
         self.tcp.close(now, id, &mut self.network, &mut self.events);
     }
 
+    /// As [`Self::tcp_close`], for who wants to know how it ends. True when the socket lingers: then an event with
+    /// `CLOSED` tells that all that was sent is acknowledged, or that the time is over, and [`Self::tcp_end_close`] which of
+    /// them. Until then the identifier lives, for that call alone.
+    pub fn tcp_close_awaited(&mut self, now: Instant, id: ConnectionId) -> bool {
+        self.tcp.close_awaited(now, id, &mut self.network, &mut self.events)
+    }
+
+    /// How an awaited close ended. The identifier is dead from here on.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] when the time was over first, or what else ended the connection.
+    pub fn tcp_end_close(&mut self, id: ConnectionId) -> Result<(), Error> {
+        self.tcp.end_close(id)
+    }
+
     /// Resets the connection. The identifier is dead from here on.
     pub fn tcp_abort(&mut self, now: Instant, id: ConnectionId) {
         self.tcp.abort(now, id, &mut self.network, &mut self.events);

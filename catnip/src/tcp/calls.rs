@@ -277,6 +277,38 @@ impl TcpLayer {
         }
     }
 
+    /// As [`Self::close`]. True when the program's linger time runs and an event with `CLOSED` will tell how it ended,
+    /// to be answered with [`Self::end_close`].
+    pub(crate) fn close_awaited(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        network: &mut Network,
+        events: &mut EventQueue,
+    ) -> bool {
+        let lingers = |connection: &Connection| {
+            connection.linger.is_some_and(|linger| !linger.is_zero()) && !connection.snd.fin_acknowledged()
+        };
+        let waits = self.connections.get(id.0).is_some_and(|connection| {
+            connection.state.is_synchronised() && connection.state != State::TimeWait && lingers(connection)
+        });
+        self.close(now, id, network, events);
+        let Some(connection) = self.connections.get_mut(id.0).filter(|_| waits) else { return false };
+        connection.close_awaited = true;
+        true
+    }
+
+    /// How an awaited close ended; nothing tells of the connection any more.
+    pub(crate) fn end_close(&mut self, id: ConnectionId) -> Result<(), Error> {
+        let Some(connection) = self.connections.get_mut(id.0) else { return Ok(()) };
+        connection.close_awaited = false;
+        let error = connection.error;
+        if connection.state == State::Closed {
+            self.connections.remove(id.0);
+        }
+        error.map_or(Ok(()), Err)
+    }
+
     /// Resets the connection and lets go of it.
     pub(crate) fn abort(
         &mut self,

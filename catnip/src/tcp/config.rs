@@ -45,6 +45,10 @@ pub struct TcpConfig {
     /// Answer SYNs with cookies (RFC 4987, section 3.6) instead of dropping them while handshakes that do not end fill
     /// the backlog.
     pub syn_cookies: bool,
+    /// Bounds of a user timeout that the peer asks for (RFC 5482, section 3.1: L_LIMIT and U_LIMIT).
+    pub user_timeout_least: Duration,
+    /// See [`Self::user_timeout_least`].
+    pub user_timeout_most: Duration,
     /// Keys of the Fast Open cookies that this host gives (RFC 7413): of those named here, at most two, cookies are made
     /// with the first, and those of the second are taken as well. Without any, keys are drawn.
     pub fast_open_keys: Vec<u128>,
@@ -88,6 +92,8 @@ impl Default for TcpConfig {
             ecn: EcnMode::default(),
             path_mtu_search: true,
             syn_cookies: true,
+            user_timeout_least: Duration::from_secs(100),
+            user_timeout_most: Duration::from_secs(3600),
             fast_open_keys: Vec::new(),
             fast_open_key_lifetime: Duration::from_secs(12 * 3600),
             fast_open_cache_entries: 1024,
@@ -108,7 +114,8 @@ pub struct TcpOptions {
     /// Probe an idle peer (`SO_KEEPALIVE`).
     pub keep_alive: bool,
     /// What closing does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes,
-    /// `Some` for so long and then resets the connection, `Some(0)` at once.
+    /// `Some` for so long and then resets the connection, and the close completes with the one or the other; `Some(0)`
+    /// resets at once.
     pub linger: Option<Duration>,
     /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`), to begin with.
     pub send_buffer_bytes: usize,
@@ -128,6 +135,8 @@ pub struct TcpOptions {
     /// How long sent data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
     /// RFC 5482). `None` leaves it to the number of retransmissions.
     pub user_timeout: Option<Duration>,
+    /// Tell the peer of that time, or without one heed the peer's within bounds (RFC 5482's option).
+    pub user_timeout_option: bool,
     /// Connections of a listener that are handed over with the data of their SYN before the handshake is over
     /// (`TCP_FASTOPEN`, RFC 7413). 0 turns that off.
     pub fast_open_queue: usize,
@@ -156,6 +165,7 @@ impl Default for TcpOptions {
             cork: false,
             quick_ack: false,
             user_timeout: None,
+            user_timeout_option: false,
             fast_open_queue: 0,
             fast_open_connect: false,
             reuse: Reuse::default(),

@@ -292,6 +292,8 @@ pub struct Connection {
     pub(super) state: State,
     /// True once the program let go of it, or never had it: the slot is freed when it is over.
     pub(super) orphan: bool,
+    /// True when it let go and waits to be told how that ends (`SO_LINGER`): the slot stays until then.
+    pub(super) close_awaited: bool,
     /// True while it stands in the layer's list of connections with something to send.
     pub(super) queued: bool,
     /// True when the program was told that the send queue is full and waits for room.
@@ -366,7 +368,7 @@ impl Connection {
 
     /// Tells the program, through the event queue. Nobody is told of a connection nobody holds.
     pub(super) fn raise(&mut self, readiness: Readiness, events: &mut EventQueue) {
-        if self.orphan || self.listener.is_some() {
+        if (self.orphan && !self.close_awaited) || self.listener.is_some() {
             return;
         }
         events.push(&mut self.mark, SocketId::Connection(ConnectionId(self.key)), self.user_data, readiness);
@@ -407,9 +409,10 @@ impl Connection {
 
     /// A segment has an option that is looked at beside the straight path.
     #[cold]
-    pub(super) fn note_rare_options(&mut self, segment: &Segment, bytes: &[u8]) {
+    pub(super) fn note_rare_options(&mut self, segment: &Segment, bytes: &[u8], config: &TcpConfig) {
         self.note_sack_blocks(segment, bytes);
         self.note_fast_open_cookie(segment, bytes);
+        self.note_user_timeout(segment, config.user_timeout_least, config.user_timeout_most);
     }
 
     /// True when a turn of output may find something to send.
@@ -456,7 +459,8 @@ impl Connection {
             linger: self.linger,
             cork: self.cork,
             quick_ack: self.rcv.quick_ack,
-            user_timeout: self.user_timeout.limit,
+            user_timeout: self.user_timeout.own,
+            user_timeout_option: self.user_timeout.negotiated,
             // Said when the socket was bound.
             reuse: Reuse::default(),
             send_buffer_bytes: self.snd.limit_bytes,

@@ -75,6 +75,7 @@ impl Connection {
             key,
             state,
             orphan: false,
+            close_awaited: false,
             queued: false,
             wants_room: false,
             sack_permitted: false,
@@ -83,7 +84,7 @@ impl Connection {
             keep_alive: options.keep_alive,
             cork: options.cork,
             linger: options.linger,
-            user_timeout: UserTimeout::new(options.user_timeout),
+            user_timeout: UserTimeout::new(options.user_timeout, options.user_timeout_option),
             hop_limit: options.hop_limit,
             retransmissions: 0,
             keepalives_sent: 0,
@@ -208,6 +209,10 @@ impl Connection {
             (Some(ours), Some(theirs)) => Some(Timestamps { recent: theirs.value, ..ours }),
             (Some(_), None) | (None, _) => None,
         };
+        if let Some(asked) = options.user_timeout {
+            let config = &settings.config;
+            self.user_timeout.heed(asked.duration(), config.user_timeout_least, config.user_timeout_most);
+        }
         // The window of a segment with SYN is never scaled (RFC 7323, section 2.2).
         self.snd.wnd = u32::from(syn.window);
         self.snd.max_wnd = self.snd.wnd;
@@ -238,6 +243,8 @@ impl Connection {
         let cookie = self.fast_open_option();
         let options = OptionFields {
             mss: Some(own_mss(&self.path, self.max_segment_bytes)),
+            // Beside a cookie there may be no room. It comes again with the first segment after the handshake.
+            user_timeout: if cookie.is_some() { None } else { self.user_timeout.option_of_syn() },
             fast_open: cookie.as_ref(),
             window_scale: offers_scaling.then_some(self.rcv.scale),
             timestamp,

@@ -148,7 +148,7 @@ impl Connection {
     }
 
     /// The four-case test (RFC 9293, section 3.4), on the window as the peer was told of it.
-    fn is_acceptable(&self, sequence: SequenceNumber, len: u32) -> bool {
+    pub(super) fn is_acceptable(&self, sequence: SequenceNumber, len: u32) -> bool {
         let window = self.rcv.window();
         match (len, window) {
             (0, 0) => sequence == self.rcv.nxt,
@@ -471,6 +471,13 @@ impl Connection {
         sample
     }
 
+    /// All that was sent is acknowledged, our FIN included: a close that waits is over.
+    fn tell_of_close(&mut self, cx: &mut Context<'_>) {
+        if self.close_awaited {
+            self.raise(Readiness::CLOSED, cx.events);
+        }
+    }
+
     /// Our FIN is acknowledged (RFC 9293, section 3.10.7.4, fifth, from FIN-WAIT-1 on).
     fn on_fin_acknowledged(&mut self, cx: &mut Context<'_>) -> Disposition {
         match self.state {
@@ -478,12 +485,14 @@ impl Connection {
                 self.transition(Trigger::FinAcknowledged, cx.transitions);
                 if self.orphan {
                     self.start_orphan_timeout(cx);
+                    self.tell_of_close(cx);
                 }
                 Disposition::Keep
             }
             State::Closing => {
                 self.transition(Trigger::FinAcknowledged, cx.transitions);
                 self.start_time_wait(cx);
+                self.tell_of_close(cx);
                 Disposition::Keep
             }
             State::LastAck => {

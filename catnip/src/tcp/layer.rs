@@ -206,7 +206,7 @@ impl TcpLayer {
         };
         let Some(connection) = self.connections.get_index_mut(index) else { return };
         if segment.options.rare {
-            connection.note_rare_options(&segment, &packet.head);
+            connection.note_rare_options(&segment, &packet.head, &self.shared.settings.config);
         }
         let data = Data::behind_header(packet, segment.header_bytes);
         let mut cx = self.shared.context(now, network, events);
@@ -450,7 +450,7 @@ impl TcpLayer {
         {
             listener.opening = listener.opening.saturating_sub(1);
         }
-        if connection.orphan || connection.listener.is_some() {
+        if (connection.orphan && !connection.close_awaited) || connection.listener.is_some() {
             events.forget(connection.mark);
             self.connections.remove(key);
         }

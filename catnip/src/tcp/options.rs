@@ -1,5 +1,7 @@
 //! TCP options: what a header's option bytes say, and how they are written.
 
+use std::time::Duration;
+
 use super::fast_open::FastOpenCookie;
 use super::sequence::SequenceNumber;
 
@@ -10,12 +12,14 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
+const USER_TIMEOUT: u8 = 28;
 const FAST_OPEN: u8 = 34;
 
 const MSS_BYTES: u8 = 4;
 const WINDOW_SCALE_BYTES: u8 = 3;
 const SACK_PERMITTED_BYTES: u8 = 2;
 const TIMESTAMP_BYTES: u8 = 10;
+const USER_TIMEOUT_BYTES: u8 = 4;
 const SACK_BLOCK_BYTES: usize = 8;
 /// Two bytes that align the blocks, the option's kind and its length.
 const SACK_LEAD_BYTES: usize = 4;
@@ -36,6 +40,35 @@ pub struct Timestamp {
     pub value: u32,
     /// TSecr: the latest clock value that the sender saw from us.
     pub echo: u32,
+}
+
+/// The user timeout option (RFC 5482 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserTimeoutOption(u16);
+
+impl UserTimeoutOption {
+    /// The bit that says that the others count minutes.
+    const MINUTES: u16 = 1 << 15;
+
+    /// The option for a time, rounded up to seconds, or to minutes when it is long; at most 22 days.
+    #[must_use]
+    pub fn from_duration(time: Duration) -> Self {
+        let seconds = time.as_nanos().div_ceil(1_000_000_000).max(1);
+        match u16::try_from(seconds) {
+            Ok(seconds) if seconds < Self::MINUTES => Self(seconds),
+            _ => {
+                let minutes = u16::try_from(seconds.div_ceil(60)).unwrap_or(u16::MAX);
+                Self(Self::MINUTES | minutes.min(Self::MINUTES - 1))
+            }
+        }
+    }
+
+    /// The time.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        let count = (self.0 & !Self::MINUTES) as u64;
+        Duration::from_secs(if self.0 & Self::MINUTES == 0 { count } else { 60 * count })
+    }
 }
 
 /// Where the value of an option is that has no fixed length: it is read when somebody asks.
@@ -68,7 +101,9 @@ pub struct Options {
     pub sack_permitted: bool,
     /// An option's length was impossible; what stood in front of it was kept. To be counted.
     pub malformed: bool,
-    /// There is an option that is looked at beside the straight path: one of those below.
+    /// The user timeout, never zero.
+    pub user_timeout: Option<UserTimeoutOption>,
+    /// There is an option that is looked at beside the straight path: the user timeout, or one of those below.
     pub rare: bool,
     /// Where the SACK blocks are, see [`Self::sack_blocks`].
     pub sack: Option<OptionPlace>,
@@ -152,15 +187,23 @@ impl Options {
                 self.sack = Some(OptionPlace { offset: offset as u8 + 2, len: blocks.len() as u8 });
                 self.rare = true;
             }
+            // RFC 5482 §3.1: a timeout of zero is to be ignored.
+            (USER_TIMEOUT, &[high, low]) if u16::from_be_bytes([high & 0x7f, low]) == 0 => {}
+            (USER_TIMEOUT, &[high, low]) => {
+                self.user_timeout = Some(UserTimeoutOption(u16::from_be_bytes([high, low])));
+                self.rare = true;
+            }
             (FAST_OPEN, _) if !syn => {}
             (FAST_OPEN, cookie) if FastOpenCookie::is_length(cookie.len()) => {
                 // As above.
                 self.fast_open = Some(OptionPlace { offset: offset as u8 + 2, len: cookie.len() as u8 });
                 self.rare = true;
             }
-            (MAXIMUM_SEGMENT_SIZE | WINDOW_SCALE | SACK_PERMITTED | TIMESTAMP | SACK | FAST_OPEN, _) => {
-                self.malformed = true;
-            }
+            (
+                MAXIMUM_SEGMENT_SIZE | WINDOW_SCALE | SACK_PERMITTED | TIMESTAMP | SACK | USER_TIMEOUT
+                | FAST_OPEN,
+                _,
+            ) => self.malformed = true,
             _unknown => {}
         }
     }
@@ -198,6 +241,8 @@ pub struct OptionFields<'a> {
     pub sack_permitted: bool,
     /// The timestamps.
     pub timestamp: Option<Timestamp>,
+    /// The user timeout.
+    pub user_timeout: Option<UserTimeoutOption>,
     /// The Fast Open cookie, or the request for one. For a SYN.
     pub fast_open: Option<&'a FastOpenCookie>,
     /// SACK blocks, at most [`MAX_SACK_BLOCKS`], and one less beside timestamps: what is more is left out.
@@ -221,7 +266,8 @@ impl OptionFields<'_> {
             Some(cookie) => (2 + cookie.len()).next_multiple_of(4),
             None => 0,
         };
-        let front = mss + timestamp_and_sack + window_scale + fast_open;
+        let user_timeout = if self.user_timeout.is_some() { 4 } else { 0 };
+        let front = mss + timestamp_and_sack + window_scale + user_timeout + fast_open;
         if self.sack.is_empty() { front } else { front + self.sack_bytes(front) }
     }
 
@@ -264,6 +310,10 @@ impl OptionFields<'_> {
         }
         if let Some(shift) = self.window_scale {
             out = write(out, [NO_OPERATION, WINDOW_SCALE, WINDOW_SCALE_BYTES, shift]);
+        }
+        if let Some(UserTimeoutOption(value)) = self.user_timeout {
+            let [high, low] = value.to_be_bytes();
+            out = write(out, [USER_TIMEOUT, USER_TIMEOUT_BYTES, high, low]);
         }
         if let Some(cookie) = self.fast_open {
             out = emit_fast_open(cookie, out);
@@ -398,12 +448,31 @@ mod tests {
     }
 
     #[test]
+    fn a_user_timeout_is_in_seconds_or_in_minutes_when_it_is_long() {
+        let days = Duration::from_secs(86_400);
+        for (time, bytes, read) in [
+            (Duration::from_millis(1), [0, 1], Duration::from_secs(1)),
+            (Duration::from_millis(90_001), [0, 91], Duration::from_secs(91)),
+            (Duration::from_secs(32_767), [0x7f, 0xff], Duration::from_secs(32_767)),
+            (Duration::from_secs(32_768), [0x82, 0x23], Duration::from_secs(60 * 547)),
+            (days * 90, [0xff, 0xff], Duration::from_secs(60 * 32_767)),
+        ] {
+            let option = UserTimeoutOption::from_duration(time);
+            assert_eq!((option.0.to_be_bytes(), option.duration()), (bytes, read), "{time:?}");
+        }
+        for zero in [[28, 4, 0, 0], [28, 4, 0x80, 0]] {
+            assert_eq!(Options::parse(&zero, false), Options::default(), "{zero:?}");
+        }
+    }
+
+    #[test]
     fn options_are_written_aligned() {
         let syn = OptionFields {
             mss: Some(1460),
             window_scale: Some(7),
             sack_permitted: true,
             timestamp: Some(STAMP),
+            user_timeout: None,
             fast_open: None,
             sack: &[],
         };
@@ -415,6 +484,7 @@ mod tests {
             (syn, join(&[&[2, 4, 5, 180, 4, 2], &STAMP_OPTION, &[1, 3, 3, 7]])),
             (OptionFields { timestamp: None, ..syn }, vec![2, 4, 5, 180, 4, 2, 1, 1, 1, 3, 3, 7]),
             (OptionFields { mss: Some(536), ..none }, vec![2, 4, 2, 24]),
+            (OptionFields { user_timeout: Some(UserTimeoutOption(300)), ..none }, vec![28, 4, 0x01, 0x2c]),
             (OptionFields { fast_open: Some(&cookie), ..none }, vec![34, 8, 9, 8, 7, 6, 5, 4]),
             (OptionFields { fast_open: Some(&FastOpenCookie::REQUEST), ..none }, vec![1, 1, 34, 2]),
         ];
@@ -459,19 +529,27 @@ mod tests {
             window_scale in prop::option::of(0_u8..=MAX_WINDOW_SCALE),
             sack_permitted: bool,
             stamps: Option<(u32, u32)>,
+            seconds in prop::option::of(0_u64..1 << 22),
             cookie in prop::option::of(prop::collection::vec(any::<u8>(), 0..=16)),
         ) {
             let timestamp = stamps.map(|(value, echo)| Timestamp { value, echo });
             let cookie = cookie.and_then(|bytes| FastOpenCookie::new(&bytes));
             let mut out = [0; MAX_EMITTED_BYTES];
             let fast_open = cookie.as_ref();
-            let fields = OptionFields { mss, window_scale, sack_permitted, timestamp, fast_open, sack: &[] };
+            // As in a SYN: there is no room for both.
+            let user_timeout = seconds.filter(|_| cookie.is_none());
+            let user_timeout =
+                user_timeout.map(|seconds| UserTimeoutOption::from_duration(Duration::from_secs(seconds)));
+            let fields = OptionFields {
+                mss, window_scale, sack_permitted, timestamp, user_timeout, fast_open, sack: &[],
+            };
             let len = fields.emit(&mut out);
             let read = Options::parse(&out[..len], true);
             prop_assert_eq!(read.fast_open_cookie(&out[..len]), cookie);
-            let rare = cookie.is_some();
-            let expected =
-                Options { mss, window_scale, timestamp, sack_permitted, rare, ..Options::default() };
+            let rare = cookie.is_some() || user_timeout.is_some();
+            let expected = Options {
+                mss, window_scale, timestamp, sack_permitted, user_timeout, rare, ..Options::default()
+            };
             prop_assert_eq!(Options { fast_open: None, ..read }, expected);
         }
     }

@@ -368,6 +368,7 @@ impl Connection {
             urgent: 0,
             options: OptionFields {
                 timestamp: Timestamps::stamp(self.timestamps.as_ref(), cx.now),
+                user_timeout: self.user_timeout.take_option(),
                 sack: &sack,
                 ..OptionFields::default()
             },

@@ -44,6 +44,7 @@ impl TcpOptions {
             SocketOption::Cork(on) => self.cork = on,
             SocketOption::QuickAck(on) => self.quick_ack = on,
             SocketOption::UserTimeout(limit) => self.user_timeout = limit.filter(|limit| !limit.is_zero()),
+            SocketOption::UserTimeoutOption(on) => self.user_timeout_option = on,
             SocketOption::FastOpenQueue(connections) => {
                 self.fast_open_queue = connections.min(super::listener::MAX_BACKLOG);
             }
@@ -78,6 +79,7 @@ impl TcpOptions {
             SocketOptionName::Cork => SocketOption::Cork(self.cork),
             SocketOptionName::QuickAck => SocketOption::QuickAck(self.quick_ack),
             SocketOptionName::UserTimeout => SocketOption::UserTimeout(self.user_timeout),
+            SocketOptionName::UserTimeoutOption => SocketOption::UserTimeoutOption(self.user_timeout_option),
             SocketOptionName::FastOpenQueue => SocketOption::FastOpenQueue(self.fast_open_queue),
             SocketOptionName::FastOpenConnect => SocketOption::FastOpenConnect(self.fast_open_connect),
             SocketOptionName::HopLimit => SocketOption::HopLimit(self.hop_limit),
@@ -100,7 +102,8 @@ impl Connection {
         self.no_delay = options.no_delay;
         self.linger = options.linger;
         self.cork = options.cork;
-        self.user_timeout.limit = options.user_timeout;
+        let tells = self.user_timeout.choose(options.user_timeout, options.user_timeout_option);
+        self.rcv.ack_now |= tells && self.state.is_synchronised();
         self.rcv.quick_ack = options.quick_ack;
         if options.quick_ack && self.rcv.unacknowledged_bytes > 0 {
             self.rcv.ack_now = true;

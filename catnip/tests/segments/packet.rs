@@ -179,6 +179,10 @@ impl Opt {
                     bytes.extend(known.blocks_from.wrapping_add(*end).to_be_bytes());
                 }
             }
+            Self::UserTimeout(seconds) => {
+                bytes.extend([28, 4]);
+                bytes.extend(seconds.to_be_bytes());
+            }
             Self::FastOpen(cookie) => {
                 let cookie = match cookie {
                     Cookie::None => return,

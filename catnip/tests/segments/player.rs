@@ -339,6 +339,7 @@ impl Player {
                     "keep_alive" => SocketOption::KeepAlive(value == "on"),
                     "cork" => SocketOption::Cork(value == "on"),
                     "quick_ack" => SocketOption::QuickAck(value == "on"),
+                    "user_timeout_option" => SocketOption::UserTimeoutOption(value == "on"),
                     "linger_s" => SocketOption::Linger(Some(Duration::from_secs(number(value)? as u64))),
                     "user_timeout_ms" => {
                         SocketOption::UserTimeout(Some(Duration::from_millis(number(value)? as u64)))
@@ -471,6 +472,10 @@ fn compare(expected: &Segment, sent: &Sent) -> Result<(), String> {
                 (holds, format!("ts {value:?} {echo:?}"))
             }
             Opt::Sack(blocks) => (*blocks == sent.blocks, format!("sack {blocks:?}")),
+            Opt::UserTimeout(seconds) => {
+                let sent = options.user_timeout.map(|time| time.duration());
+                (sent == Some(Duration::from_secs((*seconds).into())), format!("uto {seconds}"))
+            }
             Opt::FastOpen(cookie) => {
                 let holds = match (cookie, &sent.cookie) {
                     (Cookie::Request, Some(sent)) => sent.is_empty(),

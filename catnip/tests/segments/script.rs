@@ -84,6 +84,8 @@ pub enum Opt {
     Timestamp(Option<u32>, Option<u32>),
     Sack(Vec<(u32, u32)>),
     FastOpen(Cookie),
+    /// Seconds of the user timeout, below 32768.
+    UserTimeout(u16),
     Raw(Vec<u8>),
 }
 
@@ -265,6 +267,7 @@ fn parse_options(text: &str) -> Result<Vec<Opt>, String> {
                         .collect::<Result<_, String>>()?,
                 ),
                 ["raw", ref bytes @ ..] => Opt::Raw(parse_bytes(bytes)?),
+                ["uto", seconds] => Opt::UserTimeout(number(seconds)?),
                 ["fo"] => Opt::FastOpen(Cookie::Request),
                 ["fo", "given"] => Opt::FastOpen(Cookie::Given),
                 ["fo", "*"] => Opt::FastOpen(Cookie::Any),

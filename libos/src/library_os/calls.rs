@@ -309,15 +309,20 @@ impl LibOs {
 
     /// Closes the queue and frees the descriptor at once. Outstanding operations complete as failed with
     /// [`Error::Cancelled`], in the order of their submission, and then the close completes as
-    /// [`Outcome::Closed`]. What was pushed before is still sent.
+    /// [`Outcome::Closed`]: at once, and what was pushed before is still sent; but of a socket that lingers
+    /// ([`SocketOption::Linger`]) only when that is acknowledged, and as failed when the time is over first or the
+    /// peer resets. Giving such a close up ends the waiting, not the closing.
     ///
     /// # Errors
     /// See [`Self::submit`].
     pub fn close(&self, queue: QueueDescriptor) -> Result<Token, Error> {
         let now = self.now();
         let mut state = self.state()?;
-        let (token, module, handle) = state.core.close(queue)?;
-        state.modules[module.0].close(now, handle);
+        let Submission { slot, token, module, handle } = state.core.close(queue)?;
+        if let Poll::Ready(closed) = state.modules[module.0].close_for(now, handle, token) {
+            let outcome = closed.map_or_else(Outcome::Failed, |()| Outcome::Closed);
+            state.core.finish(slot, outcome);
+        }
         state.unflushed = true;
         self.release(state);
         Ok(token)
@@ -345,8 +350,10 @@ impl LibOs {
         match state.core.operations.find_completed(token)? {
             Some(_) => Ok(()),
             None => {
-                let (module, handle) = state.core.server_of(token)?;
-                state.modules[module.0].cancel(handle, token);
+                // A close that waits has no queue any more.
+                if let Ok((module, handle)) = state.core.server_of(token) {
+                    state.modules[module.0].cancel(handle, token);
+                }
                 state.core.end(token, Outcome::Failed(Error::Cancelled))?;
                 self.release(state);
                 Ok(())

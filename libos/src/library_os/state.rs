@@ -153,8 +153,11 @@ impl State {
 
     /// Gives an operation up together with its completion. A connection that it accepted is closed.
     pub(super) fn discard(&mut self, now: Instant, token: Token) -> Result<(), Error> {
-        if let Ok((module, handle)) = self.core.server_of(token) {
-            self.modules[module.0].cancel(handle, token);
+        if self.core.operations.find_outstanding(token).is_ok() {
+            // A close that waits has no queue any more.
+            if let Ok((module, handle)) = self.core.server_of(token) {
+                self.modules[module.0].cancel(handle, token);
+            }
             return self.core.forget(token);
         }
         let slot = self.core.operations.find_claimed(token)?.ok_or(Error::BadToken)?;

@@ -73,17 +73,16 @@ impl Core {
         }
     }
 
-    /// Completes every outstanding operation of the queue as cancelled, frees the descriptor, and
-    /// makes the token of the close, which is complete already.
-    pub(crate) fn close(&mut self, queue: QueueDescriptor) -> Result<(Token, ModuleIndex, Handle), Error> {
+    /// Completes every outstanding operation of the queue as cancelled, frees the descriptor, and makes the token
+    /// of the close, which [`Self::finish`] or its module ends.
+    pub(crate) fn close(&mut self, queue: QueueDescriptor) -> Result<Submission, Error> {
         self.descriptors.get(queue)?;
         // First, so that a close for which there is no token leaves the queue as it was.
         self.operations.check_room()?;
         let (module, handle) = self.tear_down(queue)?;
         self.counts.submitted[OperationKind::Close.index()] += 1;
         let (slot, token) = self.operations.submit(queue, OperationKind::Close, false)?;
-        self.finish(slot, Outcome::Closed);
-        Ok((token, module, handle))
+        Ok(Submission { slot, token, module, handle })
     }
 
     /// As [`Self::close`], without a token for it.
