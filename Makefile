@@ -20,7 +20,7 @@ setup: ## Checks the machine for what the other targets need.
 
 setup-dpdk: ## Checks the machine for what DPDK and its tests need.
 	@. tools/setup.sh; need_library libdpdk libdpdk-dev; need dpdk-testpmd dpdk; need_libclang; need cc gcc; \
-	need ip iproute2; need unshare util-linux; needs_met
+	need ip iproute2; need ethtool ethtool; need sysctl procps; need unshare util-linux; needs_met
 
 build: setup ## Builds everything, optimised.
 	cargo build --release

@@ -14,7 +14,7 @@ const OLDEST: &str = "21.11";
 /// Functions that the runtime calls. Types and constants follow from them.
 const FUNCTIONS: &[&str] = &[
     "catnip_.*",
-    "rte_(dev_(probe|remove|dma_map|dma_unmap)|eal_(init|iova_mode)|strerror|epoll_wait)",
+    "rte_(dev_(probe|remove|dma_map|dma_unmap)|eal_(hotplug_remove|init|iova_mode)|strerror|epoll_wait)",
     "rte_(extmem_(register|unregister)|zmalloc|free|lcore_id|thread_register|thread_unregister)",
     "rte_eth_dev_(adjust_nb_rx_tx_desc|callback_register|callback_unregister|close|configure)",
     "rte_eth_dev_(default_mac_addr_set|get_mtu|get_name_by_port|get_port_by_name|info_get|is_valid_port)",

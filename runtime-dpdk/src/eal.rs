@@ -108,7 +108,7 @@ fn memory_arguments(config: &DpdkConfig, heap_bytes: usize, machine: &Machine) -
     }
     let mib = if config.memory_mib == 0 { mib * SMALL_PAGES_FACTOR } else { mib };
     // Without hugepages there are no physical addresses to be had.
-    let fixed = ["--no-huge", "--no-shconf", "--iova-mode=va", "-m"];
+    let fixed = ["--no-huge", "--no-shconf", "--single-file-segments", "--iova-mode=va", "-m"];
     fixed.into_iter().map(str::to_owned).chain([mib.to_string()]).collect()
 }
 
@@ -186,7 +186,10 @@ mod tests {
     fn defaults_fit_the_machine_and_the_device() {
         let tap = DpdkConfig { device: "net_tap0".into(), ..DpdkConfig::default() };
         let common = "catnip --log-level=warning --no-telemetry --lcores=0@(0,2)";
-        assert_eq!(line(&tap, 0), format!("{common} --no-huge --no-shconf --iova-mode=va -m 1728 --no-pci"));
+        assert_eq!(
+            line(&tap, 0),
+            format!("{common} --no-huge --no-shconf --single-file-segments --iova-mode=va -m 1728 --no-pci")
+        );
         assert_eq!(line(&tap, 1024), format!("{common} --in-memory --single-file-segments -m 432 --no-pci"));
         let pci = DpdkConfig { device: "0000:00:04.0".into(), memory_mib: 99, ..DpdkConfig::default() };
         assert!(line(&pci, 0).ends_with("-m 99 -a 0000:00:04.0"));

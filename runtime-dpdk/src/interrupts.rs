@@ -28,6 +28,20 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Adds the queue's descriptor to those that are waited for, or takes it away.
+fn control(port: u16, queue: u16, events: &OwnedFd, operation: u32) -> i32 {
+    // SAFETY: the port was started with the queue; what DPDK does without, it refuses.
+    unsafe {
+        sys::rte_eth_dev_rx_intr_ctl_q(port, queue, events.as_raw_fd(), operation as i32, ptr::null_mut())
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        control(self.port, self.queue, &self.events, sys::RTE_INTR_EVENT_DEL);
+    }
+}
+
 impl Interrupts {
     /// Sets the queue's interrupt up, which the started port was configured for; None when the driver has none after all.
     pub(crate) fn new(port: u16, queue: u16) -> Option<Self> {
@@ -35,13 +49,10 @@ impl Interrupts {
         let events = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).ok()?;
         // SAFETY: as above.
         let readable = owned(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).ok()?;
-        let (fd, add) = (events.as_raw_fd(), sys::RTE_INTR_EVENT_ADD as i32);
-        // SAFETY: the port is started and has the queue.
-        let result = unsafe { sys::rte_eth_dev_rx_intr_ctl_q(port, queue, fd, add, ptr::null_mut()) };
-        let this = Self { port, queue, events, readable, armed: Cell::new(false) };
-        if result != 0 {
+        if control(port, queue, &events, sys::RTE_INTR_EVENT_ADD) != 0 {
             return None;
         }
+        let this = Self { port, queue, events, readable, armed: Cell::new(false) };
         this.arm();
         let works = this.armed.get();
         this.disarm();
@@ -51,7 +62,8 @@ impl Interrupts {
     fn arm(&self) {
         // SAFETY: the port is started and has the queue.
         let result = unsafe { sys::rte_eth_dev_rx_intr_enable(self.port, self.queue) };
-        self.armed.set(result == 0);
+        // A driver without the call has interrupts that are never switched off.
+        self.armed.set(result == 0 || result == -libc::ENOTSUP);
     }
 
     /// Arms the interrupt and returns what becomes readable with the next frame; None when it cannot be armed.

@@ -1,13 +1,15 @@
 //! An echo server on the library OS, and clients of it on either side, which compare what comes back.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream as KernelStream, UdpSocket as KernelDatagrams};
+use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use catnip_os::libos::net::{TcpListener, TcpStream, UdpSocket};
-use catnip_os::libos::{Config, Error, LibOs};
+use catnip_os::libos::{Buffer, BufferMut, Config, Error, LibOs, Shutdown};
 
 /// Nothing on one machine takes that long; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -18,9 +20,12 @@ pub const PORT: u16 = 7;
 pub const TRANSFER_BYTES: usize = 6_000_000;
 
 /// Payloads from the smallest to several fragments.
-const DATAGRAM_BYTES: [usize; 9] = [1, 2, 63, 64, 65, 1000, 1472, 1473, 8000];
+pub const DATAGRAM_BYTES: [usize; 9] = [1, 2, 63, 64, 65, 1000, 1472, 1473, 8000];
 
 const RETRY_EVERY: Duration = Duration::from_millis(200);
+
+/// What a client sends last.
+const FAREWELL: &[u8] = b"farewell";
 
 /// Bytes that differ from place to place and from seed to seed.
 pub fn pattern(bytes: usize, seed: u64) -> Vec<u8> {
@@ -49,18 +54,42 @@ pub fn metric(libos: &LibOs, name: &str) -> u64 {
     metrics.get(name).unwrap_or_else(|| panic!("there is no metric {name} in\n{metrics}")).value()
 }
 
+/// Checks that the port was given, and gave, the library OS's own memory, and took every frame.
+pub fn nothing_is_copied(libos: &LibOs) {
+    for counter in ["rx_copied_frames", "tx_copied_frames", "tx_refused", "rx_no_buffers"] {
+        assert_eq!(metric(libos, &format!("catnip.device.{counter}")), 0, "{counter}");
+    }
+}
+
 /// Echoes datagrams and streams until `done` is.
 pub fn serve<T>(libos: &LibOs, local: IpAddr, done: impl Future<Output = T>) -> T {
-    serve_datagrams(libos, local);
+    serve_datagrams(libos, local, Rc::default());
     serve_streams(libos, local);
-    let served = libos.block_on(libos.timeout(PATIENCE / 4, done)).unwrap();
+    let served = libos.block_on(libos.timeout(2 * PATIENCE, done)).unwrap();
     served.unwrap_or_else(|_| panic!("the client hangs\n{}", libos.metrics().unwrap()))
 }
 
-fn serve_datagrams(libos: &LibOs, local: IpAddr) {
+/// Echoes until a client of [`talk`] says farewell.
+pub fn serve_until_farewell(libos: &LibOs, local: IpAddr) {
+    let over = Rc::new(Cell::new(false));
+    serve_datagrams(libos, local, over.clone());
+    serve_streams(libos, local);
+    let done = async {
+        while !over.get() {
+            libos.sleep(Duration::from_millis(1)).await;
+        }
+        // The answer to the farewell is under way.
+        libos.sleep(RETRY_EVERY).await;
+    };
+    let served = libos.block_on(libos.timeout(2 * PATIENCE, done)).unwrap();
+    served.unwrap_or_else(|_| panic!("the client hangs\n{}", libos.metrics().unwrap()));
+}
+
+fn serve_datagrams(libos: &LibOs, local: IpAddr, over: Rc<Cell<bool>>) {
     let socket = UdpSocket::bind(libos, SocketAddr::new(local, PORT)).unwrap();
     libos.spawn(async move {
         while let Ok((data, Some(from))) = socket.pop().await {
+            over.set(over.get() || data.to_vec() == FAREWELL);
             // What cannot be sent is lost, as datagrams are.
             let _ = socket.push_to(data, from).await;
         }
@@ -95,13 +124,13 @@ pub async fn joined<T>(libos: &LibOs, thread: JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The client on the kernel's sockets.
-pub fn talk_from_kernel(server: IpAddr) {
+/// The client on the kernel's sockets, with datagrams of these sizes.
+pub fn talk_from_kernel(server: IpAddr, datagram_bytes: &[usize]) {
     let address = SocketAddr::new(server, PORT);
     let socket = KernelDatagrams::bind((if server.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).unwrap();
     socket.connect(address).unwrap();
     socket.set_read_timeout(Some(RETRY_EVERY)).unwrap();
-    for (seed, bytes) in DATAGRAM_BYTES.into_iter().enumerate() {
+    for (seed, &bytes) in datagram_bytes.iter().enumerate() {
         let sent = pattern(bytes, seed as u64);
         let mut received = vec![0; 10_000];
         let end = Instant::now() + PATIENCE;
@@ -128,4 +157,83 @@ pub fn talk_from_kernel(server: IpAddr) {
     stream.read_to_end(&mut received).unwrap();
     writing.join().unwrap();
     assert!(received == expected, "{} bytes came back, of {TRANSFER_BYTES}, or others", received.len());
+}
+
+/// The client on the library OS. Everything it sends is written to memory that it frees at once and writes over: what
+/// arrives is right only if that memory was not free yet.
+pub fn talk(libos: &LibOs, local: IpAddr, server: IpAddr) {
+    let talking = async {
+        let socket = UdpSocket::bind(libos, SocketAddr::new(local, PORT + 1)).unwrap();
+        let server = SocketAddr::new(server, PORT);
+        for (seed, bytes) in DATAGRAM_BYTES.into_iter().enumerate() {
+            exchange(libos, &socket, server, &pattern(bytes, seed as u64)).await;
+        }
+        transfer(libos, server).await;
+        exchange(libos, &socket, server, FAREWELL).await;
+    };
+    let talked = libos.block_on(libos.timeout(2 * PATIENCE, talking)).unwrap();
+    talked.unwrap_or_else(|_| panic!("the server hangs\n{}", libos.metrics().unwrap()));
+}
+
+/// Sends a datagram until it comes back.
+async fn exchange(libos: &LibOs, socket: &UdpSocket, server: SocketAddr, sent: &[u8]) {
+    loop {
+        socket.push_to(registered(libos, sent), server).await.unwrap();
+        // What comes late of an earlier try is not what was sent.
+        let answer = async {
+            loop {
+                let (data, _) = socket.pop().await.unwrap();
+                if data.to_vec() == sent {
+                    return;
+                }
+            }
+        };
+        if libos.timeout(RETRY_EVERY, answer).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Sends a stream and compares what comes back with it.
+async fn transfer(libos: &LibOs, server: SocketAddr) {
+    let sent = pattern(TRANSFER_BYTES, 77);
+    let stream = Rc::new(TcpStream::connect(libos, server).await.unwrap());
+    let (writer, in_libos, data) = (stream.clone(), libos.clone(), sent.clone());
+    let writing = libos.spawn(async move {
+        let mut left = &data[..];
+        // Pieces of every size, up to some that are cut into many segments.
+        for bytes in (0..17).map(|power| (1_usize << power) + power).cycle() {
+            let (piece, rest) = left.split_at(left.len().min(bytes));
+            writer.push(registered(&in_libos, piece)).await.unwrap();
+            drop(scribbled(&in_libos, piece.len()));
+            left = rest;
+            if left.is_empty() {
+                break;
+            }
+        }
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut received = Vec::with_capacity(sent.len());
+    loop {
+        let data = stream.pop().await.unwrap();
+        if data.is_empty() {
+            break;
+        }
+        data.iter().for_each(|part| received.extend_from_slice(part));
+    }
+    writing.await.unwrap();
+    assert!(received == sent, "{} bytes came back, of {TRANSFER_BYTES}, or others", received.len());
+}
+
+/// A copy in the library OS's memory.
+fn registered(libos: &LibOs, bytes: &[u8]) -> Buffer {
+    libos.arena().copy_from(bytes).unwrap().freeze()
+}
+
+/// Memory of the same size as what was just freed, if it was, and written over.
+fn scribbled(libos: &LibOs, bytes: usize) -> Option<BufferMut> {
+    let mut buffer = libos.arena().allocate(bytes)?;
+    buffer.set_len(bytes);
+    buffer.fill(0xee);
+    Some(buffer)
 }

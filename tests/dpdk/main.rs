@@ -9,5 +9,7 @@
 
 mod echo;
 mod kernel;
+mod lossy;
 #[path = "../common/namespace.rs"]
 mod namespace;
+mod pairs;
