@@ -9,7 +9,7 @@ use catnip_os::libos::net::UdpSocket;
 use catnip_os::libos::{Domain, Error, LibOs, SocketKind};
 
 use crate::link::{self, Family, PATIENCE};
-use crate::namespace;
+use crate::{idleness, namespace};
 
 const PORT: u16 = 5006;
 const WAIT: Duration = Duration::from_secs(1);
@@ -50,6 +50,18 @@ fn a_wait_that_sleeps_takes_next_to_no_processor_time() {
             let used = wait_in_vain(&libos);
             assert!(used <= WAIT / 20, "{idle} used {used:?} of {WAIT:?}");
             assert!(link::metric(&libos, "libos.sleeps") > 0);
+        }
+    });
+}
+
+#[test]
+fn idle_connections_cost_next_to_nothing_and_a_packet_one_wake_up() {
+    namespace::enter("-Urn", || {
+        for idle in ["adaptive", "sleep"] {
+            idleness::costs_next_to_nothing_and_a_packet_costs_one_wake_up(
+                &open(idle),
+                &format!("TAP, {idle}"),
+            );
         }
     });
 }

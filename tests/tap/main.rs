@@ -21,6 +21,8 @@ mod forwarder;
 mod groups;
 mod icmp;
 mod idle;
+#[path = "../common/idleness.rs"]
+mod idleness;
 mod link;
 #[path = "../common/namespace.rs"]
 mod namespace;

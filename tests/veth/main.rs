@@ -9,6 +9,8 @@
 
 #[path = "../tap/echo.rs"]
 mod echo;
+#[path = "../common/idleness.rs"]
+mod idleness;
 #[path = "../tap/link.rs"]
 #[allow(dead_code, reason = "shared with the tests on TAP, which use all of it")]
 mod link;

@@ -10,7 +10,7 @@ use catnip_os::libos::{Config, Error};
 use crate::link::{self, Family};
 use crate::noise::Noise;
 use crate::transfer::{FLOWS, transfer};
-use crate::{echo, namespace, pair};
+use crate::{echo, idleness, namespace, pair};
 
 const PORT: u16 = 5010;
 
@@ -111,6 +111,20 @@ fn a_wait_that_sleeps_is_woken_by_a_frame() {
         link::drive_until_joined(&libos, client);
         assert!(link::metric(&libos, "libos.sleeps") > 0);
         libos.abort_tasks();
+    });
+}
+
+#[test]
+fn idle_connections_cost_next_to_nothing_and_a_packet_one_wake_up() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        for idle in ["adaptive", "sleep"] {
+            let libos = link::open(&config().set("libos.idle", idle));
+            idleness::costs_next_to_nothing_and_a_packet_costs_one_wake_up(
+                &libos,
+                &format!("packet socket, {idle}"),
+            );
+        }
     });
 }
 
