@@ -16,7 +16,7 @@ help: ## Shows this list.
 setup: ## Checks the machine for what the other targets need.
 	@. tools/setup.sh; need cc gcc; need c++ g++; need pkg-config pkg-config; need valgrind valgrind; \
 	need ip iproute2; need unshare util-linux; need make make; need cmake cmake; \
-	need nft nftables; need tshark tshark; need ethtool ethtool; need_rust; needs_met
+	need nft nftables; need tshark tshark; need ethtool ethtool; need iperf3 iperf3; need_rust; needs_met
 
 setup-dpdk: ## Checks the machine for what DPDK and its tests need.
 	@. tools/setup.sh; need_library libdpdk libdpdk-dev; need dpdk-testpmd dpdk; need_libclang; need cc gcc; \

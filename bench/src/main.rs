@@ -3,6 +3,7 @@
 mod catalogue;
 mod catnip_side;
 mod clock;
+mod devices;
 mod gate;
 mod instructions;
 mod limits;
@@ -24,6 +25,8 @@ const USAGE: &str = "usage:
                                          WORD in it; a table, and the same in target/bench.json
   bench gate                             instruction counts against bench/limits.toml
   bench list                             the benchmarks' names
+  bench device NAME                      one benchmark on a device, whose two figures are printed, in the network
+                                         namespace that this runs in
   bench measure NAME CONTENDER ROUNDS    one contender's rounds and nothing else: what callgrind looks at";
 
 fn main() -> ExitCode {
@@ -35,8 +38,10 @@ fn main() -> ExitCode {
         ["gate"] => gate::gate(),
         ["list"] => {
             catalogue::BENCHMARKS.iter().for_each(|benchmark| println!("{}", benchmark.name));
+            devices::names().for_each(|name| println!("{name}"));
             Ok(())
         }
+        ["device", name] => devices::measure(name),
         ["measure", name, contender, rounds] => measure(name, contender, rounds),
         _ => Err(USAGE.into()),
     };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::catalogue::{self, BENCHMARKS, Benchmark, Contender, Peer};
 use crate::report::{Entry, Report};
 use crate::scenario::Failure;
-use crate::{build, instructions, memory, target_directory, timing};
+use crate::{build, devices, instructions, memory, target_directory, timing};
 
 /// Name of the one benchmark of memory, which has no scenario of its own.
 const MEMORY: &str = "memory-per-idle-connection";
@@ -31,6 +31,7 @@ pub fn run(word: &str) -> Result<(), Failure> {
             ..Entry::default()
         });
     }
+    devices::run(word, &mut report)?;
     println!("{report}");
     let path = target_directory()?.join("bench.json");
     std::fs::write(&path, report.to_json()).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -32,6 +32,10 @@ const ADDRESSES_BYTES: usize = 12;
 /// Most bytes of a received frame in one buffer: 16 KiB with what the arena puts in front of the data.
 const PIECE_BYTES: usize = 16_384 - 2 * HEADROOM_BYTES;
 
+/// Bytes after which one receive ends: what the program does with them is done while they are in the processor's cache,
+/// and their buffers are there for the next.
+const RECEIVE_BYTES: usize = 256 << 10;
+
 /// One queue of an interface: a [`Runtime`] for the thread whose memory it was given.
 #[derive(Debug)]
 pub struct Packet {
@@ -178,7 +182,8 @@ impl Runtime for Packet {
     }
 
     fn receive(&mut self, now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
-        while !batch.is_full() {
+        let mut bytes = 0;
+        while !batch.is_full() && bytes < RECEIVE_BYTES {
             let Some(frame) = self.queue.ring.front() else {
                 return self.watch.look(now, self.queue.fd.as_fd(), self.queue.attachment.link.index);
             };
@@ -186,6 +191,7 @@ impl Runtime for Packet {
                 Taken::Frame(received) => {
                     self.counters.rx_frames += 1;
                     self.counters.rx_bytes += frame.bytes.len() as u64;
+                    bytes += frame.bytes.len();
                     self.counters.rx_joined_frames += u64::from(received.segment_bytes != 0);
                     batch.push(received);
                 }
