@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use libos::metrics::MetricsSink;
 use libos::runtime::{Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
-use libos::{Arena, Buffer, Capabilities, Error, FrameBatch, Instant, Runtime};
+use libos::{Arena, Buffer, BufferMut, Capabilities, Error, FrameBatch, Instant, Runtime};
 
 /// Most frames under way in one direction; more are left with their sender.
 const MAX_FRAMES: usize = 4096;
@@ -88,22 +88,27 @@ impl PipeEnd {
     /// The received form of a frame in one segment.
     #[inline(always)]
     fn received(&self, head: Buffer, offload: TxOffload) -> RxFrame {
-        if head.is_unique() { self.frame(head, Vec::new(), offload) } else { self.join(head, None, offload) }
+        let head = if head.is_unique() { head } else { self.own(head) };
+        self.frame(head, Vec::new(), offload)
     }
 
-    /// The received form of a frame: in a buffer of its own, if it is small enough and there is memory.
+    /// A copy of a frame that its sender keeps, if it is small enough and there is memory.
     #[inline(never)]
-    fn join(&self, head: Buffer, mut rest: Option<Segments<'_, '_>>, offload: TxOffload) -> RxFrame {
-        let behind = rest.as_ref().map_or(&[][..], Segments::as_slice);
-        let frame_bytes = head.len() + behind.iter().map(|segment| segment.len()).sum::<usize>();
+    fn own(&self, head: Buffer) -> Buffer {
+        let copy = if head.len() <= self.join_bytes { self.arena.copy_from(&head) } else { None };
+        copy.map_or(head, BufferMut::freeze)
+    }
+
+    /// The received form of a frame in several segments: in one buffer, if it is small enough and there is memory.
+    #[inline(never)]
+    fn join(&self, head: Buffer, rest: Segments<'_, '_>, offload: TxOffload) -> RxFrame {
+        let frame_bytes = head.len() + rest.as_slice().iter().map(|segment| segment.len()).sum::<usize>();
         let joined = if frame_bytes <= self.join_bytes { self.arena.allocate(frame_bytes) } else { None };
-        let Some(mut joined) = joined else {
-            return self.frame(head, rest.map_or_else(Vec::new, Iterator::collect), offload);
-        };
+        let Some(mut joined) = joined else { return self.frame(head, rest.collect(), offload) };
         joined.extend_from_slice(&head);
-        rest.iter_mut().flatten().for_each(|segment| {
+        for segment in rest {
             joined.extend_from_slice(&segment);
-        });
+        }
         self.frame(joined.freeze(), Vec::new(), offload)
     }
 
@@ -145,7 +150,7 @@ impl Runtime for PipeEnd {
         wire.take_frames(batch.remaining_capacity(), |head, rest, offload| {
             batch.push(match rest.len() {
                 0 => self.received(head, offload),
-                _ => self.join(head, Some(rest), offload),
+                _ => self.join(head, rest, offload),
             });
         });
         self.received_frames += (batch.len() - before) as u64;

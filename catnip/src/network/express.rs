@@ -32,27 +32,38 @@ impl PacketKind {
     }
 }
 
-/// A transport's header of N bytes, its checksum field zero.
+/// A transport's header of so many 32-bit words, its checksum field zero. As numbers, so that they get from
+/// registers to where they belong without being put together anywhere else.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TransportHeader<const N: usize> {
+pub(crate) struct TransportHeader<const WORDS: usize> {
     pub(crate) protocol: PlainProtocol,
-    pub(crate) bytes: [u8; N],
+    pub(crate) words: [u32; WORDS],
     /// Bytes from the header's start to its checksum field.
     pub(crate) checksum_offset: usize,
 }
 
+impl<const WORDS: usize> TransportHeader<WORDS> {
+    /// Puts the checksum into its field.
+    fn set_checksum(&mut self, checksum: u16) {
+        let (word, in_word) = (self.checksum_offset / 4, self.checksum_offset % 4);
+        if let Some(word) = self.words.get_mut(word) {
+            *word |= u32::from(checksum) << (16 - in_word * 8);
+        }
+    }
+}
+
 /// All headers of one packet, about to be written in front of its payload.
-struct Headers<'a, const N: usize> {
+struct Headers<'a, const WORDS: usize> {
     lower: &'a [u8; EXPRESS_BYTES],
     /// Total length and identification, as they stand in the header.
     length_and_identification: [u8; 4],
     checksum: [u8; 2],
-    transport: [u8; N],
+    transport: [u32; WORDS],
     offload: TxOffload,
 }
 
-impl<const N: usize> Headers<'_, N> {
-    const BYTES: usize = EXPRESS_BYTES + N;
+impl<const WORDS: usize> Headers<'_, WORDS> {
+    const BYTES: usize = EXPRESS_BYTES + WORDS * 4;
 
     #[inline(always)]
     fn write(&self, out: &mut [u8]) {
@@ -60,8 +71,9 @@ impl<const N: usize> Headers<'_, N> {
         *lower = *self.lower;
         lower[TOTAL_LENGTH_OFFSET..TOTAL_LENGTH_OFFSET + 4].copy_from_slice(&self.length_and_identification);
         lower[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2].copy_from_slice(&self.checksum);
-        if let Some(transport) = out.first_chunk_mut() {
-            *transport = self.transport;
+        let (places, _) = out.as_chunks_mut::<4>();
+        for (place, word) in places.iter_mut().zip(self.transport) {
+            *place = word.to_be_bytes();
         }
     }
 }
@@ -71,17 +83,17 @@ impl Network {
     /// the last packet went the same way, and leaves `data` empty. False, and nothing done, for all else: it is
     /// for [`Self::send`].
     #[inline(always)]
-    pub(crate) fn send_express<const N: usize>(
+    pub(crate) fn send_express<const WORDS: usize>(
         &mut self,
         now: Instant,
         path: &Path,
         kind: PacketKind,
-        header: TransportHeader<N>,
+        header: TransportHeader<WORDS>,
         data: &mut ScatterGather,
     ) -> bool {
         let Some(payload) = data.single_mut() else { return false };
         let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
-        if !payload.prepend_by(Headers::<N>::BYTES, |out| headers.write(out)) {
+        if !payload.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
             return false;
         }
         if let Some(frame) = data.take_single() {
@@ -93,16 +105,16 @@ impl Network {
     /// As [`Self::send_express`], for a payload that its sender keeps: the headers go in front of it if nobody else
     /// holds it, else into a segment of their own.
     #[inline(always)]
-    pub(crate) fn send_express_kept<const N: usize>(
+    pub(crate) fn send_express_kept<const WORDS: usize>(
         &mut self,
         now: Instant,
         path: &Path,
         kind: PacketKind,
-        header: TransportHeader<N>,
+        header: TransportHeader<WORDS>,
         payload: &mut Buffer,
     ) -> bool {
         let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
-        match payload.with_header_by(Headers::<N>::BYTES, |out| headers.write(out)) {
+        match payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
             Some(frame) => self.emit_express(frame, headers.offload),
             None => return self.emit_separately(&headers, Some(payload.clone())),
         }
@@ -111,12 +123,12 @@ impl Network {
 
     /// As [`Self::send_express`], for at most one piece of a larger buffer, which is taken out of the list.
     #[inline(always)]
-    pub(crate) fn send_express_behind<const N: usize>(
+    pub(crate) fn send_express_behind<const WORDS: usize>(
         &mut self,
         now: Instant,
         path: &Path,
         kind: PacketKind,
-        header: TransportHeader<N>,
+        header: TransportHeader<WORDS>,
         pieces: &mut PieceList,
     ) -> bool {
         let bytes = match pieces.as_slice() {
@@ -131,9 +143,13 @@ impl Network {
     }
 
     #[inline(always)]
-    fn emit_separately<const N: usize>(&mut self, headers: &Headers<'_, N>, payload: Option<Buffer>) -> bool {
-        let Some(mut own) = self.arena.allocate(Headers::<N>::BYTES) else { return false };
-        own.set_len(Headers::<N>::BYTES);
+    fn emit_separately<const WORDS: usize>(
+        &mut self,
+        headers: &Headers<'_, WORDS>,
+        payload: Option<Buffer>,
+    ) -> bool {
+        let Some(mut own) = self.arena.allocate(Headers::<WORDS>::BYTES) else { return false };
+        own.set_len(Headers::<WORDS>::BYTES);
         headers.write(&mut own);
         self.counters.ip_out_requests += 1;
         self.counters.link_out_frames += 1;
@@ -181,16 +197,16 @@ impl Network {
     }
 
     #[inline(always)]
-    fn express_headers<'a, const N: usize>(
+    fn express_headers<'a, const WORDS: usize>(
         &mut self,
         now: Instant,
         path: &'a Path,
         kind: PacketKind,
-        header: TransportHeader<N>,
+        mut header: TransportHeader<WORDS>,
         payload: &[u8],
-    ) -> Option<Headers<'a, N>> {
+    ) -> Option<Headers<'a, WORDS>> {
         let express = &path.express;
-        let packet_len = ipv4::HEADER_BYTES + N + payload.len();
+        let packet_len = ipv4::HEADER_BYTES + WORDS * 4 + payload.len();
         let ready = express.epoch == self.neighbors.epoch()
             && now < express.usable_until
             && express.kind == kind
@@ -199,15 +215,18 @@ impl Network {
         if !ready {
             return None;
         }
-        let mut transport = header.bytes;
         let mut offload = TxOffload::default();
         if self.device.tx_checksum != TxChecksum::Unneeded {
+            let bytes = header.words.map(u32::to_be_bytes);
             let checksum;
-            (checksum, offload) =
-                self.express_checksum(path, header.protocol, &header.bytes, header.checksum_offset, payload);
-            if let Some(field) = transport.get_mut(header.checksum_offset..header.checksum_offset + 2) {
-                field.copy_from_slice(&checksum);
-            }
+            (checksum, offload) = self.express_checksum(
+                path,
+                header.protocol,
+                bytes.as_flattened(),
+                header.checksum_offset,
+                payload,
+            );
+            header.set_checksum(checksum);
         }
         // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
         let identification = match header.protocol {
@@ -223,7 +242,7 @@ impl Network {
             lower: &express.headers,
             length_and_identification: [length[0], length[1], identification[0], identification[1]],
             checksum: (!fold(sum)).to_be_bytes(),
-            transport,
+            transport: header.words,
             offload,
         })
     }
@@ -237,16 +256,16 @@ impl Network {
         header: &[u8],
         checksum_offset: usize,
         payload: &[u8],
-    ) -> ([u8; 2], TxOffload) {
+    ) -> (u16, TxOffload) {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (path.local, path.remote) else {
-            return ([0; 2], TxOffload::default());
+            return (0, TxOffload::default());
         };
         let len = header.len() + payload.len();
         let mut sum = Checksum::pseudo_header_v4(source, destination, protocol.protocol().number(), len);
         if self.device.tx_checksum == TxChecksum::Partial {
             let partial = PartialChecksum { start: EXPRESS_BYTES as u16, offset: checksum_offset as u16 };
             let offload = TxOffload { checksum: Some(partial), segmentation: None };
-            return (sum.partial().to_be_bytes(), offload);
+            return (sum.partial(), offload);
         }
         sum.add_bytes(header);
         sum.add_bytes(payload);
@@ -255,7 +274,7 @@ impl Network {
             (0, PlainProtocol::Udp) => 0xffff,
             (checksum, _) => checksum,
         };
-        (checksum.to_be_bytes(), TxOffload::default())
+        (checksum, TxOffload::default())
     }
 }
 

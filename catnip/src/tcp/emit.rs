@@ -81,36 +81,25 @@ fn emit_express(
 ) -> bool {
     let Envelope { hop_limit, traffic_class, .. } = envelope;
     let kind = PacketKind::new(PlainProtocol::Tcp, hop_limit, traffic_class);
-    let fixed = fixed_part(fields);
     let options_bytes = fields.options.len();
     match fields.options.timestamp {
         Some(stamp)
             if options_bytes == STAMPED_BYTES - MIN_HEADER_BYTES && !fields.options.sack_permitted =>
         {
-            let bytes = stamped(fixed, stamp);
-            let header =
-                TransportHeader { protocol: PlainProtocol::Tcp, bytes, checksum_offset: CHECKSUM_OFFSET };
-            put(now, network, path, kind, header, payload)
+            put(now, network, path, kind, stamped(fields, stamp), payload)
         }
-        None if options_bytes == 0 => {
-            let header = TransportHeader {
-                protocol: PlainProtocol::Tcp,
-                bytes: fixed,
-                checksum_offset: CHECKSUM_OFFSET,
-            };
-            put(now, network, path, kind, header, payload)
-        }
+        None if options_bytes == 0 => put(now, network, path, kind, plain(fields), payload),
         Some(_) | None => false,
     }
 }
 
 #[inline(always)]
-fn put<const N: usize>(
+fn put<const WORDS: usize>(
     now: Instant,
     network: &mut Network,
     path: &Path,
     kind: PacketKind,
-    header: TransportHeader<N>,
+    header: TransportHeader<WORDS>,
     payload: &mut Payload<'_>,
 ) -> bool {
     match payload {
@@ -129,42 +118,38 @@ pub(super) fn stamped_header(
     flags: Flags,
     window: u16,
     stamp: Timestamp,
-) -> TransportHeader<STAMPED_BYTES> {
-    let control = (STAMPED_BYTES as u32 / 4) << 28 | u32::from(flags.bits()) << 16 | u32::from(window);
+) -> TransportHeader<{ STAMPED_BYTES / 4 }> {
     let lead = u32::from_be_bytes(STAMP_LEAD);
+    let control = control(STAMPED_BYTES, flags, window);
     let words = [ports, sequence.raw(), acknowledgment.raw(), control, 0, lead, stamp.value, stamp.echo];
-    let bytes = join(words.map(u32::to_be_bytes));
-    TransportHeader { protocol: PlainProtocol::Tcp, bytes, checksum_offset: CHECKSUM_OFFSET }
+    TransportHeader { protocol: PlainProtocol::Tcp, words, checksum_offset: CHECKSUM_OFFSET }
 }
 
 #[inline(always)]
-fn fixed_part(fields: &HeaderFields<'_>) -> [u8; MIN_HEADER_BYTES] {
-    let words = if fields.options.timestamp.is_some() { STAMPED_BYTES / 4 } else { MIN_HEADER_BYTES / 4 };
-    let ports = u32::from(fields.source_port) << 16 | u32::from(fields.destination_port);
-    let control = (words as u32) << 28 | u32::from(fields.flags.bits()) << 16 | u32::from(fields.window);
-    let words =
-        [ports, fields.sequence.raw(), fields.acknowledgment.raw(), control, u32::from(fields.urgent)];
-    let [ports, sequence, acknowledgment, control, urgent] = words.map(u32::to_be_bytes);
-    join([ports, sequence, acknowledgment, control, urgent])
+fn stamped(fields: &HeaderFields<'_>, stamp: Timestamp) -> TransportHeader<{ STAMPED_BYTES / 4 }> {
+    let HeaderFields { sequence, acknowledgment, flags, window, urgent, .. } = *fields;
+    let mut header = stamped_header(ports(fields), sequence, acknowledgment, flags, window, stamp);
+    header.words[4] = u32::from(urgent);
+    header
 }
 
 #[inline(always)]
-fn stamped(fixed: [u8; MIN_HEADER_BYTES], stamp: Timestamp) -> [u8; STAMPED_BYTES] {
-    let mut bytes = [0; STAMPED_BYTES];
-    let options = join::<3, 12>([STAMP_LEAD, stamp.value.to_be_bytes(), stamp.echo.to_be_bytes()]);
-    bytes[..MIN_HEADER_BYTES].copy_from_slice(&fixed);
-    bytes[MIN_HEADER_BYTES..].copy_from_slice(&options);
-    bytes
+fn plain(fields: &HeaderFields<'_>) -> TransportHeader<{ MIN_HEADER_BYTES / 4 }> {
+    let HeaderFields { sequence, acknowledgment, flags, window, urgent, .. } = *fields;
+    let control = control(MIN_HEADER_BYTES, flags, window);
+    let words = [ports(fields), sequence.raw(), acknowledgment.raw(), control, u32::from(urgent)];
+    TransportHeader { protocol: PlainProtocol::Tcp, words, checksum_offset: CHECKSUM_OFFSET }
 }
 
-/// The words one behind the other: N of them in BYTES bytes.
 #[inline(always)]
-fn join<const N: usize, const BYTES: usize>(words: [[u8; 4]; N]) -> [u8; BYTES] {
-    let mut bytes = [0; BYTES];
-    for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
-        place.copy_from_slice(&word);
-    }
-    bytes
+fn ports(fields: &HeaderFields<'_>) -> u32 {
+    u32::from(fields.source_port) << 16 | u32::from(fields.destination_port)
+}
+
+/// Data offset, flags and window.
+#[inline(always)]
+fn control(header_bytes: usize, flags: Flags, window: u16) -> u32 {
+    (header_bytes as u32 / 4) << 28 | u32::from(flags.bits()) << 16 | u32::from(window)
 }
 
 #[cfg(test)]
@@ -187,16 +172,10 @@ mod tests {
             };
             let mut general = vec![0; fields.header_bytes()];
             fields.emit(&mut general);
-            let fixed = fixed_part(&fields);
             match timestamp {
-                None => assert_eq!(fixed[..], general),
+                None => assert_eq!(plain(&fields).words.map(u32::to_be_bytes).as_flattened(), general),
                 Some(stamp) => {
-                    assert_eq!(stamped(fixed, stamp)[..], general);
-                    let ports = u32::from(fields.source_port) << 16 | u32::from(fields.destination_port);
-                    let (sequence, acknowledgment) = (fields.sequence, fields.acknowledgment);
-                    let whole =
-                        stamped_header(ports, sequence, acknowledgment, fields.flags, fields.window, stamp);
-                    assert_eq!(whole.bytes[..], general);
+                    assert_eq!(stamped(&fields, stamp).words.map(u32::to_be_bytes).as_flattened(), general);
                 }
             }
         }

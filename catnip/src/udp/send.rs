@@ -36,9 +36,10 @@ pub(super) fn send_from(
         let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
         // What is longer than its length field fits into no packet and is refused there.
         let datagram_len = (data.len() + udp::HEADER_BYTES) as u16;
-        let bytes = udp::compose(socket.local.port(), to.port(), datagram_len);
+        let ports = u32::from(socket.local.port()) << 16 | u32::from(to.port());
+        let words = [ports, u32::from(datagram_len) << 16];
         let header =
-            TransportHeader { protocol: PlainProtocol::Udp, bytes, checksum_offset: udp::CHECKSUM_OFFSET };
+            TransportHeader { protocol: PlainProtocol::Udp, words, checksum_offset: udp::CHECKSUM_OFFSET };
         if network.send_express(now, path, kind, header, data) {
             return Ok(());
         }

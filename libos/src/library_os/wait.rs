@@ -20,26 +20,19 @@ impl LibOs {
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
     /// was taken, or for which a future waits.
+    #[inline]
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
         let mut state = self.state()?;
-        let ready = match state.may_skip_poll() {
-            true => state.core.operations.find_ready(token),
-            false => None,
-        };
-        let slot = match ready {
-            Some(slot) => {
-                state.unpolled_waits += 1;
-                slot
-            }
-            None => {
-                drop(state);
-                let slot = self.poll_for(token, timeout)?;
-                // Nothing has run since: what was found is still there.
-                state = self.state()?;
-                slot
-            }
-        };
-        Ok(state.core.operations.take(slot))
+        if state.may_skip_poll()
+            && let Some(slot) = state.core.operations.find_ready(token)
+        {
+            state.unpolled_waits += 1;
+            return Ok(state.core.operations.take(slot));
+        }
+        drop(state);
+        let slot = self.poll_for(token, timeout)?;
+        // Nothing has run since: what was found is still there.
+        Ok(self.state()?.core.operations.take(slot))
     }
 
     /// Polls until the token's operation has completed.
