@@ -229,11 +229,13 @@ impl Connection {
         segment.flags.contains(Flags::ECE) && self.ecn.is_agreed()
     }
 
-    /// The peer reports marks: the window is reduced, once for each window of data (RFC 3168, section 6.1.2).
+    /// The peer reports marks, and acknowledges everything from `una_before` on: the window is reduced, once for each
+    /// window of data (RFC 3168, section 6.1.2). Where nothing is left in flight, the report is about what was.
     #[inline(never)]
-    pub(super) fn on_ecn_echo(&mut self, cx: &mut Context<'_>) {
-        let in_flight = self.snd.max.distance_from(self.snd.una);
-        if in_flight == 0 || self.recovery.is_active() || self.snd.una.before(self.ecn.reduced_until) {
+    pub(super) fn on_ecn_echo(&mut self, una_before: SequenceNumber, cx: &mut Context<'_>) {
+        let from = if self.snd.una == self.snd.max { una_before } else { self.snd.una };
+        let in_flight = self.snd.max.distance_from(from);
+        if in_flight == 0 || self.recovery.is_active() || from.before(self.ecn.reduced_until) {
             return;
         }
         cx.counters.congestion_echoes += 1;

@@ -33,12 +33,14 @@ impl Connection {
         self.last_received = cx.now;
         self.keepalives_sent = 0;
         if self.is_straight(segment, &data, cx.now) {
-            self.note_timestamp(segment, cx.now);
             if self.ecn.is_agreed() {
                 self.note_marks(segment, &data, cx);
             }
-            if self.on_acknowledgment(segment, data.len, cx) == Verdict::Process && data.len > 0 {
-                self.on_in_order_data(data, cx);
+            if self.on_acknowledgment(segment, data.len, cx) == Verdict::Process {
+                self.note_timestamp(segment, cx.now);
+                if data.len > 0 {
+                    self.on_in_order_data(data, cx);
+                }
             }
             return Disposition::Keep;
         }
@@ -98,7 +100,7 @@ impl Connection {
             if !reset {
                 self.note_selectively(segment.sequence, data.len);
             }
-            return self.on_unacceptable(segment, has_text, cx);
+            return self.on_unacceptable(segment, sequence_len, has_text, cx);
         }
         // Second: RST. Only an exact match resets (RFC 5961, section 3).
         if reset {
@@ -123,10 +125,10 @@ impl Connection {
             self.establish(segment, cx);
             disposition = Disposition::Established;
         }
-        self.note_timestamp(segment, cx.now);
         if self.on_acknowledgment(segment, data.len, cx) == Verdict::Drop {
             return disposition;
         }
+        self.note_timestamp(segment, cx.now);
         if self.snd.fin_acknowledged() && self.on_fin_acknowledged(cx) == Disposition::Closed {
             return Disposition::Closed;
         }
@@ -162,7 +164,13 @@ impl Connection {
         }
     }
 
-    fn on_unacceptable(&mut self, segment: &Segment, has_text: bool, cx: &mut Context<'_>) -> Disposition {
+    fn on_unacceptable(
+        &mut self,
+        segment: &Segment,
+        sequence_len: u32,
+        has_text: bool,
+        cx: &mut Context<'_>,
+    ) -> Disposition {
         cx.counters.out_of_window += 1;
         if segment.flags.contains(Flags::RST) {
             return Disposition::Keep;
@@ -171,8 +179,9 @@ impl Connection {
             // RFC 5961, section 4: irrespective of the sequence number.
             return self.on_unexpected_syn(cx);
         }
-        if self.state == State::TimeWait && segment.flags.contains(Flags::FIN) {
-            // RFC 9293, section 3.10.7.4, eighth: acknowledge, and wait from the start.
+        let is_last = segment.sequence + sequence_len == self.rcv.nxt;
+        if self.state == State::TimeWait && segment.flags.contains(Flags::FIN) && is_last {
+            // RFC 9293, section 3.10.7.4, eighth: the FIN again, which is acknowledged, and the wait starts over.
             self.start_time_wait(cx);
         }
         // An acknowledgment in it still counts beside a probe, as RFC 9293, section 3.10.7.4 asks for a zero
@@ -222,7 +231,9 @@ impl Connection {
         }
     }
 
-    /// RFC 7323, section 4.3: only a segment that covers the last acknowledgment sent moves TS.Recent.
+    /// RFC 7323, section 4.3: only a segment that covers the last acknowledgment sent moves TS.Recent. Its own
+    /// acknowledgment has to be acceptable: else who guesses a sequence number could have all that comes later
+    /// rejected as old.
     #[inline]
     fn note_timestamp(&mut self, segment: &Segment, now: Instant) {
         if let (Some(ours), Some(theirs)) = (&mut self.timestamps, segment.options.timestamp)
@@ -338,7 +349,7 @@ impl Connection {
                 && !segment.flags.intersects(RARE_FLAGS);
             self.update_window(segment);
             if self.is_ecn_echo(segment) {
-                self.on_ecn_echo(cx);
+                self.on_ecn_echo(self.snd.una, cx);
             }
             if self.sack_permitted && (segment.options.sack.is_some() || duplicate) {
                 self.on_telling_acknowledgment(Delivered::default(), 0, segment, cx);
@@ -398,7 +409,8 @@ impl Connection {
 
     /// New data is acknowledged.
     fn on_progress(&mut self, acknowledgment: SequenceNumber, segment: &Segment, cx: &mut Context<'_>) {
-        let acked_bytes = acknowledgment.distance_from(self.snd.una);
+        let una_before = self.snd.una;
+        let acked_bytes = acknowledgment.distance_from(una_before);
         let in_flight_before = self.snd.in_flight();
         self.snd.una = acknowledgment;
         if self.snd.nxt.before(acknowledgment) {
@@ -430,7 +442,7 @@ impl Connection {
             ecn_echo,
         });
         if ecn_echo {
-            self.on_ecn_echo(cx);
+            self.on_ecn_echo(una_before, cx);
         }
         if self.recovery.is_quiet() && segment.options.sack.is_none() {
             self.restart_retransmission(cx);

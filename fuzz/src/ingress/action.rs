@@ -21,9 +21,34 @@ pub struct Setup {
     pub keep_alive: bool,
     pub small_send_buffer: bool,
     pub small_receive_buffer: bool,
+    pub sack: bool,
+    pub congestion: Congestion,
+    pub ecn: Ecn,
+    /// RTO_min of a millisecond, and a clock that only has those.
+    pub coarse: bool,
+    /// Memory for some packets only.
+    pub little_memory: bool,
+    pub path_mtu_search: bool,
     pub backlog: u8,
     /// Connections that stand from the start, from the peer and to it by turns.
     pub opened: u8,
+}
+
+/// What is used against congestion.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+pub enum Congestion {
+    Cubic,
+    NewReno,
+    Dctcp,
+    Bbr,
+}
+
+/// Whether congestion marks are asked for.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+pub enum Ecn {
+    Off,
+    Passive,
+    On,
 }
 
 /// Largest packets of the link.
@@ -46,6 +71,12 @@ pub enum Family {
 pub enum Action {
     /// The peer does what a good peer would: acknowledges all it was sent, sends more, and at last closes.
     Answer { on: u8, window: u16, payload_bytes: u16, fin: bool },
+    /// From now on the link loses the stack's segments whose turn comes at a bit that is set, over and over.
+    Lose { pattern: u32 },
+    /// The peer says truthfully what of that arrived, selectively, with data of its own.
+    Acknowledge { on: u8, window: u16, payload_bytes: u16, doubled: bool, flags: u8 },
+    /// The program writes, and the peer acknowledges each flight truthfully, so many times.
+    Converse { on: u8, rounds: u8, write_bytes: u16, scale: u8 },
     /// The peer opens a connection, or tries to.
     Syn { family: Family, port: u8, options: Options },
     /// A segment about where the connection is.
@@ -104,6 +135,10 @@ pub enum Options {
     None,
     /// Those of most connections: MSS, window scale, SACK permitted, timestamps (on a SYN), or timestamps alone.
     Usual,
+    /// As usual, with what has arrived out of order, and first what came twice.
+    Received {
+        doubled: bool,
+    },
     /// As usual, with blocks that are about what the stack has sent.
     Sack(Vec<(Place, u16)>),
     /// Timestamps beside the ones that are due.

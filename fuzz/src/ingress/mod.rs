@@ -12,16 +12,19 @@ mod action;
 mod packet;
 mod peer;
 mod program;
+mod received;
 mod traffic;
 
 use std::time::Duration;
 
+use catnip::tcp::EcnMode;
+use catnip::tcp::congestion::Algorithm;
 use catnip::{Stack, StackConfig};
 use libos::runtime::{Capabilities, Medium, TxChecksum};
 use libos::{Arena, Instant, RxFrame};
 
 pub use action::Input;
-use action::{Action, Call, Family, Mtu, Neighbor, Options, Setup};
+use action::{Action, Call, Congestion, Ecn, Family, Mtu, Neighbor, Options, Setup};
 use peer::{Ends, Tuple};
 use program::Program;
 
@@ -31,6 +34,13 @@ const MAX_ACTIONS: usize = 200;
 const MAX_TURNS: usize = 2_000;
 /// Most deadlines served at the end; more is a connection that never goes.
 const MAX_DEADLINES: usize = 100_000;
+/// Memory that is taken away in runs with little, which leaves some packets' worth.
+const TAKEN_BLOCKS: usize = 240;
+const TAKEN_BLOCK_BYTES: usize = 8_000;
+/// Most flights of one conversation.
+const MAX_ROUNDS: u8 = 40;
+/// Peers that acknowledge in each.
+const PEERS_OF_A_ROUND: u8 = 3;
 /// Connections the stack may have: few, so that runs get to the limit.
 const MAX_CONNECTIONS: usize = 12;
 
@@ -51,9 +61,12 @@ struct World {
 pub fn run(input: Input) {
     let arena = super::arena();
     let mut world = World::new(input.setup, arena.clone());
+    let blocks = if input.setup.little_memory { TAKEN_BLOCKS } else { 0 };
+    let taken: Vec<_> = (0..blocks).filter_map(|_| arena.allocate(TAKEN_BLOCK_BYTES)).collect();
     for action in input.actions.into_iter().take(MAX_ACTIONS) {
         world.act(action);
     }
+    drop(taken);
     world.end();
     drop(world);
     assert_eq!(arena.stats().live_buffers, 0, "a buffer leaked");
@@ -87,6 +100,23 @@ impl World {
         config.tcp.options.no_delay = setup.no_delay;
         config.tcp.options.keep_alive = setup.keep_alive;
         config.tcp.keepalive_idle = Duration::from_secs(30);
+        config.tcp.sack = setup.sack;
+        config.tcp.options.congestion = match setup.congestion {
+            Congestion::Cubic => Algorithm::Cubic,
+            Congestion::NewReno => Algorithm::NewReno,
+            Congestion::Dctcp => Algorithm::Dctcp,
+            Congestion::Bbr => Algorithm::Bbr,
+        };
+        config.tcp.ecn = match setup.ecn {
+            Ecn::Off => EcnMode::Off,
+            Ecn::Passive => EcnMode::Passive,
+            Ecn::On => EcnMode::On,
+        };
+        if setup.coarse {
+            config.tcp.rto_min = Duration::from_millis(1);
+            config.tcp.clock_granularity = Duration::from_millis(1);
+        }
+        config.tcp.path_mtu_search = setup.path_mtu_search;
         if setup.small_send_buffer {
             config.tcp.options.send_buffer_bytes = 3_000;
         }
@@ -135,6 +165,23 @@ impl World {
         match action {
             Action::Pass { scale } => self.pass(Duration::from_micros(1 << (scale % 36))),
             Action::Call(call) => self.call(call),
+            Action::Converse { on, rounds, write_bytes, scale } => {
+                for _ in 0..rounds % MAX_ROUNDS {
+                    self.call(Call::Send { on, len: write_bytes });
+                    self.settle();
+                    // Whichever of the peers it is.
+                    for on in 0..PEERS_OF_A_ROUND {
+                        self.arrive(Action::Acknowledge {
+                            on,
+                            window: 60_000,
+                            payload_bytes: 0,
+                            doubled: true,
+                            flags: 0,
+                        });
+                    }
+                    self.pass(Duration::from_micros(1 << (scale % 22)));
+                }
+            }
             traffic => self.arrive(traffic),
         }
         self.settle();

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::action::{Family, Listed, Options, Place};
 use super::packet::Sent;
+use super::received::Received;
 
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
-const RST: u8 = 4;
+pub const RST: u8 = 4;
 pub const ACK: u8 = 16;
 
 /// Most connections remembered; the oldest give way to none.
@@ -36,12 +37,16 @@ pub struct End {
     pub rcv_nxt: u32,
     /// The stack's latest timestamp.
     pub timestamp: u32,
+    /// What arrived.
+    pub received: Received,
 }
 
 /// All far ends.
 #[derive(Debug, Default)]
 pub struct Ends {
     ends: BTreeMap<Tuple, End>,
+    /// Which segments are lost: the lowest bit is the next one's.
+    losses: u32,
 }
 
 /// What a byte of the peers' streams is, by its sequence number as it stands in the header.
@@ -59,6 +64,11 @@ impl Ends {
     pub fn pick(&self, number: u8) -> Option<(Tuple, End)> {
         let at = usize::from(number) % self.ends.len().max(1);
         self.ends.iter().nth(at).map(|(tuple, end)| (*tuple, *end))
+    }
+
+    /// Loses segments by this pattern from now on.
+    pub fn lose(&mut self, pattern: u32) {
+        self.losses = pattern;
     }
 
     /// Makes a connection known before the stack has said anything about it.
@@ -96,6 +106,7 @@ impl Ends {
                 end.iss.rotate_right(1);
                 end.iss[0] = Some(seq);
                 end.snd_max = seq;
+                end.received = Received::after(seq);
             }
         } else if end.iss[0].is_some() {
             let is_stream_from = |iss: u32| {
@@ -109,6 +120,12 @@ impl Ends {
         let behind = seq.wrapping_add(payload.len() as u32 + extra);
         if (behind.wrapping_sub(end.snd_max) as i32) > 0 {
             end.snd_max = behind;
+        }
+        if behind != seq && flags & SYN == 0 {
+            if self.losses & 1 == 0 {
+                end.received.take(seq, behind);
+            }
+            self.losses = self.losses.rotate_right(1);
         }
         if flags & ACK != 0 {
             end.rcv_nxt = number(8);
@@ -151,7 +168,7 @@ impl Options {
         let mut bytes = Vec::new();
         let stamped = |bytes: &mut Vec<u8>, value: Place, echo: Place| {
             bytes.extend([1, 1, 8, 10]);
-            // The peers' clocks stand still, which is allowed.
+            // The peers' clocks stand still, which is allowed. A SYN that begins a connection has nothing to echo.
             bytes.extend(value.around(1 << 20).to_be_bytes());
             bytes.extend(echo.around(end.timestamp).to_be_bytes());
         };
@@ -162,6 +179,17 @@ impl Options {
                     bytes.extend([2, 4, 5, 0xb4, 1, 3, 3, 4, 1, 1, 4, 2]);
                 }
                 stamped(&mut bytes, Place::Exact, Place::Exact);
+            }
+            Self::Received { doubled } => {
+                stamped(&mut bytes, Place::Exact, Place::Exact);
+                let blocks: Vec<_> = end.received.blocks(*doubled).take(3).collect();
+                if !blocks.is_empty() {
+                    bytes.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
+                }
+                for (start, behind) in blocks {
+                    bytes.extend(start.to_be_bytes());
+                    bytes.extend(behind.to_be_bytes());
+                }
             }
             Self::Sack(blocks) => {
                 stamped(&mut bytes, Place::Exact, Place::Exact);

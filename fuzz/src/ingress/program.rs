@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use catnip::events::{ConnectionId, ListenerId, UdpId};
-use libos::{PopLimit, ScatterGather, Shutdown, SocketOption};
+use libos::{CongestionName, PathMtuDiscovery, PopLimit, ScatterGather, Shutdown, SocketOption};
 
 use super::World;
 use super::action::{Call, Family};
@@ -23,6 +23,9 @@ pub const REMOTE_PORTS: u8 = 6;
 
 /// Most connections the program holds at a time.
 const MAX_HELD: usize = 8;
+
+/// The longest user timeout: every run has to come to an end.
+const MAX_USER_TIMEOUT_MS: u64 = 600_000;
 
 /// What the program knows of one of its connections.
 #[derive(Debug, Clone, Copy)]
@@ -201,13 +204,25 @@ impl World {
         let id = self.program.connections[at].id;
         // A smaller limit than what is queued already would look like a limit that was broken.
         let queued_bytes = self.stack.tcp_info(id).map_or(0, |info| info.send_queue_bytes);
-        let option = match option % 7 {
+        let algorithm = || ["cubic", "reno", "dctcp", "bbr"][value as usize % 4];
+        let option = match option % 12 {
             0 => SocketOption::NoDelay(value & 1 != 0),
             1 => SocketOption::KeepAlive(value & 1 != 0),
             2 => SocketOption::Linger((value & 1 != 0).then(|| Duration::from_secs(u64::from(value & 2)))),
             3 => SocketOption::SendBuffer(queued_bytes.max(value as usize)),
             4 => SocketOption::ReceiveBuffer(value as usize),
             5 => SocketOption::MaxSegmentSize(value as usize),
+            6 => SocketOption::Cork(value & 1 != 0),
+            7 => SocketOption::QuickAck(value & 1 != 0),
+            8 => {
+                let limit_ms = u64::from(value) % MAX_USER_TIMEOUT_MS;
+                SocketOption::UserTimeout((limit_ms != 0).then(|| Duration::from_millis(limit_ms)))
+            }
+            9 => match CongestionName::new(algorithm()) {
+                Some(name) => SocketOption::Congestion(name),
+                None => return,
+            },
+            10 => SocketOption::PathMtuDiscovery(PathMtuDiscovery::Wanted),
             _ => SocketOption::HopLimit(value as u8),
         };
         let _ = self.stack.tcp_set_option(id, option);

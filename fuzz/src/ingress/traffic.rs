@@ -8,7 +8,7 @@ use libos::runtime::Medium;
 use super::World;
 use super::action::{Action, Delivery, Family, Neighbor, Options, Place, Segment};
 use super::packet::{self, Ip, OUR_MAC, PEER_MAC, TCP, UDP};
-use super::peer::{ACK, End, FIN, SYN, Tuple, received_pattern};
+use super::peer::{ACK, End, FIN, RST, SYN, Tuple, received_pattern};
 use super::program::{
     CONNECTED_PORT, DATAGRAM_PORT, FIRST_REMOTE_PORT, LISTEN_PORT, PEER_PORT, REMOTE_PORTS,
 };
@@ -34,6 +34,18 @@ impl World {
                     let options = if flags & SYN == 0 { Options::None } else { Options::Usual };
                     let (seq, ack) = (Place::Exact, Place::Exact);
                     let segment = Segment { seq, ack, flags, window, urgent: 0, payload_bytes, options };
+                    self.send_segment(tuple, end, &segment, &Delivery::Whole);
+                }
+            }
+            Action::Lose { pattern } => self.ends.lose(pattern),
+            Action::Acknowledge { on, window, payload_bytes, doubled, flags } => {
+                if let Some((tuple, end)) = self.ends.pick(on) {
+                    let ack = Place::Far(end.received.next.wrapping_sub(end.snd_max) as i32);
+                    let options = Options::Received { doubled };
+                    // With or without PSH, URG, ECE and CWR.
+                    let flags = ACK | flags & !(SYN | FIN | RST);
+                    let segment =
+                        Segment { seq: Place::Exact, ack, flags, window, urgent: 0, payload_bytes, options };
                     self.send_segment(tuple, end, &segment, &Delivery::Whole);
                 }
             }
@@ -87,7 +99,7 @@ impl World {
                     self.inject(RxFrame::from(buffer.freeze()));
                 }
             }
-            Action::Pass { .. } | Action::Call(_) => {}
+            Action::Pass { .. } | Action::Call(_) | Action::Converse { .. } => {}
         }
     }
 

@@ -176,6 +176,16 @@ fn a_report_reduces_the_window_once_and_the_next_new_data_says_so() {
 }
 
 #[test]
+fn a_report_with_the_last_acknowledgment_of_all_counts_too() {
+    let (mut t, id) = in_flight();
+    t.inject(seg().ece().ack(10_001));
+    assert_eq!(t.counters().congestion_echoes, 1);
+    // Seven tenths of the ten that were in flight.
+    assert_eq!(t.info(id).cwnd_bytes, 7_000);
+    t.expect(seg().cwr().seq(10_001).ack(1).data(1_000).ect());
+}
+
+#[test]
 fn a_duplicate_acknowledgment_may_bring_the_report() {
     let (mut t, id) = in_flight();
     t.inject(seg().ece().ack(1));
