@@ -1,6 +1,6 @@
-//! Every test and every file that COMPLIANCE.md names is there.
+//! Every test, script and file that COMPLIANCE.md names is there, and every item and script has a row.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read the sources has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read the sources has failed")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,6 +26,64 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
+/// The folder of the segment scripts, whose names begin with the number of the item they show.
+const SCRIPTS: &str = "catnip/tests/segments/scripts";
+/// The items of the checklist, the last one's number.
+const ITEMS: u32 = 84;
+
+/// The RFCs of the checklist.
+const RFCS: [u32; 53] = [
+    768, 791, 792, 815, 826, 896, 1112, 1122, 1191, 1337, 1812, 2018, 2131, 2883, 3042, 3168, 3376, 3810,
+    4443, 4821, 4861, 4862, 4987, 5227, 5482, 5681, 5682, 5722, 5961, 6056, 6191, 6298, 6429, 6528, 6582,
+    6675, 6864, 6928, 6936, 6980, 7323, 7413, 8200, 8201, 8257, 8899, 8985, 9293, 9406, 9438, 9768, 9937,
+    6724,
+];
+
+/// What a name that stands for a script ends with.
+const SCRIPT_EXTENSION: &str = ".pkt";
+
+/// The rows of the page: their four cells.
+fn rows(page: &str) -> impl Iterator<Item = [&str; 4]> {
+    page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        cells.try_into().unwrap_or_else(|_| panic!("not four cells: {row}"))
+    })
+}
+
+/// The numbers in a row's first cell.
+fn numbers(cell: &str) -> impl Iterator<Item = u32> {
+    cell.split(',').filter_map(|number| number.trim().parse().ok())
+}
+
+/// True when a requirement names the RFC. Sections without a name are RFC 9293's.
+fn mentions(requirement: &str, rfc: u32) -> bool {
+    let number = format!("RFC {rfc}");
+    let named = requirement.match_indices(&number);
+    let is_whole =
+        |at: usize| !requirement[at + number.len()..].starts_with(|next: char| next.is_ascii_digit());
+    rfc == 9293 || named.into_iter().any(|(at, _)| is_whole(at))
+}
+
+#[test]
+fn every_item_rfc_and_script_has_a_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("COMPLIANCE.md")).unwrap();
+    let items: BTreeSet<u32> = rows(&page).flat_map(|[number, ..]| numbers(number)).collect();
+    let missing: Vec<u32> = (1..=ITEMS).filter(|item| !items.contains(item)).collect();
+    assert!(missing.is_empty(), "items without a row: {missing:?}");
+    let missing: Vec<u32> =
+        RFCS.into_iter().filter(|rfc| !rows(&page).any(|row| mentions(row[1], *rfc))).collect();
+    assert!(missing.is_empty(), "RFCs without a row: {missing:?}");
+    for entry in fs::read_dir(root.join(SCRIPTS)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let item: u32 = name.split('-').next().and_then(|number| number.parse().ok()).unwrap();
+        let is_shown = rows(&page).any(|[number, _, _, tests]| {
+            numbers(number).any(|number| number == item) && quoted(tests).any(|test| test == name)
+        });
+        assert!(is_shown, "no row of item {item} names {name}");
+    }
+}
+
 #[test]
 fn every_row_names_files_and_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -34,12 +92,13 @@ fn every_row_names_files_and_tests_that_exist() {
     let page = fs::read_to_string(root.join("COMPLIANCE.md")).unwrap();
     let mut rows = 0;
     let mut missing = Vec::new();
-    for row in page.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
-        let [_, _, places, tests] = cells[..] else { panic!("not four cells: {row}") };
+    for [_, _, places, tests] in self::rows(&page) {
         rows += 1;
         missing.extend(quoted(places).filter(|place| !root.join(place).is_file()));
-        missing.extend(quoted(tests).filter(|test| !names.contains(*test)));
+        missing.extend(quoted(tests).filter(|test| match test.ends_with(SCRIPT_EXTENSION) {
+            true => !root.join(SCRIPTS).join(test).is_file(),
+            false => !names.contains(*test),
+        }));
     }
     assert!(rows > 60, "only {rows} rows were read");
     assert!(missing.is_empty(), "COMPLIANCE.md names what is not there: {missing:#?}");
