@@ -20,8 +20,8 @@ pub struct XdpCounters {
     pub tx_frames: u64,
     /// Bytes of them.
     pub tx_bytes: u64,
-    /// Those of them that the runtime itself copied, because they lay outside the registered memory or in more pieces
-    /// than the device takes.
+    /// Those of them that the runtime itself copied, because they lay outside the registered memory, in more pieces
+    /// than the device takes, or in several where the kernel copies all the same.
     pub tx_gathered_frames: u64,
     /// Bytes of those.
     pub tx_gathered_bytes: u64,

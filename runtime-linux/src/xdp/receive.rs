@@ -131,3 +131,27 @@ impl Receiver {
 pub(super) fn offset(region: &Region, bytes: &[u8]) -> usize {
     (bytes.as_ptr() as usize).wrapping_sub(region.base().as_ptr() as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libos::memory::ArenaConfig;
+
+    #[test]
+    fn chunks_for_a_device_lie_in_one_page_each_and_in_their_buffers() {
+        let arena = Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap();
+        for chunk_bytes in [2048, 3072, 4096] {
+            let receiver = Receiver::new(&arena, chunk_bytes, 64, true);
+            let mut held = Vec::new();
+            for odd in 0..200 {
+                // So that buffers begin anywhere.
+                held.push(arena.allocate(64 * odd + 1).unwrap());
+                let (at, buffer) = receiver.allocate().unwrap();
+                assert_eq!(at / PAGE_BYTES, (at + chunk_bytes - 1) / PAGE_BYTES, "{at}");
+                let begin = offset(arena.region(), &buffer);
+                assert!(begin <= at && at + chunk_bytes <= begin + buffer.capacity());
+                held.push(buffer);
+            }
+        }
+    }
+}

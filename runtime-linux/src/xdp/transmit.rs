@@ -29,6 +29,9 @@ struct Limits {
     pieces: usize,
     /// The device knows pages, and not what is behind them.
     page_bound: bool,
+    /// Frames of several pieces and at most so many bytes are gathered. Where the kernel copies, it takes a page for each
+    /// piece behind the first, which costs more than a second copy of what is in the cache.
+    gather_bytes: usize,
 }
 
 impl Limits {
@@ -75,7 +78,12 @@ impl Transmitter {
             (true, false) => COPIED_PIECES,
             (true, true) => DEVICE_PIECES,
         };
-        let limits = Limits { piece_bytes: chunk_bytes, pieces, page_bound: mode.zero_copy };
+        let limits = Limits {
+            piece_bytes: chunk_bytes,
+            pieces,
+            page_bound: mode.zero_copy,
+            gather_bytes: if mode.zero_copy { 0 } else { chunk_bytes },
+        };
         Self { arena: arena.clone(), limits, sending: Sending::default(), capacity, kick_left: false }
     }
 
@@ -111,7 +119,8 @@ impl Transmitter {
             }
             pieces += self.limits.cut(offset(region, segment), segment.len()).count();
         }
-        if pieces <= self.limits.pieces {
+        let gathered = pieces > 1 && frame.len() <= self.limits.gather_bytes;
+        if pieces <= self.limits.pieces && !gathered {
             return Plan::Direct(pieces);
         }
         // In one run a frame takes the fewest pieces; it may begin anywhere in a page.
@@ -185,7 +194,6 @@ impl Transmitter {
     }
 
     /// Copies a frame together and sends it; false when there is no room.
-    #[cold]
     fn send_gathered(
         &mut self,
         socket: &mut XskSocket,
@@ -282,4 +290,31 @@ enum More {
 fn lies_in(region: &Region, bytes: &[u8]) -> bool {
     let at = offset(region, bytes);
     at < region.len() && bytes.len() <= region.len() - at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_everything_and_are_never_too_long_nor_across_pages_where_those_count() {
+        for page_bound in [false, true] {
+            for piece_bytes in [2048, 4096] {
+                let limits = Limits { piece_bytes, pieces: 16, page_bound, gather_bytes: 0 };
+                for (at, len) in
+                    [(0, 0), (0, 1), (4095, 2), (4096, 4096), (100, 9000), (8191, 1), (2049, 2047)]
+                {
+                    let mut next = at;
+                    for (begin, bytes) in limits.cut(at, len) {
+                        assert_eq!(begin, next);
+                        assert!((1..=piece_bytes).contains(&bytes));
+                        let pages = [begin / PAGE_BYTES, (begin + bytes - 1) / PAGE_BYTES];
+                        assert!(!page_bound || pages[0] == pages[1], "{begin} and {bytes} bytes");
+                        next += bytes;
+                    }
+                    assert_eq!(next, at + len);
+                }
+            }
+        }
+    }
 }
