@@ -1,13 +1,21 @@
 //! Catnip: a library OS. This facade is what programs depend on.
 
+#[cfg(feature = "catnip")]
+mod cores;
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+mod device;
 #[cfg(feature = "dpdk")]
 mod dpdk;
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+mod gathered;
 #[cfg(feature = "catnip")]
 mod loopback;
 mod open;
 
 #[cfg(feature = "catnip")]
 pub use catnip;
+#[cfg(feature = "catnip")]
+pub use cores::{CoreSeat, Cores, open_cores};
 pub use libos;
 pub use open::open;
 #[cfg(feature = "dpdk")]

@@ -1,9 +1,14 @@
 //! Putting a library OS together as a configuration describes it.
 
+use std::time::Duration;
+
 use libos::{Config, LibOs, MemoryQueues, Module, SetupError};
 
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+use crate::device;
+
 /// The tables that every library OS reads; modules and runtimes have theirs.
-const TABLES: [&str; 4] = ["runtime", "libos", "memory", "memory_queue"];
+const TABLES: [&str; 5] = ["runtime", "libos", "memory", "memory_queue", "cores"];
 
 /// Longest time that a program waits for its addresses.
 const HOUR_MS: u64 = 3_600_000;
@@ -46,11 +51,15 @@ const KINDS: &[&str] = &[
 /// # Errors
 /// [`SetupError`]: a mistake in the configuration, what the machine does not provide, or no address in time.
 pub fn open(config: &Config) -> Result<LibOs, SetupError> {
-    config.check_sections(&tables())?;
-    let mut section = config.section("runtime");
-    let kind = section.choice("kind", KINDS, KINDS[0])?;
-    let wait = section.duration_ms("wait_for_addresses_ms", 0..=HOUR_MS, 0)?;
-    section.finish()?;
+    check_tables(config)?;
+    let (kind, wait) = kind_and_wait(config)?;
+    #[cfg(feature = "catnip")]
+    if crate::cores::CoresConfig::from_config(config)?.count != 1 {
+        let section = config.section("cores");
+        return Err(
+            section.reject("count", "1: several cores are opened with `open_cores` or `demi_ext_core_init`")
+        );
+    }
     #[cfg(feature = "dpdk")]
     if kind == "dpdk" {
         return crate::dpdk::open(config, wait);
@@ -67,27 +76,41 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
         "loopback" => network::install(&libos, config, network::loopback()?)?,
         #[cfg(feature = "tap")]
         "tap" => {
-            network::install(&libos, config, network::tap(&libos, config)?)?;
+            device::install::<runtime_linux::tap::TapQueue>(&libos, config)?;
             network::wait_for_addresses(&libos, wait)?;
         }
         #[cfg(feature = "packet")]
         "packet" => {
-            network::install(&libos, config, network::packet(&libos, config)?)?;
+            device::install::<runtime_linux::packet::PacketSocket>(&libos, config)?;
             network::wait_for_addresses(&libos, wait)?;
         }
         #[cfg(feature = "xdp")]
         "xdp" => {
-            network::install(&libos, config, network::xdp(&libos, config)?)?;
+            device::install::<runtime_linux::xdp::XdpQueue>(&libos, config)?;
             network::wait_for_addresses(&libos, wait)?;
         }
         #[cfg(feature = "vhost")]
         "vhost" => {
-            network::install(&libos, config, network::vhost(&libos, config)?)?;
+            device::install_all(&libos, config, "vhost", network::vhost(&libos, config)?)?;
             network::wait_for_addresses(&libos, wait)?;
         }
         _ => {}
     }
     Ok(libos)
+}
+
+/// Rejects tables that nothing reads.
+pub(crate) fn check_tables(config: &Config) -> Result<(), SetupError> {
+    config.check_sections(&tables())
+}
+
+/// What the table `[runtime]` says: the device, and how long to wait for addresses.
+pub(crate) fn kind_and_wait(config: &Config) -> Result<(&'static str, Duration), SetupError> {
+    let mut section = config.section("runtime");
+    let kind = section.choice("kind", KINDS, KINDS[0])?;
+    let wait = section.duration_ms("wait_for_addresses_ms", 0..=HOUR_MS, 0)?;
+    section.finish()?;
+    Ok((kind, wait))
 }
 
 fn tables() -> Vec<&'static str> {
@@ -123,13 +146,6 @@ fn install(libos: &LibOs, module: impl Module + 'static) -> Result<(), SetupErro
 
 #[cfg(feature = "catnip")]
 pub(crate) mod network {
-    #[cfg(any(
-        feature = "tap",
-        feature = "packet",
-        feature = "xdp",
-        feature = "vhost",
-        feature = "dpdk"
-    ))]
     use std::time::Duration;
 
     use catnip::{Stack, StackConfig, StackModule};
@@ -140,7 +156,6 @@ pub(crate) mod network {
     use crate::loopback::Loopback;
 
     /// Between two looks at whether addresses can be used.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost", feature = "dpdk"))]
     const LOOK_EVERY: Duration = Duration::from_millis(2);
 
     /// Puts a stack on the device.
@@ -149,18 +164,28 @@ pub(crate) mod network {
         config: &Config,
         runtime: impl Runtime + 'static,
     ) -> Result<(), SetupError> {
-        let settings = StackConfig::from_config(config, runtime.capabilities())?;
+        install_part(libos, config, runtime, |_| {})
+    }
+
+    /// As [`install`], with what no configuration says.
+    pub fn install_part(
+        libos: &LibOs,
+        config: &Config,
+        runtime: impl Runtime + 'static,
+        complete: impl FnOnce(&mut StackConfig),
+    ) -> Result<(), SetupError> {
+        let mut settings = StackConfig::from_config(config, runtime.capabilities())?;
+        complete(&mut settings);
         let stack = Stack::new(&settings, libos.device_arena().clone(), seed()?, libos.now())?;
         super::install(libos, StackModule::new(stack, runtime))
     }
 
     /// A secret: sequence numbers, ports and hash keys follow from it.
-    fn seed() -> Result<u64, SetupError> {
+    pub fn seed() -> Result<u64, SetupError> {
         SysRng.try_next_u64().map_err(|error| failed("system", "getrandom", error.to_string()))
     }
 
     /// Waits until the addresses that the stack gets or probes by itself can be used; not at all for no time.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost", feature = "dpdk"))]
     pub fn wait_for_addresses(libos: &LibOs, longest: Duration) -> Result<(), SetupError> {
         let failed = |reason: String| failed("network", "wait for addresses", reason);
         let awaits = || {
@@ -187,37 +212,11 @@ pub(crate) mod network {
         Loopback::new().map_err(|error| failed("loopback", "socketpair", error.to_string()))
     }
 
-    #[cfg(feature = "tap")]
-    pub fn tap(libos: &LibOs, config: &Config) -> Result<runtime_linux::tap::Tap, SetupError> {
-        use runtime_linux::tap::{Tap, TapConfig};
-        let settings = TapConfig::from_config(config)?;
-        check_queues(config, "tap", settings.queues)?;
-        the_one(&settings.name, Tap::open(&settings, libos.device_arena())?)
-    }
-
-    #[cfg(feature = "packet")]
-    pub fn packet(libos: &LibOs, config: &Config) -> Result<runtime_linux::packet::Packet, SetupError> {
-        use runtime_linux::packet::{Packet, PacketConfig};
-        let settings = PacketConfig::from_config(config)?;
-        check_queues(config, "packet", settings.queues)?;
-        the_one(&settings.interface, Packet::open(&settings, libos.device_arena())?)
-    }
-
-    #[cfg(feature = "xdp")]
-    pub fn xdp(libos: &LibOs, config: &Config) -> Result<runtime_linux::xdp::Xdp, SetupError> {
-        use runtime_linux::xdp::{Xdp, XdpConfig};
-        let settings = XdpConfig::from_config(config)?;
-        check_queues(config, "xdp", settings.queues)?;
-        the_one(&settings.interface, Xdp::open(&settings, libos.device_arena())?)
-    }
-
+    /// The queues of a link to another process, once it is up.
     #[cfg(feature = "vhost")]
-    pub fn vhost(libos: &LibOs, config: &Config) -> Result<runtime_vhost::Vhost, SetupError> {
+    pub fn vhost(libos: &LibOs, config: &Config) -> Result<Vec<runtime_vhost::Vhost>, SetupError> {
         use runtime_vhost::{Vhost, VhostConfig};
-        let settings = VhostConfig::from_config(config)?;
-        check_queues(config, "vhost", settings.queues)?;
-        let device = settings.socket.display().to_string();
-        the_one(&device, Vhost::open(&settings, libos.device_arena())?)
+        Vhost::open(&VhostConfig::from_config(config)?, libos.device_arena())
     }
 
     /// True when the other process is to see this one's memory.
@@ -227,21 +226,7 @@ pub(crate) mod network {
         Ok(VhostConfig::from_config(config)?.role == VhostRole::Front)
     }
 
-    /// A library OS made from a file alone has one thread.
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
-    fn check_queues(config: &Config, table: &str, queues: usize) -> Result<(), SetupError> {
-        if queues == 1 {
-            return Ok(());
-        }
-        Err(config.section(table).reject("queues", "1: this thread's library OS serves one queue"))
-    }
-
-    #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
-    fn the_one<R>(device: &str, mut queues: Vec<R>) -> Result<R, SetupError> {
-        queues.pop().ok_or_else(|| failed(device, "open", "the device has no queue".to_owned()))
-    }
-
-    fn failed(device: &str, call: &'static str, reason: String) -> SetupError {
+    pub fn failed(device: &str, call: &'static str, reason: String) -> SetupError {
         SetupError::Device { device: device.to_owned(), call, reason }
     }
 }
@@ -275,17 +260,12 @@ mod tests {
         }
     }
 
-    #[cfg(all(feature = "tap", feature = "packet", feature = "xdp"))]
+    #[cfg(feature = "catnip")]
     #[test]
-    fn a_device_of_several_queues_is_refused() {
-        for (kind, needed) in
-            [("tap", ""), ("packet", "interface = \"eth0\""), ("xdp", "interface = \"eth0\"")]
-        {
-            let line = said(&format!("[runtime]\nkind = \"{kind}\"\n[{kind}]\n{needed}\nqueues = 2"));
-            let expected =
-                format!("t.toml: {kind}.queues = 2: allowed is 1: this thread's library OS serves one queue");
-            assert_eq!(line, expected);
-        }
+    fn several_cores_are_not_for_one_thread() {
+        let line = said("[cores]\ncount = 2");
+        let expected = "t.toml: cores.count = 2: allowed is 1: several cores are opened with `open_cores` or `demi_ext_core_init`";
+        assert_eq!(line, expected);
     }
 
     #[test]

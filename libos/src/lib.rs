@@ -4,6 +4,7 @@
 //! registered memory that all of them share, and the traits a module or a device runtime implements.
 //! Nothing in this crate knows a protocol or a device.
 
+pub mod affinity;
 pub mod channel;
 pub mod config;
 pub mod doorbell;

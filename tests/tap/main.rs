@@ -12,6 +12,7 @@ mod captures;
 mod clients;
 mod closing;
 mod connections;
+mod cores;
 mod datagrams;
 mod dialects;
 mod echo;

@@ -192,6 +192,34 @@ impl<'a> Section<'a> {
         chosen.copied().ok_or_else(|| self.wrong(key, found, format!("one of {}", allowed.join(", "))))
     }
 
+    /// A list of integers within a range; empty when it is not set.
+    ///
+    /// # Errors
+    /// [`SetupError::Config`] for what is not a list of integers within `allowed`.
+    pub fn integers(
+        &mut self,
+        key: &'static str,
+        allowed: RangeInclusive<usize>,
+    ) -> Result<Vec<usize>, SetupError> {
+        let Some(found) = self.find(key) else { return Ok(Vec::new()) };
+        let integers: Option<Vec<usize>> = match &found.value {
+            Value::Toml(toml::Value::Array(values)) => {
+                values.iter().map(|value| usize::try_from(value.as_integer()?).ok()).collect()
+            }
+            Value::Toml(_) => None,
+            Value::Text(text) => {
+                let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+                elements.map(|element| element.parse().ok()).collect()
+            }
+        };
+        integers.filter(|integers| integers.iter().all(|integer| allowed.contains(integer))).ok_or_else(
+            || {
+                let allowed = format!("a list of integers from {} to {}", allowed.start(), allowed.end());
+                self.wrong(key, found, allowed)
+            },
+        )
+    }
+
     /// A list of texts; empty when it is not set.
     ///
     /// # Errors

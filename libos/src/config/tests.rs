@@ -144,3 +144,18 @@ fn a_value_that_clashes_with_another_is_rejected_with_its_source() {
         "test.toml: tcp.rto_min_ms = 900: allowed is at most rto_max_ms, which is 500"
     );
 }
+
+#[test]
+fn lists_of_integers_are_read_from_files_and_from_the_environment() {
+    let config =
+        Config::from_toml_str("t.toml", "[cores]\ncpus = [3, 1]\nbad = [\"x\"]\nlarge = [9]").unwrap();
+    let mut section = config.section("cores");
+    assert_eq!(section.integers("cpus", 0..=8), Ok(vec![3, 1]));
+    assert_eq!(section.integers("none", 0..=8), Ok(Vec::new()));
+    for key in ["bad", "large"] {
+        let said = section.integers(key, 0..=8).unwrap_err().to_string();
+        assert!(said.ends_with("allowed is a list of integers from 0 to 8"), "{said}");
+    }
+    let config = config.with_variables([("CATNIP_CORES__CPUS".to_owned(), "0, 2".to_owned())]);
+    assert_eq!(config.section("cores").integers("cpus", 0..=8), Ok(vec![0, 2]));
+}

@@ -48,6 +48,22 @@ pub struct Packet {
     dropped: Cell<u64>,
 }
 
+impl PacketSocket {
+    /// What the device can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        let offload = self.offload;
+        Capabilities {
+            medium: Medium::Ethernet,
+            hardware_address: self.attachment.hardware_address,
+            mtu: self.attachment.mtu,
+            tx_checksum: if offload { TxChecksum::Partial } else { TxChecksum::Software },
+            tcp_segmentation_bytes: if offload { MAX_SEGMENTATION_BYTES } else { 0 },
+            max_segments: MAX_SEGMENTS,
+        }
+    }
+}
+
 impl Packet {
     /// Opens an interface with queues, one runtime each, that all serve the calling thread. For queues on several
     /// threads see [`PacketSocket::open`].
@@ -166,15 +182,7 @@ impl Runtime for Packet {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let offload = self.queue.offload;
-        Capabilities {
-            medium: Medium::Ethernet,
-            hardware_address: self.queue.attachment.hardware_address,
-            mtu: self.queue.attachment.mtu,
-            tx_checksum: if offload { TxChecksum::Partial } else { TxChecksum::Software },
-            tcp_segmentation_bytes: if offload { MAX_SEGMENTATION_BYTES } else { 0 },
-            max_segments: MAX_SEGMENTS,
-        }
+        self.queue.capabilities()
     }
 
     fn memory_access(&self) -> MemoryAccess {

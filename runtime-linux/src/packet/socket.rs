@@ -26,6 +26,12 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
+    /// The interface's name.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.name
+    }
+
     /// Opens all queues on the interface.
     ///
     /// # Errors

@@ -41,6 +41,12 @@ impl TapQueue {
         Self::open_through(CLONE_DEVICE, config)
     }
 
+    /// The interface's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn open_through(clone_device: &str, config: &TapConfig) -> Result<Vec<Self>, SetupError> {
         config.validate()?;
         let queues = (0..config.queues)

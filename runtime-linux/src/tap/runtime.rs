@@ -42,6 +42,22 @@ enum Offered {
     NoRoom,
 }
 
+impl TapQueue {
+    /// What the device can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        let offload = self.offload;
+        Capabilities {
+            medium: Medium::Ethernet,
+            hardware_address: self.hardware_address,
+            mtu: self.mtu,
+            tx_checksum: if offload { TxChecksum::Partial } else { TxChecksum::Software },
+            tcp_segmentation_bytes: if offload { MAX_SEGMENTATION_BYTES } else { 0 },
+            max_segments: MAX_SEGMENTS,
+        }
+    }
+}
+
 impl Tap {
     /// Opens a device whose queues, one runtime each, all serve the calling thread. For queues on
     /// several threads see [`TapQueue::open`].
@@ -116,15 +132,7 @@ impl Runtime for Tap {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let offload = self.queue.offload;
-        Capabilities {
-            medium: Medium::Ethernet,
-            hardware_address: self.queue.hardware_address,
-            mtu: self.queue.mtu,
-            tx_checksum: if offload { TxChecksum::Partial } else { TxChecksum::Software },
-            tcp_segmentation_bytes: if offload { MAX_SEGMENTATION_BYTES } else { 0 },
-            max_segments: MAX_SEGMENTS,
-        }
+        self.queue.capabilities()
     }
 
     fn receive(&mut self, _now: Instant, batch: &mut RxBatch) -> Result<(), Error> {

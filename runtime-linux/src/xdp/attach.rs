@@ -44,6 +44,12 @@ pub struct XdpQueue {
 }
 
 impl XdpQueue {
+    /// The interface's name.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.config.interface
+    }
+
     /// Attaches the program to the interface and readies all queues.
     ///
     /// # Errors

@@ -1,0 +1,194 @@
+//! Devices with queues: opened once, each queue for the thread that serves it.
+
+use libos::{Arena, Capabilities, Config, LibOs, Runtime, SetupError};
+
+use crate::gathered::Gathered;
+use crate::open::network;
+
+/// A queue of an open device, on its way to the thread that serves it.
+pub trait DeviceQueue: Send + Sized + 'static {
+    /// What serves it there.
+    type Runtime: Runtime + 'static;
+
+    /// The configuration's table of the device.
+    const TABLE: &str;
+
+    /// Opens the device with so many queues; `None` for what the configuration says.
+    fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError>;
+
+    /// The device's name.
+    fn device(&self) -> &str;
+
+    /// What the device can do, where that is known before a thread has the queue.
+    fn capabilities(&self) -> Option<Capabilities>;
+
+    /// True when the memory of those who serve the queues has to be one that another process can map.
+    fn needs_shared_memory(config: &Config) -> Result<bool, SetupError> {
+        let _ = config;
+        Ok(false)
+    }
+
+    /// Makes the runtime, on the thread that `arena` belongs to.
+    fn serve(self, arena: &Arena) -> Result<Self::Runtime, SetupError>;
+}
+
+/// Puts a stack on all queues of the device that the configuration names.
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp"))]
+pub fn install<Q: DeviceQueue>(libos: &LibOs, config: &Config) -> Result<(), SetupError> {
+    let queues = Q::open(config, None)?;
+    let runtimes = queues.into_iter().map(|queue| queue.serve(libos.device_arena()));
+    install_all(libos, config, Q::TABLE, runtimes.collect::<Result<_, _>>()?)
+}
+
+/// Puts a stack on all queues of a device.
+pub fn install_all<R: Runtime + 'static>(
+    libos: &LibOs,
+    config: &Config,
+    device: &str,
+    runtimes: Vec<R>,
+) -> Result<(), SetupError> {
+    let mut runtimes = runtimes.into_iter();
+    let Some(first) = runtimes.next() else {
+        return Err(network::failed(device, "open", "the device has no queue".to_owned()));
+    };
+    // The usual case without a step between.
+    if runtimes.len() == 0 {
+        return network::install(libos, config, first);
+    }
+    network::install(libos, config, Gathered::new(first, runtimes.collect()))
+}
+
+#[cfg(feature = "tap")]
+mod tap {
+    use libos::{Arena, Capabilities, Config, SetupError};
+    use runtime_linux::tap::{Tap, TapConfig, TapQueue};
+
+    use super::DeviceQueue;
+
+    impl DeviceQueue for TapQueue {
+        type Runtime = Tap;
+
+        const TABLE: &str = "tap";
+
+        fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
+            let mut settings = TapConfig::from_config(config)?;
+            settings.queues = queues.unwrap_or(settings.queues);
+            Self::open(&settings)
+        }
+
+        fn device(&self) -> &str {
+            self.name()
+        }
+
+        fn capabilities(&self) -> Option<Capabilities> {
+            Some(self.capabilities())
+        }
+
+        fn serve(self, arena: &Arena) -> Result<Tap, SetupError> {
+            Ok(Tap::new(self, arena))
+        }
+    }
+}
+
+#[cfg(feature = "packet")]
+mod packet {
+    use libos::{Arena, Capabilities, Config, SetupError};
+    use runtime_linux::packet::{Packet, PacketConfig, PacketSocket};
+
+    use super::DeviceQueue;
+
+    impl DeviceQueue for PacketSocket {
+        type Runtime = Packet;
+
+        const TABLE: &str = "packet";
+
+        fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
+            let mut settings = PacketConfig::from_config(config)?;
+            settings.queues = queues.unwrap_or(settings.queues);
+            Self::open(&settings)
+        }
+
+        fn device(&self) -> &str {
+            self.interface()
+        }
+
+        fn capabilities(&self) -> Option<Capabilities> {
+            Some(self.capabilities())
+        }
+
+        fn serve(self, arena: &Arena) -> Result<Packet, SetupError> {
+            Ok(Packet::new(self, arena))
+        }
+    }
+}
+
+#[cfg(feature = "xdp")]
+mod xdp {
+    use libos::{Arena, Capabilities, Config, SetupError};
+    use runtime_linux::xdp::{Xdp, XdpConfig, XdpQueue};
+
+    use super::DeviceQueue;
+
+    impl DeviceQueue for XdpQueue {
+        type Runtime = Xdp;
+
+        const TABLE: &str = "xdp";
+
+        fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
+            let mut settings = XdpConfig::from_config(config)?;
+            settings.queues = queues.unwrap_or(settings.queues);
+            Self::open(&settings)
+        }
+
+        fn device(&self) -> &str {
+            self.interface()
+        }
+
+        /// The kernel says what it takes when the queue is bound.
+        fn capabilities(&self) -> Option<Capabilities> {
+            None
+        }
+
+        fn serve(self, arena: &Arena) -> Result<Xdp, SetupError> {
+            Xdp::new(self, arena)
+        }
+    }
+}
+
+#[cfg(feature = "vhost")]
+mod vhost {
+    use libos::{Arena, Capabilities, Config, SetupError};
+    use runtime_vhost::{Vhost, VhostConfig, VhostQueue};
+
+    use super::DeviceQueue;
+    use crate::open::network;
+
+    impl DeviceQueue for VhostQueue {
+        type Runtime = Vhost;
+
+        const TABLE: &str = "vhost";
+
+        fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
+            let mut settings = VhostConfig::from_config(config)?;
+            settings.queues = queues.unwrap_or(settings.queues);
+            Self::open(&settings)
+        }
+
+        fn device(&self) -> &str {
+            Self::TABLE
+        }
+
+        /// A queue without a thread has no rings yet.
+        fn capabilities(&self) -> Option<Capabilities> {
+            None
+        }
+
+        fn needs_shared_memory(config: &Config) -> Result<bool, SetupError> {
+            network::vhost_shares_memory(config)
+        }
+
+        fn serve(self, arena: &Arena) -> Result<Vhost, SetupError> {
+            Vhost::new(self, arena)
+        }
+    }
+}
