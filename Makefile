@@ -55,8 +55,8 @@ fuzz-smoke: ## Every fuzz target for some seconds, and ingress for more.
 congestion: ## Runs every congestion control on the simulator's paths; writes the tables of docs/congestion.md.
 	cargo test --profile sim --test sim -- congestion::write_the_tables --ignored --exact --nocapture
 
-demo: setup ## The C echo server on a TAP device against the kernel's own sockets.
-	tools/demo.sh
+demo: setup ## C programs in two processes that share memory, then on TAP devices against the kernel's own sockets.
+	tools/demo.sh $(PART)
 
 bench: setup ## Side-by-side benchmarks; prints a table and writes target/bench.json.
 	tools/bench.sh

@@ -1,11 +1,12 @@
 #!/bin/sh
-# The demo: the C echo servers on the library OS against the kernel's own sockets.
+# The demo: C programs on the library OS, first two processes that share memory, then against the kernel's sockets.
 #
-# Builds everything, enters a network namespace of its own, starts examples/c/tcp-echo and udp-echo each
-# on a TAP device and runs examples/kernel-client against both. No root needed, nothing left behind:
-# devices, addresses and servers end with the namespace. The exit status is that of the client.
+# Builds everything. Part one: examples/c/tcp-echo and udp-echo at one end of a vhost link, examples/c/tcp-transfer,
+# tcp-ping-pong and udp-ping-pong at the other, and a table of their round trips beside the kernel's loopback. Part two:
+# enters a network namespace of its own, starts the echo servers each on a TAP device and runs examples/kernel-client
+# against both. No root needed, nothing left behind: sockets go with the servers, devices and addresses with the namespace.
 #
-#   MEGABYTES=100 ROUND_TRIPS=20000 PROFILE=release tools/demo.sh
+#   MEGABYTES=100 ROUND_TRIPS=20000 PROFILE=release tools/demo.sh [vhost|tap]      one part alone
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -29,6 +30,25 @@ host_addresses = ["10.99.$2.1/24"]
 [stack]
 addresses = ["10.99.$2.2/24"]
 END
+}
+
+# Both ends of a link: the server is 10.98.0.2, the client 10.98.0.1. The server outlives its clients.
+write_vhost_configs() { # NAME
+    for end in 'server back 2 true' 'client front 1 false'; do
+        set -- "$1" $end
+        cat >"$work/$1-$2.toml" <<END
+[runtime]
+kind = "vhost"
+
+[vhost]
+socket = "$PWD/$work/$1.sock"
+role = "$3"
+reconnect = $5
+
+[stack]
+addresses = ["10.98.0.$4/24"]
+END
+    done
 }
 
 # Said before anything is built: the namespace gives the right to make devices, not to open this file.
@@ -55,12 +75,65 @@ build() {
     cargo build --profile "$profile" --package catnip-capi
     cargo build --profile "$profile" --example kernel-client
     mkdir -p "$work"
-    for server in tcp-echo udp-echo; do
-        cc -std=c11 -O2 -Wall -Wextra -Icapi/include "examples/c/$server.c" -o "$work/$server" \
+    for program in tcp-echo udp-echo tcp-transfer tcp-ping-pong udp-ping-pong; do
+        cc -std=c11 -O2 -Wall -Wextra -Icapi/include "examples/c/$program.c" -o "$work/$program" \
             -L"$built" -lcatnip -Wl,-rpath,"$PWD/$built"
     done
     write_config tcp-echo 1
     write_config udp-echo 2
+    write_vhost_configs vhost-tcp-echo
+    write_vhost_configs vhost-udp-echo
+}
+
+# Runs CLIENT at the other end of SERVER's link, and prints what it prints.
+vhost_client() { # SERVER CLIENT ARGUMENT...
+    server=$1
+    client=$2
+    shift 2
+    timeout 300 "$work/$client" --config "$work/vhost-$server-client.toml" --address 10.98.0.2 --port 7 "$@"
+}
+
+# A line of the table, from a line with p50, p99 and p99.9.
+row() { # NAME LINE
+    echo "$2" | sed -E "s|.*p50 ([0-9.]+) us, p99 ([0-9.]+) us, p99.9 ([0-9.]+) us.*|\1 \2 \3|" | {
+        read -r p50 p99 p999
+        printf '%-24s%10s%10s%10s\n' "$1" "$p50" "$p99" "$p999"
+    }
+}
+
+# Two processes that share memory.
+vhost() {
+    servers=''
+    trap 'kill $servers 2>/dev/null || true' EXIT
+    echo "C programs in two processes that share memory (vhost-user); no root, no interface of the kernel."
+    echo
+    count=${ROUND_TRIPS:-20000}
+    # The link comes up with the first client, so the servers are started and not waited for.
+    for server in tcp-echo udp-echo; do
+        "$work/$server" --config "$work/vhost-$server-server.toml" --address 10.98.0.2 --port 7 \
+            >"$work/vhost-$server.log" 2>&1 &
+        servers="$servers $!"
+    done
+    vhost_client tcp-echo tcp-transfer --count "${MEGABYTES:-100}"
+    tcp=$(vhost_client tcp-echo tcp-ping-pong --client --count "$count")
+    udp=$(vhost_client udp-echo udp-ping-pong --client --count "$count")
+    kernel=$("$built/examples/kernel-client" loopback "$count")
+    printf '\n%s round trips of 64 bytes, microseconds; all sides poll\n\n' "$count"
+    printf '%-24s%10s%10s%10s\n' '' p50 p99 p99.9
+    row 'TCP Catnip over vhost' "$tcp"
+    row 'TCP kernel loopback' "$(echo "$kernel" | grep TCP)"
+    row 'UDP Catnip over vhost' "$udp"
+    row 'UDP kernel loopback' "$(echo "$kernel" | grep UDP)"
+    echo
+    for server in $servers; do
+        kill -TERM "$server"
+        if ! wait "$server"; then
+            echo "FAILED: a server did not end well:" >&2
+            tail -n 20 "$work"/vhost-*.log >&2
+            exit 1
+        fi
+    done
+    trap - EXIT
 }
 
 start_server() { # NAME N
@@ -105,8 +178,11 @@ inside() {
 if [ "${1:-}" = --inside ]; then
     inside
 fi
-check_tun
+part=${1:-all}
+[ "$part" = vhost ] || check_tun
 build
+[ "$part" = tap ] || vhost
+[ "$part" != vhost ] || exit 0
 if ! unshare -Urnpf --kill-child true; then
     echo "the demo needs user and network namespaces (unshare -Urn). Where they are switched off for users, run it" \
         "as root or allow them: sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0" >&2

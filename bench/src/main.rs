@@ -8,6 +8,7 @@ mod gate;
 mod instructions;
 mod limits;
 mod memory;
+mod processes;
 mod report;
 mod run;
 mod scenario;
@@ -27,7 +28,8 @@ const USAGE: &str = "usage:
   bench list                             the benchmarks' names
   bench device NAME                      one benchmark on a device, whose two figures are printed, in the network
                                          namespace that this runs in
-  bench measure NAME CONTENDER ROUNDS    one contender's rounds and nothing else: what callgrind looks at";
+  bench measure NAME CONTENDER ROUNDS    one contender's rounds and nothing else: what callgrind looks at
+  bench serve SOCKET                     the second process of benchmarks between two";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,9 +41,11 @@ fn main() -> ExitCode {
         ["list"] => {
             catalogue::BENCHMARKS.iter().for_each(|benchmark| println!("{}", benchmark.name));
             devices::names().for_each(|name| println!("{name}"));
+            processes::NAMES.iter().for_each(|name| println!("{name}"));
             Ok(())
         }
         ["device", name] => devices::measure(name),
+        ["serve", socket] => processes::serve(socket.as_ref()),
         ["measure", name, contender, rounds] => measure(name, contender, rounds),
         _ => Err(USAGE.into()),
     };

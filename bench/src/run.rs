@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::catalogue::{self, BENCHMARKS, Benchmark, Contender, Peer};
 use crate::report::{Entry, Report};
 use crate::scenario::Failure;
-use crate::{build, devices, instructions, memory, target_directory, timing};
+use crate::{build, devices, instructions, memory, processes, target_directory, timing};
 
 /// Name of the one benchmark of memory, which has no scenario of its own.
 const MEMORY: &str = "memory-per-idle-connection";
@@ -21,6 +21,7 @@ pub fn run(word: &str) -> Result<(), Failure> {
         eprintln!("{} ...", benchmark.name);
         run_one(benchmark, &mut counts, &mut report)?;
     }
+    processes::run(word, &mut report)?;
     if MEMORY.contains(word) {
         eprintln!("{MEMORY} ...");
         report.push(Entry {

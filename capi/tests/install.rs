@@ -11,7 +11,8 @@ use std::process::Command;
 
 use common::{assert_success, crate_folder, run, scratch_folder};
 
-const EXAMPLES: [&str; 5] = ["tcp-echo", "udp-echo", "tcp-ping-pong", "udp-ping-pong", "tcp-echo-cpp"];
+const EXAMPLES: [&str; 6] =
+    ["tcp-echo", "udp-echo", "tcp-ping-pong", "udp-ping-pong", "tcp-transfer", "tcp-echo-cpp"];
 
 /// Installs into an empty folder.
 fn install(libdir: &str) -> PathBuf {

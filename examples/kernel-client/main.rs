@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! kernel-client TCP-ADDRESS UDP-ADDRESS [MEGABYTES [ROUND-TRIPS]]
+//! kernel-client loopback [ROUND-TRIPS]
 //! ```
 //!
 //! TCP and UDP echoes of many sizes are compared byte for byte, and a long TCP transfer (100 MB) by its
 //! SHA-256. Then round trips of 64 bytes are timed, and the same client is timed against an echo server
-//! on the kernel's loopback. The first difference or silence ends the program with a line that says
+//! on the kernel's loopback; with `loopback` nothing else is. The first difference or silence ends the program with a line that says
 //! what it was, and exit status 1. `make demo` runs it against the C examples over TAP.
 #![allow(clippy::print_stdout, reason = "a program's output")]
 
@@ -39,11 +40,17 @@ struct Options {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(options) = parse(&arguments) else {
-        eprintln!("usage: kernel-client TCP-ADDRESS UDP-ADDRESS [MEGABYTES [ROUND-TRIPS]]");
+    let done = if let Some(round_trips) = parse_loopback(&arguments) {
+        loopback(round_trips)
+    } else if let Some(options) = parse(&arguments) {
+        run(&options)
+    } else {
+        eprintln!(
+            "usage: kernel-client TCP-ADDRESS UDP-ADDRESS [MEGABYTES [ROUND-TRIPS]] | loopback [ROUND-TRIPS]"
+        );
         return ExitCode::from(2);
     };
-    match run(&options) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("FAILED: {reason}");
@@ -61,6 +68,29 @@ fn parse(arguments: &[String]) -> Option<Options> {
         _ => return None,
     };
     Some(Options { tcp: tcp.parse().ok()?, udp: udp.parse().ok()?, megabytes, round_trips })
+}
+
+fn parse_loopback(arguments: &[String]) -> Option<u32> {
+    match arguments {
+        [word] if word == "loopback" => Some(20_000),
+        [word, round_trips] if word == "loopback" => round_trips.parse().ok(),
+        _ => None,
+    }
+}
+
+/// One line for each protocol, as the C examples print theirs.
+fn loopback(round_trips: u32) -> Outcome<()> {
+    let kernel = KernelEcho::start().map_err(|error| format!("echo server on the loopback: {error}"))?;
+    for (protocol, times) in [
+        ("TCP", tcp_round_trips(kernel.tcp_address(), round_trips)?),
+        ("UDP", udp_round_trips(kernel.udp_address(), round_trips)?),
+    ] {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|at| times.value_at_quantile(at) as f64 / 1e3);
+        println!(
+            "{protocol} loopback: {round_trips} round trips, p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p999:.1} us"
+        );
+    }
+    Ok(())
 }
 
 fn run(options: &Options) -> Outcome<()> {

@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WINDOW: usize = 64;
 const FRAMES: usize = 5_000;
 /// EAL without hugepages, files, devices or root.
-const EAL: [&str; 8] = ["--no-huge", "--no-shconf", "-m", "256", "--no-pci", "--iova-mode=va", "-l", "0"];
+const EAL: [&str; 9] =
+    ["--no-huge", "--no-shconf", "-m", "256", "--no-pci", "--iova-mode=va", "-l", "0", "--log-level=*:error"];
 
 /// The DPDK program, built once. None where DPDK is not installed: `make setup` names its package.
 fn program() -> Option<&'static Path> {
