@@ -18,3 +18,8 @@ mod waiting;
 pub use module::StackModule;
 pub use stack::{Stack, StackConfig};
 pub use waiting::{Nobody, Waiting};
+
+/// The page about driving the stack, whose example has to compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/harness.md")]
+struct HarnessPage;
