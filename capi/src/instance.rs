@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_int};
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
 
 use catnip_os::libos::{Completion, LibOs, Token};
 
@@ -118,15 +119,25 @@ pub fn create(build: impl FnOnce() -> Result<Instance, (c_int, String)>) -> c_in
     })
 }
 
-/// Takes the thread's instance down.
+/// How long connections have to end in order when the program takes its library OS down.
+const LONGEST_SHUT_DOWN: Duration = Duration::from_secs(1);
+
+/// Takes the thread's instance down, once its connections have ended or were reset.
 pub fn destroy() -> c_int {
     with_state(|state| match state {
         State::Absent => Err(libc::ENOSYS),
         State::Broken => Err(libc::ENOTRECOVERABLE),
         State::Ready(_) => {
             // The state stays borrowed meanwhile, and is broken if that panics.
-            let instance = mem::replace(state, State::Broken);
-            guard(move || drop(instance)).map_err(|Panicked| libc::EIO)?;
+            let ending = mem::replace(state, State::Broken);
+            let end = move || {
+                if let State::Ready(instance) = &ending {
+                    // What cannot be ended in order goes all the same.
+                    let _ = instance.libos.shut_down(LONGEST_SHUT_DOWN);
+                }
+                drop(ending);
+            };
+            guard(end).map_err(|Panicked| libc::EIO)?;
             *state = State::Absent;
             Ok(())
         }

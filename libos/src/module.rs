@@ -235,6 +235,17 @@ pub trait Module {
         false
     }
 
+    /// True while something that was closed is not over yet: peers have not been told, or have not answered. May look at
+    /// everything.
+    fn is_winding_up(&self) -> bool {
+        false
+    }
+
+    /// Ends at once whatever there still is. Peers are told, with the next poll, as far as they can be.
+    fn abort_all(&mut self, now: Instant) {
+        let _ = now;
+    }
+
     /// Writes the module's counters.
     fn metrics(&self, sink: &mut dyn MetricsSink);
 }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream as KernelStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use catnip_os::libos::net::{TcpListener, TcpStream};
 use catnip_os::libos::{self, Error, LibOs, SocketOption};
@@ -197,5 +197,58 @@ fn a_listener_that_closes_resets_those_it_never_accepted() {
         });
         drop(listener);
         assert_eq!(link::drive_until_joined(&libos, kernel), ErrorKind::ConnectionReset);
+    });
+}
+
+/// An accepted connection, for what is done when the library OS itself ends.
+fn accepted(libos: &LibOs) -> TcpStream {
+    link::run(libos, async {
+        let mut listener = TcpListener::bind(libos, Family::V4.catnip(PORT)).unwrap();
+        listener.accept().await.unwrap().0
+    })
+}
+
+#[test]
+fn a_library_os_that_shuts_down_delivers_what_was_pushed_and_ends_in_order() {
+    namespace::enter("-Urn", || {
+        let libos = open();
+        let kernel = thread::spawn(|| {
+            let mut bytes = Vec::new();
+            link::connect(Family::V4.catnip(PORT)).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let stream = accepted(&libos);
+        let sent = Noise::bytes(3, BYTES);
+        link::run(&libos, push(&libos, &stream, &sent)).unwrap();
+        let begun = Instant::now();
+        libos.shut_down(Duration::from_secs(10)).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5), "it waits for no longer than it has to");
+        assert!(kernel.join().unwrap().unwrap() == sent);
+        assert_eq!(link::metric(&libos, "catnip.tcp.out_resets"), 0);
+        assert_eq!(link::run(&libos, stream.pop()).err(), Some(Error::BadDescriptor));
+    });
+}
+
+#[test]
+fn peers_that_do_not_end_are_reset_when_the_time_to_shut_down_is_over() {
+    namespace::enter("-Urn", || {
+        let libos = open();
+        let kernel = thread::spawn(|| {
+            let mut stream = link::connect(Family::V4.catnip(PORT));
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "first the end of the stream");
+            // It says nothing, and ends nothing, until it finds that the connection is no more.
+            let socket = SockRef::from(&stream);
+            (0..500).find_map(|_| {
+                thread::sleep(Duration::from_millis(10));
+                socket.take_error().unwrap()
+            })
+        });
+        let _stream = accepted(&libos);
+        let begun = Instant::now();
+        libos.shut_down(Duration::from_millis(200)).unwrap();
+        let took = begun.elapsed();
+        assert!((190..2_000).contains(&took.as_millis()), "{took:?}");
+        let error = kernel.join().unwrap().expect("the kernel's end was reset");
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        assert_eq!(link::metric(&libos, "catnip.tcp.connections"), 0);
     });
 }

@@ -67,9 +67,9 @@ extern const char *demi_ext_version(void);
 extern const char *demi_ext_init_error(void);
 
 /**
- * Takes down this thread's library OS: descriptors, tokens and the memory of all arrays go at once, and what was not
- * sent yet is not sent any more. Peers of connections that were not closed before are told nothing. The thread may
- * call demi_init() again.
+ * Takes down this thread's library OS: all descriptors are closed, connections have up to a second to deliver what was
+ * pushed and to end in order, and those that have not by then are reset. Then tokens and the memory of all arrays are gone.
+ * The thread may call demi_init() again. A thread that ends without this call ends at once, and tells its peers nothing.
  */
 extern int demi_ext_fini(void);
 

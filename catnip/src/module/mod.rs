@@ -245,6 +245,14 @@ impl<R: Runtime> Module for StackModule<R> {
         self.stack.has_pending_work()
     }
 
+    fn is_winding_up(&self) -> bool {
+        !self.device_failed && self.stack.is_winding_up()
+    }
+
+    fn abort_all(&mut self, now: Instant) {
+        self.stack.abort_all(now);
+    }
+
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.stack.metrics(sink);
         sink.enter("device");

@@ -229,6 +229,17 @@ impl Stack {
         self.needs_poll() || self.tcp.has_pending_work()
     }
 
+    /// True while a connection is neither over nor in TIME-WAIT, or something waits to be sent.
+    #[must_use]
+    pub fn is_winding_up(&self) -> bool {
+        self.needs_poll() || self.tcp.has_open_connections()
+    }
+
+    /// Resets every connection that is not over yet.
+    pub fn abort_all(&mut self, now: Instant) {
+        self.tcp.abort_all(now, &mut self.network, &mut self.events);
+    }
+
     /// Ends all connections with `error`: the device is gone.
     pub fn fail_all(&mut self, now: Instant, error: Error) {
         self.tcp.fail_all(now, error, &mut self.network, &mut self.events);

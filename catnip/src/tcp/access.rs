@@ -11,6 +11,7 @@ use super::layer::TcpLayer;
 use super::state::State;
 use crate::events::{ConnectionId, EventQueue, ListenerId, Readiness};
 use crate::network::Network;
+use crate::slab::Key;
 
 impl TcpLayer {
     pub(crate) const fn default_options(&self) -> &TcpOptions {
@@ -65,6 +66,20 @@ impl TcpLayer {
     /// True while some connection has data in flight, queued or unread.
     pub(crate) fn has_pending_work(&self) -> bool {
         self.connections.iter().any(|(_, connection)| connection.has_pending_work())
+    }
+
+    /// True while some connection is neither over nor in TIME-WAIT.
+    pub(crate) fn has_open_connections(&self) -> bool {
+        let over = |state: State| matches!(state, State::Closed | State::TimeWait);
+        self.connections.iter().any(|(_, connection)| !over(connection.state))
+    }
+
+    /// Resets all connections.
+    pub(crate) fn abort_all(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
+        let all: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in all {
+            self.abort(now, ConnectionId(key), network, events);
+        }
     }
 
     pub(crate) fn fail_all(

@@ -77,6 +77,7 @@ impl TcpLayer {
             && let Some(accepted) = self.connections.get_mut(connection.0)
         {
             accepted.listener = Some(id.0);
+            listener.adopt(connection.0, &self.connections);
             listener.ready.push_front(connection.0);
         }
     }
@@ -92,14 +93,10 @@ impl TcpLayer {
         let Some(listener) = self.listeners.remove(id.0) else { return };
         self.ports.release(listener.reservation);
         events.forget(listener.mark);
-        let children: Vec<u32> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.listener == Some(id.0))
-            .map(|(key, _)| key.index)
-            .collect();
-        for index in children {
-            self.reset_connection(now, index, network, events);
+        for child in listener.into_children() {
+            if self.connections.get(child).is_some_and(|child| child.listener == Some(id.0)) {
+                self.reset_connection(now, child.index, network, events);
+            }
         }
     }
 

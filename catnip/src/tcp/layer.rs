@@ -323,8 +323,9 @@ impl TcpLayer {
             return;
         };
         let early = segment.options.fast_open.is_some() && self.open_early(now, key, syn, network, events);
-        if let Some(listener) = self.listeners.get_mut(listener_key).filter(|_| !early) {
-            listener.opening += 1;
+        if let Some(listener) = self.listeners.get_mut(listener_key) {
+            listener.opening += usize::from(!early);
+            listener.adopt(key, &self.connections);
         }
         self.enter(key.index, local, remote);
         self.shared.counters.passive_opens += 1;

@@ -19,7 +19,7 @@ use super::state::Trigger;
 use super::window;
 use crate::events::{EventMark, EventQueue, ListenerId, Readiness, SocketId};
 use crate::network::{HeaderBuffer, Network, Outgoing, Payload, Protocol};
-use crate::slab::Key;
+use crate::slab::{Key, Slab};
 
 /// Largest backlog, whatever a program asks for (Linux's `somaxconn`).
 pub(super) const MAX_BACKLOG: usize = 4096;
@@ -37,6 +37,11 @@ pub(super) struct Listener {
     /// Established connections that wait to be accepted, oldest first. One that was reset meanwhile
     /// leaves a stale key behind, which [`super::TcpLayer::accept`] passes over.
     pub ready: VecDeque<Key>,
+    /// Its connections that nobody accepted, and some that were accepted or are gone: a close must not look for them
+    /// among all connections.
+    children: Vec<Key>,
+    /// Length of `children` at which those that are no more are taken out.
+    most_children: usize,
     pub mark: EventMark,
     pub user_data: u64,
     /// Since when the backlog has been full, and when a SYN last found it so.
@@ -52,6 +57,9 @@ struct Full {
     since: Instant,
     last_seen: Instant,
 }
+
+/// Connections that a listener remembers before it first looks which of them are still its own.
+const MIN_CHILDREN: usize = 64;
 
 /// How long handshakes have to fill the backlog before cookies are handed out. A burst of peers in good faith is
 /// through in a round trip, and better off waiting for a place: a cookie is no promise of one.
@@ -80,12 +88,29 @@ impl Listener {
             backlog: backlog.clamp(1, MAX_BACKLOG),
             opening: 0,
             ready: VecDeque::new(),
+            children: Vec::new(),
+            most_children: MIN_CHILDREN,
             mark: EventMark::default(),
             user_data: 0,
             full: None,
             cookies_until: Instant::ZERO,
             early: EarlyQueue::default(),
         }
+    }
+
+    /// Remembers a connection that came from this listener. Amortised O(1), and memory for twice those that wait.
+    pub(super) fn adopt(&mut self, connection: Key, connections: &Slab<Connection>) {
+        if self.children.len() >= self.most_children {
+            let own = Some(self.key);
+            self.children.retain(|&child| connections.get(child).is_some_and(|child| child.listener == own));
+            self.most_children = (2 * self.children.len()).max(MIN_CHILDREN);
+        }
+        self.children.push(connection);
+    }
+
+    /// The connections that nobody accepted, and others.
+    pub(super) fn into_children(self) -> Vec<Key> {
+        self.children
     }
 
     /// True when nothing can be kept about a further SYN.
@@ -245,6 +270,7 @@ impl TcpLayer {
             return Cookie::NoRoom;
         };
         listener.opening += 1;
+        listener.adopt(key, &self.connections);
         self.shared.counters.passive_opens += 1;
         self.shared.counters.syn_cookies_received += 1;
         self.enter(key.index, local, remote);

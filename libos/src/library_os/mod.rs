@@ -8,6 +8,7 @@ mod idle;
 mod lateness;
 mod options;
 mod poll;
+mod shut_down;
 mod state;
 mod wait;
 

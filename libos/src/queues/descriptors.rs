@@ -51,6 +51,12 @@ impl DescriptorTable {
         self.entries.len() - self.free.len()
     }
 
+    /// Every open descriptor.
+    pub(crate) fn all_open(&self) -> Vec<QueueDescriptor> {
+        let open = |(index, entry): (usize, &Entry)| entry.open.as_ref().map(|_| index as u32);
+        self.entries.iter().enumerate().filter_map(open).map(QueueDescriptor::from_raw).collect()
+    }
+
     /// Fails with [`Error::TooManyDescriptors`] when no descriptor is left.
     pub(crate) fn check_room(&self) -> Result<(), Error> {
         if self.open_queues() < self.limit { Ok(()) } else { Err(Error::TooManyDescriptors) }

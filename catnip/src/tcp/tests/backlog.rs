@@ -113,6 +113,22 @@ fn closing_the_listener_resets_what_was_not_accepted_and_keeps_what_was() {
     t.expect(seg().rst().raw_seq(0).ack(1).with_peer_port(4));
 }
 
+/// What the listener remembers is passed over a thousand times before, and the close finds what is its own all the same.
+#[test]
+fn a_listener_that_has_served_thousands_closes_what_waits_alone() {
+    let (mut t, listener) = listening(8);
+    for port in 1..=3_000 {
+        establish(&mut t, port);
+        t.stack.tcp_accept(listener).unwrap();
+    }
+    (3_001..=3_004).for_each(|port| establish(&mut t, port));
+    t.stack.tcp_close_listener(t.now, listener);
+    let mut reset: Vec<_> = t.take_sent().iter().map(|sent| sent.segment.destination_port).collect();
+    reset.sort_unstable();
+    assert_eq!(reset, [3_001, 3_002, 3_003, 3_004]);
+    assert_eq!(t.stack.tcp_connections(), 3_000);
+}
+
 #[test]
 fn a_full_connection_table_refuses_and_harms_nobody() {
     let mut t = Script::configured(|config| config.tcp.max_connections = 2);
