@@ -72,6 +72,8 @@ pub struct Vhost {
     notified: Cell<bool>,
     watch: Option<Watch>,
     counters: VhostCounters,
+    /// Those made on the way to sleep.
+    notifications: Cell<u64>,
 }
 
 impl Vhost {
@@ -113,6 +115,7 @@ impl Vhost {
             notified: Cell::new(false),
             watch: None,
             counters: VhostCounters::default(),
+            notifications: Cell::new(0),
             handle,
         };
         vhost.refresh().map_err(|error| SetupError::Device {
@@ -126,7 +129,8 @@ impl Vhost {
     /// What this queue has counted.
     #[must_use]
     pub fn counters(&self) -> VhostCounters {
-        self.counters
+        let notifications = self.counters.notifications + self.notifications.get();
+        VhostCounters { notifications, ..self.counters }
     }
 
     #[cfg(test)]
@@ -181,7 +185,7 @@ impl Vhost {
         self.notified.set(false);
         match self.end.get_mut() {
             End::Front(front) => front.set_notified(false),
-            End::Back(back) => back.set_notified(false),
+            End::Back(back) => back.set_notified(false, &mut self.counters),
         };
         if let Some(watch) = &self.watch {
             watch.clear();
@@ -229,20 +233,23 @@ impl Runtime for Vhost {
     fn wake_fd(&self) -> Option<RawFd> {
         let watch = self.watch.as_ref()?;
         let mut end = self.end.try_borrow_mut().ok()?;
+        let mut notified = VhostCounters::default();
         let waiting = match &mut *end {
             End::Front(front) => front.set_notified(true),
             End::Back(back) if back.has_to_poll() => return None,
-            End::Back(back) => back.set_notified(true),
+            End::Back(back) => back.set_notified(true, &mut notified),
         };
+        self.notifications.set(self.notifications.get() + notified.notifications);
         self.notified.set(true);
-        if waiting {
+        let cell = &self.handle.link.pairs[self.index];
+        if waiting || cell.generation() != self.generation {
             // It came before anybody knew that we want to be told.
-            ring_bell(&self.handle.link.pairs[self.index].wake);
+            ring_bell(&cell.wake);
         }
         Some(watch.fd())
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        self.counters.write(sink);
+        self.counters().write(sink);
     }
 }

@@ -17,7 +17,7 @@ use libos::runtime::{
     MemoryAccess, PartialChecksum, RxBatch, RxChecksum, Segmentation, TxChecksum, TxOffload,
 };
 use libos::{Arena, Buffer, Error, FrameBatch, Instant, Runtime, RxFrame};
-use runtime_vhost::{RingKind, Vhost, VhostConfig, VhostRole};
+use runtime_vhost::{RingKind, Vhost, VhostConfig, VhostQueue, VhostRole};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -80,6 +80,7 @@ fn send_all(vhost: &mut Vhost, batch: &mut FrameBatch) {
     while !batch.is_empty() {
         vhost.transmit(Instant::ZERO, batch).unwrap();
         assert!(WallInstant::now() < deadline, "nobody takes the frames");
+        thread::yield_now();
     }
 }
 
@@ -95,6 +96,7 @@ fn receive(vhost: &mut Vhost, count: usize) -> Vec<RxFrame> {
         let known = batch.len();
         vhost.receive(Instant::ZERO, &mut batch).unwrap();
         frames.extend(batch.drain(known..));
+        thread::yield_now();
         assert!(WallInstant::now() < deadline, "{} frames of {count} came", frames.len());
     }
     frames
@@ -279,5 +281,88 @@ fn an_end_that_leaves_is_an_error_at_the_other() {
             };
             link(&config, end(VhostRole::Front), end(VhostRole::Back));
         }
+    }
+}
+
+/// Each thread has its queue pair and its memory; a front end shares all of it.
+#[test]
+fn each_thread_can_have_a_queue_pair_and_memory_of_its_own() {
+    let config =
+        VhostConfig { queues: 2, wait_for_peer: TIMEOUT, ..VhostConfig::new(socket(), VhostRole::Back) };
+    let front_config = VhostConfig { role: VhostRole::Front, server: false, ..config.clone() };
+    let done = Barrier::new(4);
+    let (config, front_config, done) = (&config, &front_config, &done);
+    thread::scope(|scope| {
+        for config in [config, front_config] {
+            scope.spawn(move || {
+                for (index, queue) in VhostQueue::open(config).unwrap().into_iter().enumerate() {
+                    scope.spawn(move || {
+                        let arena = arena(config.role);
+                        let mut end = Vhost::new(queue, &arena).unwrap();
+                        let seed = index * 2 + usize::from(config.role == VhostRole::Back);
+                        for round in 0..500 {
+                            let mut batch = FrameBatch::new();
+                            push(&mut batch, &arena, &noise(seed + round, 700), 300, TxOffload::default());
+                            send_all(&mut end, &mut batch);
+                            let came = receive(&mut end, 1);
+                            assert!(bytes_of(&came[0]) == noise((seed ^ 1) + round, 700), "pair {index}");
+                        }
+                        done.wait();
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_back_end_that_reconnects_serves_one_front_end_after_the_other() {
+    for ring in [RingKind::Split, RingKind::Packed] {
+        let config = VhostConfig {
+            ring,
+            reconnect: true,
+            wait_for_peer: TIMEOUT,
+            ..VhostConfig::new(socket(), VhostRole::Back)
+        };
+        let front_config = VhostConfig { role: VhostRole::Front, server: false, ..config.clone() };
+        let stop = AtomicU32::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let arena = arena(VhostRole::Back);
+                let mut back = Vhost::open(&config, &arena).unwrap().pop().unwrap();
+                let mut out = FrameBatch::new();
+                while stop.load(Ordering::Relaxed) == 0 {
+                    let mut batch = RxBatch::new();
+                    back.receive(Instant::ZERO, &mut batch).unwrap();
+                    for frame in batch {
+                        out.push(frame.head);
+                        out.finish(TxOffload::default());
+                    }
+                    back.transmit(Instant::ZERO, &mut out).unwrap();
+                    thread::yield_now();
+                }
+            });
+            for visit in 0..3 {
+                let arena = arena(VhostRole::Front);
+                let mut front = Vhost::open(&front_config, &arena).unwrap().pop().unwrap();
+                for round in 0..100 {
+                    let mut batch = FrameBatch::new();
+                    push(&mut batch, &arena, &noise(visit * 1000 + round, 200), 200, TxOffload::default());
+                    send_all(&mut front, &mut batch);
+                    assert!(bytes_of(&receive(&mut front, 1)[0]) == noise(visit * 1000 + round, 200));
+                }
+            }
+            // What the program was told that the link can do has to stay so.
+            let less = VhostConfig { offload: false, ..front_config.clone() };
+            let arena = arena(VhostRole::Front);
+            let refused = Vhost::open(&less, &arena).map(|mut ends| {
+                let deadline = WallInstant::now() + TIMEOUT;
+                while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {
+                    assert!(WallInstant::now() < deadline);
+                }
+            });
+            drop(refused);
+            stop.store(1, Ordering::Relaxed);
+        });
     }
 }

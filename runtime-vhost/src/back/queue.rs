@@ -40,7 +40,12 @@ struct Served {
     memory: Arc<PeerMemory>,
     kick: Option<Arc<EventFd>>,
     call: Option<Arc<EventFd>>,
+    /// Some were given back, and the front end does not see it yet.
+    unpublished: bool,
 }
+
+/// Chains taken at once from which on they are returned at once too: then the front end may be waiting for them.
+const PROMPT_CHAINS: usize = 8;
 
 /// What became of a frame that was to be sent.
 enum Sent {
@@ -71,13 +76,23 @@ impl Back {
         cell.in_use = cell.setups.iter().any(Option::is_some);
         let served = [&mut self.to_front, &mut self.from_front];
         for ((served, setup), position) in served.into_iter().zip(&cell.setups).zip(&mut cell.positions) {
+            if let Some(served) = served {
+                // What was given back is the front end's before the ring is.
+                served.ring.publish();
+            }
             let current = served.take().map(|served| served.ring.position());
             *position = current;
             *served = setup.as_ref().and_then(|setup| {
                 let mut setup = setup.clone();
                 setup.start = current.unwrap_or(setup.start);
                 let ring = setup.ring()?;
-                Some(Served { ring, memory: setup.memory, kick: setup.kick, call: setup.call })
+                Some(Served {
+                    ring,
+                    memory: setup.memory,
+                    kick: setup.kick,
+                    call: setup.call,
+                    unpublished: false,
+                })
             });
         }
     }
@@ -98,7 +113,12 @@ impl Back {
     }
 
     /// Asks to be woken by what is received, or not. True when something is there already.
-    pub fn set_notified(&mut self, wanted: bool) -> bool {
+    pub fn set_notified(&mut self, wanted: bool, counters: &mut VhostCounters) -> bool {
+        if let Some(served) = &mut self.from_front
+            && served.unpublished
+        {
+            served.publish(counters);
+        }
         self.from_front.as_mut().is_some_and(|served| served.ring.set_kicks(wanted))
     }
 
@@ -110,7 +130,10 @@ impl Back {
     #[inline]
     pub fn receive(&mut self, batch: &mut RxBatch, counters: &mut VhostCounters) -> Result<(), Error> {
         let Some(served) = &mut self.from_front else { return Ok(()) };
-        let mut done = false;
+        if served.unpublished {
+            served.publish(counters);
+        }
+        let mut done = 0;
         for _ in 0..batch.remaining_capacity() {
             let before = served.ring.position();
             self.pieces.clear();
@@ -137,9 +160,12 @@ impl Back {
                 }
             }
             served.ring.give_back(chain, 0);
-            done = true;
+            done += 1;
         }
-        if done {
+        // The front end reads the same cache line, and waits for the answer rather than for its buffer: a few go
+        // back with the next poll, when the answer is on its way.
+        served.unpublished = done > 0;
+        if done >= PROMPT_CHAINS {
             served.publish(counters);
         }
         Ok(())
@@ -190,6 +216,7 @@ impl Served {
     /// Shows the front end what was returned, and tells it if it sleeps.
     #[inline]
     fn publish(&mut self, counters: &mut VhostCounters) {
+        self.unpublished = false;
         self.ring.publish();
         if self.ring.wants_call()
             && let Some(call) = &self.call

@@ -30,6 +30,9 @@ const WHOLE_BYTES: usize = 1536;
 const MAX_MERGEABLE_BYTES: usize = 9152;
 /// One part in so many of the ring is missing before it is filled up.
 const REFILL_PART: usize = 8;
+/// While nothing is received, one poll in so many looks for buffers that the other end is done with: each look takes the
+/// cache line away from it.
+const RECLAIM_POLLS: u32 = 64;
 /// How long a dropped queue waits for the other end to let go of its buffers.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,8 @@ pub(crate) struct Front {
     index: usize,
     arena: Arena,
     mergeable: bool,
+    /// Polls since the last look for buffers that the other end is done with.
+    polls: u32,
     rx: Posted,
     tx: Sent,
 }
@@ -119,7 +124,7 @@ impl Front {
                 FrontRing { areas: tx_areas, kick: copy(&tx.kick)?, call: copy(&tx.call)? },
             ],
         };
-        let mut front = Self { index, arena: arena.clone(), mergeable, rx, tx, handle };
+        let mut front = Self { index, arena: arena.clone(), mergeable, polls: 0, rx, tx, handle };
         front.rx.fill(&front.arena);
         front.rx.ring.publish();
         {
@@ -142,7 +147,9 @@ impl Front {
 
     /// Asks to be woken by what is received, or not. True when something is there already.
     pub fn set_notified(&mut self, wanted: bool) -> bool {
-        // What was sent and used frees memory, which can wait.
+        // What was sent and used frees memory, which can wait; but not for as long as the thread sleeps. An
+        // error there is found again by the next poll.
+        let _ = self.tx.reclaim();
         self.rx.ring.set_calls(wanted)
     }
 
@@ -153,7 +160,8 @@ impl Front {
 
     #[inline]
     pub fn receive(&mut self, batch: &mut RxBatch, counters: &mut VhostCounters) -> Result<(), Error> {
-        if self.tx.ring.offered() > 0 {
+        self.polls = self.polls.wrapping_add(1);
+        if self.polls.is_multiple_of(RECLAIM_POLLS) && self.tx.ring.offered() > 0 {
             self.tx.reclaim().map_err(|error| self.broken(error))?;
         }
         for _ in 0..batch.remaining_capacity() {
