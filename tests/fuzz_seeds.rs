@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 #![allow(clippy::cast_lossless, clippy::needless_pass_by_value, reason = "shared with the fuzz crate")]
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use arbitrary::{Arbitrary, Unstructured};
+use libos::metrics::MetricsSink;
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
@@ -66,7 +69,42 @@ fn reassembly_agrees_with_its_model_on_every_kept_input() {
     });
 }
 
+/// Sums counters up by their names.
+#[derive(Default)]
+struct Sums(BTreeMap<String, u64>);
+
+impl MetricsSink for Sums {
+    fn counter(&mut self, name: &str, value: u64) {
+        *self.0.entry(name.to_owned()).or_default() += value;
+    }
+
+    fn gauge(&mut self, _name: &str, _value: u64) {}
+    fn enter(&mut self, _name: &str) {}
+    fn leave(&mut self) {}
+}
+
+/// What the kept inputs have to get to: the repair of losses in all its forms, and what refuses attacks.
+const REACHED: [&str; 12] = [
+    "challenge_acks",
+    "delayed_acks",
+    "dsacks_received",
+    "fast_retransmits",
+    "listen_overflows",
+    "malformed_options",
+    "out_of_window",
+    "paws_rejected",
+    "recoveries_undone",
+    "retransmission_timeouts",
+    "tail_loss_probes",
+    "zero_window_probes",
+];
+
 #[test]
-fn the_stack_bears_every_kept_ingress() {
-    run_structured("ingress", fuzz::ingress::run);
+fn the_stack_bears_every_kept_ingress_and_these_reach_the_repair_of_losses() {
+    let sums = RefCell::new(Sums::default());
+    run_structured("ingress", |input| fuzz::ingress::run(input).write(&mut *sums.borrow_mut()));
+    let sums = sums.into_inner().0;
+    let missed: Vec<_> =
+        REACHED.into_iter().filter(|name| sums.get(*name).is_none_or(|&sum| sum == 0)).collect();
+    assert!(missed.is_empty(), "no kept input of ingress reaches {missed:?}");
 }

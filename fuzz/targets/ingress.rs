@@ -3,4 +3,6 @@
 
 use catnip_fuzz::ingress::Input;
 
-libfuzzer_sys::fuzz_target!(|input: Input| catnip_fuzz::ingress::run(input));
+libfuzzer_sys::fuzz_target!(|input: Input| {
+    catnip_fuzz::ingress::run(input);
+});

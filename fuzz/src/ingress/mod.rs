@@ -17,8 +17,8 @@ mod traffic;
 
 use std::time::Duration;
 
-use catnip::tcp::EcnMode;
 use catnip::tcp::congestion::Algorithm;
+use catnip::tcp::{EcnMode, TcpCounters};
 use catnip::{Stack, StackConfig};
 use libos::runtime::{Capabilities, Medium, TxChecksum};
 use libos::{Arena, Instant, RxFrame};
@@ -57,8 +57,8 @@ struct World {
     asked: Vec<std::net::IpAddr>,
 }
 
-/// One whole run.
-pub fn run(input: Input) {
+/// One whole run. Returns what the stack has counted.
+pub fn run(input: Input) -> TcpCounters {
     let arena = super::arena();
     let mut world = World::new(input.setup, arena.clone());
     let blocks = if input.setup.little_memory { TAKEN_BLOCKS } else { 0 };
@@ -68,8 +68,10 @@ pub fn run(input: Input) {
     }
     drop(taken);
     world.end();
+    let counters = *world.stack.tcp_counters();
     drop(world);
     assert_eq!(arena.stats().live_buffers, 0, "a buffer leaked");
+    counters
 }
 
 impl World {
