@@ -11,6 +11,7 @@ mod interface;
 mod mac;
 mod netlink;
 pub mod packet;
+mod receive_buffers;
 mod system;
 pub mod tap;
 mod virtio_header;

@@ -18,9 +18,14 @@ fn config() -> Config {
     pair::config("packet")
 }
 
-fn transfer_all(what: &str, offload: bool, mtu: usize) {
+/// Without a ring, and so without its latency.
+fn without_ring() -> Config {
+    config().set("packet.ring_kib", 0)
+}
+
+fn transfer_all(what: &str, config: &Config, mtu: usize) {
     pair::make(mtu);
-    let libos = link::open(&config().set("packet.offload", offload));
+    let libos = link::open(config);
     for family in Family::BOTH {
         for flow in FLOWS {
             transfer(&libos, family, flow, what);
@@ -31,17 +36,26 @@ fn transfer_all(what: &str, offload: bool, mtu: usize) {
 
 #[test]
 fn bulk_arrives_unchanged_both_ways_with_offloads() {
-    namespace::enter("-Urn", || transfer_all("packet socket, offloads", true, 1500));
+    namespace::enter("-Urn", || transfer_all("packet socket, offloads", &config(), 1500));
 }
 
 #[test]
 fn bulk_arrives_unchanged_both_ways_without_offloads() {
-    namespace::enter("-Urn", || transfer_all("packet socket, no offloads", false, 1500));
+    namespace::enter("-Urn", || {
+        transfer_all("packet socket, no offloads", &config().set("packet.offload", false), 1500)
+    });
 }
 
 #[test]
 fn bulk_arrives_unchanged_both_ways_in_large_frames() {
-    namespace::enter("-Urn", || transfer_all("packet socket, large frames", false, 9000));
+    namespace::enter("-Urn", || {
+        transfer_all("packet socket, large frames", &config().set("packet.offload", false), 9000)
+    });
+}
+
+#[test]
+fn bulk_arrives_unchanged_both_ways_without_a_ring() {
+    namespace::enter("-Urn", || transfer_all("packet socket, no ring", &without_ring(), 1500));
 }
 
 #[test]
@@ -90,27 +104,29 @@ fn a_library_os_with_an_address_of_its_own_shares_an_interface_with_the_kernel()
 fn a_wait_that_sleeps_is_woken_by_a_frame() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        let libos = link::open(&config().set("libos.idle", "sleep"));
-        let address = Family::V4.catnip(PORT);
-        let socket = UdpSocket::bind(&libos, address).unwrap();
-        libos.spawn(async move {
-            loop {
-                let (data, from) = socket.pop().await.unwrap();
-                socket.push_to(data, from.unwrap()).await.unwrap();
-            }
-        });
-        let client = thread::spawn(move || {
-            let socket = link::datagrams(Family::V4.kernel(0), address);
-            for number in 0..100_u32 {
-                let mut answer = [0; 4];
-                socket.send(&number.to_le_bytes()).unwrap();
-                socket.recv(&mut answer).unwrap();
-                assert_eq!(answer, number.to_le_bytes());
-            }
-        });
-        link::drive_until_joined(&libos, client);
-        assert!(link::metric(&libos, "libos.sleeps") > 0);
-        libos.abort_tasks();
+        for config in [config(), without_ring()] {
+            let libos = link::open(&config.set("libos.idle", "sleep"));
+            let address = Family::V4.catnip(PORT);
+            let socket = UdpSocket::bind(&libos, address).unwrap();
+            libos.spawn(async move {
+                loop {
+                    let (data, from) = socket.pop().await.unwrap();
+                    socket.push_to(data, from.unwrap()).await.unwrap();
+                }
+            });
+            let client = thread::spawn(move || {
+                let socket = link::datagrams(Family::V4.kernel(0), address);
+                for number in 0..100_u32 {
+                    let mut answer = [0; 4];
+                    socket.send(&number.to_le_bytes()).unwrap();
+                    socket.recv(&mut answer).unwrap();
+                    assert_eq!(answer, number.to_le_bytes());
+                }
+            });
+            link::drive_until_joined(&libos, client);
+            assert!(link::metric(&libos, "libos.sleeps") > 0);
+            libos.abort_tasks();
+        }
     });
 }
 
@@ -149,9 +165,9 @@ fn garbage_is_dropped_and_what_follows_arrives() {
 #[test]
 fn an_interface_that_goes_away_fails_what_waits() {
     namespace::enter("-Urn", || {
-        for idle in ["sleep", "spin"] {
+        for (idle, config) in [("sleep", config()), ("spin", config()), ("sleep", without_ring())] {
             pair::make(1500);
-            let libos = link::open(&config().set("libos.idle", idle));
+            let libos = link::open(&config.set("libos.idle", idle));
             let socket = UdpSocket::bind(&libos, Family::V4.catnip(PORT)).unwrap();
             let remover = thread::spawn(|| {
                 thread::sleep(Duration::from_millis(200));
@@ -171,19 +187,21 @@ fn an_interface_that_goes_away_fails_what_waits() {
 fn a_link_that_goes_down_and_comes_back_loses_only_what_was_sent_meanwhile() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        let libos = link::open(&config());
-        let address = Family::V4.catnip(PORT);
-        let server = echo::spawn_server(&libos, address);
-        let client = thread::spawn(move || {
-            let stream = link::connect(address);
-            assert_eq!(link::exchange(&stream, b"before"), b"before");
-            pair::run("ip link set veth-ours down");
-            thread::sleep(Duration::from_millis(300));
-            pair::run("ip link set veth-ours up");
-            assert_eq!(link::exchange(&stream, b"after"), b"after");
-        });
-        link::drive_until_joined(&libos, client);
-        assert_eq!(link::run(&libos, server), Ok(Ok(())));
+        for config in [config(), without_ring()] {
+            let libos = link::open(&config);
+            let address = Family::V4.catnip(PORT);
+            let server = echo::spawn_server(&libos, address);
+            let client = thread::spawn(move || {
+                let stream = link::connect(address);
+                assert_eq!(link::exchange(&stream, b"before"), b"before");
+                pair::run("ip link set veth-ours down");
+                thread::sleep(Duration::from_millis(300));
+                pair::run("ip link set veth-ours up");
+                assert_eq!(link::exchange(&stream, b"after"), b"after");
+            });
+            link::drive_until_joined(&libos, client);
+            assert_eq!(link::run(&libos, server), Ok(Ok(())));
+        }
     });
 }
 

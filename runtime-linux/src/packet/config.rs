@@ -28,7 +28,8 @@ pub struct PacketConfig {
     pub offload: bool,
     /// Receive frames for every Ethernet address. Those for `mac` and for groups are received anyway.
     pub promiscuous: bool,
-    /// KiB of the receive ring of each queue, [`MIN_RING_KIB`] to [`MAX_RING_KIB`].
+    /// KiB of the receive ring of each queue, [`MIN_RING_KIB`] to [`MAX_RING_KIB`]. The kernel hands frames over a
+    /// millisecond after they came. 0 for no ring: a system call for each frame, and each at once.
     pub ring_kib: usize,
 }
 
@@ -47,6 +48,16 @@ impl Default for PacketConfig {
     }
 }
 
+/// True for a size that a ring can have, and for none.
+pub(super) fn is_ring_size(kib: usize) -> bool {
+    kib == 0 || (MIN_RING_KIB..=MAX_RING_KIB).contains(&kib)
+}
+
+/// What [`is_ring_size`] takes, in words.
+pub(super) fn ring_rule() -> String {
+    format!("0, or {MIN_RING_KIB} to {MAX_RING_KIB}")
+}
+
 impl PacketConfig {
     /// Checks what can be checked without the kernel.
     pub(super) fn validate(&self) -> Result<(), SetupError> {
@@ -59,12 +70,8 @@ impl PacketConfig {
         if !(1..=MAX_QUEUES).contains(&self.queues) {
             return refused("queues", self.queues.to_string(), format!("1 to {MAX_QUEUES}"));
         }
-        if !(MIN_RING_KIB..=MAX_RING_KIB).contains(&self.ring_kib) {
-            return refused(
-                "ring_kib",
-                self.ring_kib.to_string(),
-                format!("{MIN_RING_KIB} to {MAX_RING_KIB}"),
-            );
+        if !is_ring_size(self.ring_kib) {
+            return refused("ring_kib", self.ring_kib.to_string(), ring_rule());
         }
         match self.mac {
             Some(mac) if !is_station(mac) => refused("mac", Mac(mac).to_string(), Mac::RULE.into()),

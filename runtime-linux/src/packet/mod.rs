@@ -10,6 +10,7 @@
 
 mod config;
 mod counters;
+mod receive;
 mod runtime;
 mod section;
 mod socket;

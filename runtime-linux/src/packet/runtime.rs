@@ -4,43 +4,33 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use libos::memory::HEADROOM_BYTES;
 use libos::metrics::MetricsSink;
-use libos::runtime::{Medium, MemoryAccess, RxBatch, RxChecksum, TxChecksum, TxFrame};
-use libos::{
-    Arena, Buffer, BufferMut, Capabilities, Error, FrameBatch, Instant, Runtime, RxFrame, SetupError,
-};
+use libos::runtime::{Medium, MemoryAccess, RxBatch, TxChecksum, TxFrame};
+use libos::{Arena, Capabilities, Error, FrameBatch, Instant, Runtime, SetupError};
 
 use super::config::PacketConfig;
 use super::counters::PacketCounters;
+use super::receive::{Read, from_ring, from_socket};
 use super::socket::PacketSocket;
 use crate::interface::{self, Watch};
-use crate::system::packet_ring::{RingFrame, VIRTIO_BYTES};
+use crate::receive_buffers::ReceiveBuffers;
 use crate::system::send::FrameSender;
 use crate::system::socket;
-use crate::virtio_header::{self, Joined};
+use crate::virtio_header;
 
 /// Largest TCP payload that the device is asked to cut, in bytes: with Ethernet, IP and TCP headers and all their
 /// options it stays an IP packet of less than 64 KiB.
 const MAX_SEGMENTATION_BYTES: usize = 65_000;
 /// Most segments of memory in one frame: 64 of 1 KiB are a whole 64 KiB frame.
 const MAX_SEGMENTS: usize = 64;
-/// Ethernet header and one VLAN tag.
-const LINK_HEADER_BYTES: usize = 18;
-/// Ethernet addresses, behind which a VLAN tag goes.
-const ADDRESSES_BYTES: usize = 12;
-/// Most bytes of a received frame in one buffer: 16 KiB with what the arena puts in front of the data.
-const PIECE_BYTES: usize = 16_384 - 2 * HEADROOM_BYTES;
-
-/// Bytes after which one receive ends: what the program does with them is done while they are in the processor's cache,
-/// and their buffers are there for the next.
-const RECEIVE_BYTES: usize = 256 << 10;
 
 /// One queue of an interface: a [`Runtime`] for the thread whose memory it was given.
 #[derive(Debug)]
 pub struct Packet {
     queue: PacketSocket,
     arena: Arena,
+    /// For a socket without a ring: the memory that the next frame is read into.
+    buffers: ReceiveBuffers,
     sender: FrameSender,
     watch: Watch,
     counters: PacketCounters,
@@ -79,6 +69,7 @@ impl Packet {
     #[must_use]
     pub fn new(queue: PacketSocket, arena: &Arena) -> Self {
         Self {
+            buffers: ReceiveBuffers::new(queue.attachment.mtu, true),
             queue,
             arena: arena.clone(),
             sender: FrameSender::default(),
@@ -128,54 +119,6 @@ impl Packet {
     }
 }
 
-/// What became of the oldest frame in the ring.
-enum Taken {
-    Frame(RxFrame),
-    TooLong,
-    JoinedDatagrams,
-    NoMemory,
-}
-
-/// Copies a frame out of the ring.
-#[inline]
-fn take(frame: &RingFrame<'_>, arena: &Arena, mtu: usize) -> Taken {
-    let mut header = [0; virtio_header::HEADER_BYTES];
-    header[..VIRTIO_BYTES].copy_from_slice(frame.virtio);
-    let said = virtio_header::decode(&header);
-    let segment_bytes = match said.joined {
-        Joined::Nothing if frame.bytes.len() > mtu + LINK_HEADER_BYTES => return Taken::TooLong,
-        _ if frame.cut => return Taken::TooLong,
-        Joined::Nothing => 0,
-        Joined::Segments => said.segment_bytes,
-        Joined::Datagrams => return Taken::JoinedDatagrams,
-    };
-    let checksum = if frame.checked { RxChecksum::Verified } else { said.checksum };
-    let tag_bytes = if frame.vlan.is_some() { 4 } else { 0 };
-    let (first, others) = frame.bytes.split_at(frame.bytes.len().min(PIECE_BYTES - tag_bytes));
-    let Some(mut head) = arena.allocate(first.len() + tag_bytes) else { return Taken::NoMemory };
-    match &frame.vlan {
-        None => fill(&mut head, &[first]),
-        Some(tag) => {
-            let (addresses, after) = first.split_at(first.len().min(ADDRESSES_BYTES));
-            fill(&mut head, &[addresses, tag, after]);
-        }
-    }
-    let mut rest: Vec<Buffer> = Vec::new();
-    for piece in others.chunks(PIECE_BYTES) {
-        let Some(mut buffer) = arena.allocate(piece.len()) else { return Taken::NoMemory };
-        fill(&mut buffer, &[piece]);
-        rest.push(buffer.freeze());
-    }
-    Taken::Frame(RxFrame { head: head.freeze(), rest, checksum, segment_bytes })
-}
-
-#[inline]
-fn fill(buffer: &mut BufferMut, pieces: &[&[u8]]) {
-    for piece in pieces {
-        buffer.extend_from_slice(piece);
-    }
-}
-
 impl Runtime for Packet {
     fn name(&self) -> &str {
         &self.queue.name
@@ -190,29 +133,28 @@ impl Runtime for Packet {
     }
 
     fn receive(&mut self, now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
-        let mut bytes = 0;
-        while !batch.is_full() && bytes < RECEIVE_BYTES {
-            let Some(frame) = self.queue.ring.front() else {
-                return self.watch.look(now, self.queue.fd.as_fd(), self.queue.attachment.link.index);
-            };
-            match take(&frame, &self.arena, self.queue.attachment.mtu) {
-                Taken::Frame(received) => {
-                    self.counters.rx_frames += 1;
-                    self.counters.rx_bytes += frame.bytes.len() as u64;
-                    bytes += frame.bytes.len();
-                    self.counters.rx_joined_frames += u64::from(received.segment_bytes != 0);
-                    batch.push(received);
-                }
-                Taken::TooLong => self.counters.rx_too_long += 1,
-                Taken::JoinedDatagrams => self.counters.rx_joined_datagrams += 1,
-                Taken::NoMemory => {
-                    self.counters.rx_no_buffers += 1;
-                    break;
+        let before = batch.len();
+        let mtu = self.queue.attachment.mtu;
+        match &mut self.queue.ring {
+            Some(ring) => from_ring(ring, &self.arena, mtu, batch, &mut self.counters),
+            None => {
+                let done = from_socket(
+                    self.queue.fd.as_fd(),
+                    &mut self.buffers,
+                    &self.arena,
+                    mtu,
+                    batch,
+                    &mut self.counters,
+                );
+                if done == Read::Broken {
+                    interface::look(self.queue.fd.as_fd(), self.queue.attachment.link.index)?;
                 }
             }
-            self.queue.ring.advance();
         }
-        Ok(())
+        if batch.len() > before {
+            return Ok(());
+        }
+        self.watch.look(now, self.queue.fd.as_fd(), self.queue.attachment.link.index)
     }
 
     fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use libos::{Config, SetupError};
 
-use super::config::{MAX_QUEUES, MAX_RING_KIB, MIN_RING_KIB, PacketConfig};
+use super::config::{MAX_QUEUES, MAX_RING_KIB, PacketConfig, is_ring_size, ring_rule};
 use crate::interface::{MAX_MTU, MIN_MTU, NAME_RULE, is_interface_name};
 use crate::mac::Mac;
 
@@ -25,6 +25,10 @@ impl PacketConfig {
         if mtu > 0 && mtu < MIN_MTU {
             return Err(section.reject("mtu", format!("0 or {MIN_MTU} to {MAX_MTU}")));
         }
+        let ring_kib = section.usize("ring_kib", 0..=MAX_RING_KIB, default.ring_kib)?;
+        if !is_ring_size(ring_kib) {
+            return Err(section.reject("ring_kib", ring_rule()));
+        }
         let read = Self {
             interface,
             mac: mac.map(|mac| mac.0),
@@ -32,7 +36,7 @@ impl PacketConfig {
             queues: section.usize("queues", 1..=MAX_QUEUES, default.queues)?,
             offload: section.bool("offload", default.offload)?,
             promiscuous: section.bool("promiscuous", default.promiscuous)?,
-            ring_kib: section.usize("ring_kib", MIN_RING_KIB..=MAX_RING_KIB, default.ring_kib)?,
+            ring_kib,
         };
         section.finish()?;
         Ok(read)

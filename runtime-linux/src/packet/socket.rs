@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libc::SOL_PACKET;
 use libos::SetupError;
@@ -12,13 +12,16 @@ use crate::interface::{Attachment, widen_filter};
 use crate::system::packet_ring::PacketRing;
 use crate::system::socket::{self, link_address};
 
+/// Bytes that wait in a socket without a ring.
+const QUEUE_BYTES: c_int = 4 << 20;
+
 /// One queue pair on an interface, not yet tied to a thread's memory.
 ///
 /// May be sent to the thread that is to serve it; [`super::Packet::new`] makes a runtime of it there.
 #[derive(Debug)]
 pub struct PacketSocket {
     // In front of the socket, so that the ring is unmapped before it is closed.
-    pub(super) ring: PacketRing,
+    pub(super) ring: Option<PacketRing>,
     pub(super) fd: OwnedFd,
     pub(super) name: String,
     pub(super) attachment: Attachment,
@@ -65,8 +68,17 @@ fn open_one(config: &PacketConfig, attachment: Attachment) -> Result<PacketSocke
     set("PACKET_IGNORE_OUTGOING", libc::PACKET_IGNORE_OUTGOING, 1)?;
     set("PACKET_VNET_HDR", libc::PACKET_VNET_HDR, 1)?;
     set("PACKET_QDISC_BYPASS", libc::PACKET_QDISC_BYPASS, 1)?;
-    let ring = PacketRing::new(fd.as_fd(), config.ring_kib << 10)
-        .map_err(|error| failed(config, "PACKET_RX_RING", ring_reason(&error)))?;
+    let ring = match config.ring_kib {
+        0 => {
+            set("PACKET_AUXDATA", libc::PACKET_AUXDATA, 1)?;
+            grow_queue(fd.as_fd());
+            None
+        }
+        kib => {
+            let ring = PacketRing::new(fd.as_fd(), kib << 10);
+            Some(ring.map_err(|error| failed(config, "PACKET_RX_RING", ring_reason(&error)))?)
+        }
+    };
     let index = attachment.link.index;
     socket::bind(fd.as_fd(), &link_address(index))
         .map_err(|error| failed(config, "bind", error.to_string()))?;
@@ -74,6 +86,13 @@ fn open_one(config: &PacketConfig, attachment: Attachment) -> Result<PacketSocke
     widen_filter(fd.as_fd(), attachment, everybody)
         .map_err(|error| failed(config, "PACKET_ADD_MEMBERSHIP", error.to_string()))?;
     Ok(PacketSocket { ring, fd, name: config.interface.clone(), attachment, offload: config.offload })
+}
+
+/// Has the socket's queue hold as much as it may: by itself it is for three or four joined frames.
+fn grow_queue(fd: BorrowedFd<'_>) {
+    let set = |name| socket::set_option(fd, libc::SOL_SOCKET, name, &QUEUE_BYTES);
+    // Beyond the system's limit only with CAP_NET_ADMIN; up to it anybody may. A short queue works as well.
+    let _ = set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF));
 }
 
 fn open_reason(error: &io::Error) -> String {

@@ -4,6 +4,7 @@
 pub(crate) mod bpf;
 pub(crate) mod mapping;
 pub(crate) mod packet_ring;
+pub(crate) mod receive;
 pub(crate) mod send;
 pub(crate) mod socket;
 pub(crate) mod xsk;

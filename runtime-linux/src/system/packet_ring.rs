@@ -124,7 +124,8 @@ impl PacketRing {
         RingFrame {
             virtio,
             bytes,
-            vlan: (header.tp_status & TP_STATUS_VLAN_VALID != 0).then(|| tag(&header)),
+            vlan: (header.tp_status & TP_STATUS_VLAN_VALID != 0)
+                .then(|| vlan_tag(header.tp_status, header.hv1.tp_vlan_tci as u16, header.hv1.tp_vlan_tpid)),
             checked: header.tp_status & TP_STATUS_CSUM_VALID != 0,
             cut: header.tp_snaplen < header.tp_len,
         }
@@ -140,11 +141,10 @@ impl PacketRing {
     }
 }
 
+/// The tag that the kernel took off a frame, as bytes.
 #[cold]
-fn tag(header: &libc::tpacket3_hdr) -> [u8; 4] {
-    let named = header.tp_status & TP_STATUS_VLAN_TPID_VALID != 0;
-    let kind = if named { header.hv1.tp_vlan_tpid } else { VLAN_TYPE };
-    let [a, b] = kind.to_be_bytes();
-    let [c, d] = (header.hv1.tp_vlan_tci as u16).to_be_bytes();
+pub(super) fn vlan_tag(status: u32, control: u16, kind: u16) -> [u8; 4] {
+    let kind = if status & TP_STATUS_VLAN_TPID_VALID != 0 { kind } else { VLAN_TYPE };
+    let ([a, b], [c, d]) = (kind.to_be_bytes(), control.to_be_bytes());
     [a, b, c, d]
 }

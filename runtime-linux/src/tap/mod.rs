@@ -10,7 +10,6 @@
 mod config;
 mod counters;
 mod device;
-mod receive_buffers;
 mod runtime;
 mod section;
 #[cfg(test)]

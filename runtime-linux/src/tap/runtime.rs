@@ -1,6 +1,6 @@
 //! The runtime: frames between one queue of a TAP device and the stack.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 
 use arrayvec::ArrayVec;
@@ -11,7 +11,7 @@ use libos::{Arena, Capabilities, Error, FrameBatch, Instant, Runtime, RxFrame, S
 use super::config::TapConfig;
 use super::counters::TapCounters;
 use super::device::TapQueue;
-use super::receive_buffers::ReceiveBuffers;
+use crate::receive_buffers::ReceiveBuffers;
 use crate::virtio_header::{self, HEADER_BYTES};
 
 /// Largest TCP payload that the kernel is asked to cut, in bytes: with Ethernet, IP and TCP headers
@@ -143,8 +143,9 @@ impl Runtime for Tap {
                 self.counters.rx_no_buffers += 1;
                 break;
             }
-            let frame_bytes = match self.buffers.read(&self.queue.file, &mut header) {
-                Ok(frame_bytes) => frame_bytes,
+            let read = (&self.queue.file).read_vectored(&mut self.buffers.parts(&mut header));
+            let frame_bytes = match read {
+                Ok(bytes) => bytes.saturating_sub(HEADER_BYTES),
                 Err(error) if is_transient(&error) => break,
                 Err(_) => return Err(Error::DeviceFailed),
             };

@@ -43,6 +43,9 @@ fn config(interface: &str) -> PacketConfig {
     PacketConfig { interface: interface.into(), ..PacketConfig::default() }
 }
 
+/// With a ring, and without.
+const RING_KIB: [usize; 2] = [8192, 0];
+
 fn open(config: &PacketConfig, arena: &Arena) -> Packet {
     let [end] = <[Packet; 1]>::try_from(Packet::open(config, arena).unwrap()).unwrap();
     end
@@ -92,16 +95,23 @@ fn expect(end: &mut Packet, count: usize) -> Vec<Vec<u8>> {
 fn frames_of_every_size_cross_in_order_in_bursts_larger_than_a_batch() {
     namespace::enter("-Urn", || {
         pair();
-        let arena = arena(32);
-        let (mut near, mut far) = (open(&config(NEAR), &arena), open(&config(FAR), &arena));
-        assert_eq!((near.name(), near.memory_access()), (NEAR, MemoryAccess::Copy));
-        let frames: Vec<_> = (0..1000_usize).map(|n| frame(&vec![n as u8; 46 + n * 7 % 1454])).collect();
-        send(&mut far, &arena, &frames);
-        assert!(expect(&mut near, 1000) == frames);
-        let counters = far.counters();
-        assert!(counters.tx_calls < 50, "{counters:?}");
-        assert_eq!(receive(&mut far), Vec::<Vec<u8>>::new(), "what was sent is not received");
+        for ring_kib in RING_KIB {
+            frames_of_every_size(ring_kib);
+        }
     });
+}
+
+fn frames_of_every_size(ring_kib: usize) {
+    let arena = arena(32);
+    let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &arena);
+    let mut far = open(&PacketConfig { ring_kib, ..config(FAR) }, &arena);
+    assert_eq!((near.name(), near.memory_access()), (NEAR, MemoryAccess::Copy));
+    let frames: Vec<_> = (0..1000_usize).map(|n| frame(&vec![n as u8; 46 + n * 7 % 1454])).collect();
+    send(&mut far, &arena, &frames);
+    assert!(expect(&mut near, 1000) == frames);
+    let counters = far.counters();
+    assert!(counters.tx_calls < 50, "{counters:?}");
+    assert_eq!(receive(&mut far), Vec::<Vec<u8>>::new(), "what was sent is not received");
 }
 
 #[test]
@@ -131,8 +141,9 @@ fn a_vlan_tag_that_the_kernel_took_off_is_put_back() {
     namespace::enter("-Urn", || {
         pair();
         let arena = arena(32);
-        let (mut near, mut far) = (open(&config(NEAR), &arena), open(&config(FAR), &arena));
-        for size in [46, 1486] {
+        let mut far = open(&config(FAR), &arena);
+        for (size, ring_kib) in [(46, 8192), (1486, 8192), (46, 0), (1486, 0)] {
+            let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &arena);
             let plain = frame(&vec![7; size]);
             let tagged = [&plain[..12], &[0x81, 0, 0x20, 5], &plain[12..]].concat();
             send(&mut far, &arena, std::slice::from_ref(&tagged));
@@ -153,15 +164,17 @@ fn a_checksum_that_the_kernel_left_open_needs_none_to_be_verified() {
         run("address add 10.9.0.1/24 dev far");
         run("neighbor add 10.9.0.2 lladdr 02:00:00:00:00:01 dev far");
         let arena = arena(32);
-        let mut near = open(&config(NEAR), &arena);
-        UdpSocket::bind("10.9.0.1:0").unwrap().send_to(b"hello", "10.9.0.2:7").unwrap();
-        let mut batch = RxBatch::new();
-        let end_at = Time::now() + PATIENCE;
-        while !batch.iter().any(|frame| frame.head[12..14] == [8, 0]) && Time::now() < end_at {
-            near.receive(Instant::ZERO, &mut batch).unwrap();
+        for ring_kib in RING_KIB {
+            let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &arena);
+            UdpSocket::bind("10.9.0.1:0").unwrap().send_to(b"hello", "10.9.0.2:7").unwrap();
+            let mut batch = RxBatch::new();
+            let end_at = Time::now() + PATIENCE;
+            while !batch.iter().any(|frame| frame.head[12..14] == [8, 0]) && Time::now() < end_at {
+                near.receive(Instant::ZERO, &mut batch).unwrap();
+            }
+            let datagram = batch.iter().find(|frame| frame.head[12..14] == [8, 0]).unwrap();
+            assert_eq!(datagram.checksum, RxChecksum::Verified);
         }
-        let datagram = batch.iter().find(|frame| frame.head[12..14] == [8, 0]).unwrap();
-        assert_eq!(datagram.checksum, RxChecksum::Verified);
     });
 }
 
@@ -200,23 +213,26 @@ fn each_flow_stays_on_one_of_several_queues() {
 }
 
 #[test]
-fn without_memory_frames_wait_in_the_ring_until_there_is_some() {
+fn without_memory_frames_wait_in_the_kernel_until_there_is_some() {
     namespace::enter("-Urn", || {
         pair();
-        let (ours, theirs) = (arena(16), arena(16));
-        let (mut near, mut far) = (open(&config(NEAR), &ours), open(&config(FAR), &theirs));
-        let mut held = Vec::new();
-        for size in [1 << 20, 16_000, 1500, 64] {
-            held.extend(std::iter::from_fn(|| ours.allocate(size)));
+        for ring_kib in RING_KIB {
+            let (ours, theirs) = (arena(16), arena(16));
+            let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &ours);
+            let mut far = open(&config(FAR), &theirs);
+            let mut held = Vec::new();
+            for size in [1 << 20, 16_000, 1500, 64] {
+                held.extend(std::iter::from_fn(|| ours.allocate(size)));
+            }
+            let frames: Vec<_> = (0..10).map(|number| frame(&[number; 100])).collect();
+            send(&mut far, &theirs, &frames);
+            let end_at = Time::now() + PATIENCE;
+            while near.counters().rx_no_buffers == 0 && Time::now() < end_at {
+                assert_eq!(receive(&mut near), Vec::<Vec<u8>>::new());
+            }
+            held.clear();
+            assert!(expect(&mut near, 10) == frames);
         }
-        let frames: Vec<_> = (0..10).map(|number| frame(&[number; 100])).collect();
-        send(&mut far, &theirs, &frames);
-        let end_at = Time::now() + PATIENCE;
-        while near.counters().rx_no_buffers == 0 && Time::now() < end_at {
-            assert_eq!(receive(&mut near), Vec::<Vec<u8>>::new());
-        }
-        held.clear();
-        assert!(expect(&mut near, 10) == frames);
     });
 }
 
@@ -259,19 +275,21 @@ fn frames_that_the_kernel_refuses_do_not_hold_up_the_others() {
 #[test]
 fn an_interface_that_was_deleted_has_failed_for_good() {
     namespace::enter("-Urn", || {
-        pair();
-        let arena = arena(16);
-        let mut near = open(&config(NEAR), &arena);
-        receive(&mut near);
-        run("link delete far");
-        let mut batch = FrameBatch::new();
-        batch.push(arena.copy_from(&frame(&[0; 46])).unwrap().freeze());
-        batch.finish(TxOffload::default());
-        for second in 1..3 {
-            let now = Instant::from_millis(second * 1000);
-            assert_eq!(near.transmit(now, &mut batch), Err(Error::DeviceFailed));
-            assert_eq!(near.receive(now, &mut RxBatch::new()), Err(Error::DeviceFailed));
+        for ring_kib in RING_KIB {
+            pair();
+            let arena = arena(16);
+            let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &arena);
+            receive(&mut near);
+            run("link delete far");
+            let mut batch = FrameBatch::new();
+            batch.push(arena.copy_from(&frame(&[0; 46])).unwrap().freeze());
+            batch.finish(TxOffload::default());
+            for second in 1..3 {
+                let now = Instant::from_millis(second * 1000);
+                assert_eq!(near.transmit(now, &mut batch), Err(Error::DeviceFailed));
+                assert_eq!(near.receive(now, &mut RxBatch::new()), Err(Error::DeviceFailed));
+            }
+            assert_eq!(batch.len(), 1);
         }
-        assert_eq!(batch.len(), 1);
     });
 }

@@ -5,14 +5,11 @@
 //! large ones. Only those that the frame reached are handed up with it; the others wait for the next
 //! read. A small packet thus keeps one small buffer from reuse, and nothing is ever copied.
 
-use std::fs::File;
-use std::io::{self, IoSliceMut, Read};
+use std::io::IoSliceMut;
 
 use arrayvec::ArrayVec;
 use libos::memory::HEADROOM_BYTES;
 use libos::{Arena, Buffer, BufferMut};
-
-use crate::virtio_header::HEADER_BYTES;
 
 /// Ethernet header and one VLAN tag.
 const LINK_HEADER_BYTES: usize = 18;
@@ -29,9 +26,9 @@ const MAX_REST: usize = 4;
 
 const _: () = assert!(MIN_HEAD_BYTES + MAX_REST * REST_BYTES > MAX_JOINED_BYTES + LINK_HEADER_BYTES);
 
-/// Buffers for one frame, sized for the device.
+/// Buffers for one frame, sized for the device. TAP devices and packet sockets without a ring read into them.
 #[derive(Debug)]
-pub(super) struct ReceiveBuffers {
+pub(crate) struct ReceiveBuffers {
     head: Option<BufferMut>,
     rest: ArrayVec<BufferMut, MAX_REST>,
     head_bytes: usize,
@@ -65,16 +62,15 @@ impl ReceiveBuffers {
         self.head.is_some()
     }
 
-    /// Reads the next frame's header and bytes; returns how many bytes the frame has.
+    /// Where the next frame is read to: its virtio header, and its bytes.
     #[inline]
-    pub fn read(&mut self, mut device: &File, header: &mut [u8; HEADER_BYTES]) -> io::Result<usize> {
-        let mut parts: ArrayVec<IoSliceMut<'_>, { MAX_REST + 2 }> = ArrayVec::new();
+    pub fn parts<'a>(&'a mut self, header: &'a mut [u8]) -> ArrayVec<IoSliceMut<'a>, { MAX_REST + 2 }> {
+        let mut parts = ArrayVec::new();
         parts.push(IoSliceMut::new(header));
         for buffer in self.head.iter_mut().chain(&mut self.rest) {
             parts.push(IoSliceMut::new(buffer));
         }
-        let length = device.read_vectored(&mut parts)?;
-        Ok(length.saturating_sub(HEADER_BYTES))
+        parts
     }
 
     /// The buffers that a frame of this length reached; `None` when its end was lost.
