@@ -16,6 +16,9 @@ use super::transmit::Transmitter;
 use crate::interface::{self, Watch};
 use crate::system::{bpf, socket, xsk};
 
+/// The kernel is reminded after this time of what it left in the transmit ring, though nothing wakes the library OS.
+const REMIND_AFTER_NS: u64 = 1_000_000;
+
 /// One queue of an interface: a [`Runtime`] for the thread whose memory it was given.
 #[derive(Debug)]
 pub struct Xdp {
@@ -28,6 +31,7 @@ pub struct Xdp {
     mode: XdpMode,
     busy_poll: bool,
     watch: Watch,
+    polled_at: Instant,
     counters: XdpCounters,
 }
 
@@ -69,8 +73,19 @@ impl Xdp {
             .map_err(|error| failed(&queue.config, "BPF_MAP_UPDATE_ELEM", reason(&error)))?;
         log::info!("{}, queue {}: {mode}", queue.config.interface, queue.queue);
         let transmitter = Transmitter::new(arena, &mode, chunk, queue.config.transmit_ring);
-        let watch = Watch::default();
-        Ok(Self { socket, _quiesce, receiver, transmitter, queue, mode, busy_poll, watch, counters })
+        let (watch, polled_at) = (Watch::default(), Instant::ZERO);
+        Ok(Self {
+            socket,
+            _quiesce,
+            receiver,
+            transmitter,
+            queue,
+            mode,
+            busy_poll,
+            watch,
+            polled_at,
+            counters,
+        })
     }
 
     /// How frames come and go, and why not better.
@@ -131,12 +146,14 @@ impl Runtime for Xdp {
 
     fn receive(&mut self, now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
         let before = batch.len();
+        self.polled_at = now;
         self.transmitter.reap(&mut self.socket);
         self.receiver.receive(&mut self.socket, batch, &mut self.counters);
         if batch.len() > before { Ok(()) } else { self.idle(now) }
     }
 
-    fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
+    fn transmit(&mut self, now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
+        self.polled_at = now;
         match self.transmitter.transmit(&mut self.socket, batch, &mut self.counters) {
             Ok(()) => Ok(()),
             Err(_) => self.refusal(),
@@ -144,6 +161,9 @@ impl Runtime for Xdp {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if self.transmitter.kick_left {
+            return Some(self.polled_at.plus_nanos(REMIND_AFTER_NS));
+        }
         self.watch.next_deadline()
     }
 

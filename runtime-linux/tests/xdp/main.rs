@@ -289,6 +289,29 @@ fn a_full_transmit_ring_keeps_the_others_waiting_and_none_is_lost() {
 }
 
 #[test]
+fn what_the_kernel_left_in_the_ring_goes_out_soon_though_nothing_more_is_sent() {
+    root::enter(|| {
+        pair(1, 1500);
+        let (ours, theirs) = (arena(16), arena(16));
+        let mut near = open(&config(), &ours);
+        let mut far = far(&theirs);
+        run("link set near down");
+        let sent = frame(&[7; 100]);
+        let mut batch = FrameBatch::new();
+        batch.push(in_arena(&ours, &sent));
+        batch.finish(TxOffload::default());
+        let now = Instant::from_millis(5);
+        near.transmit(now, &mut batch).unwrap();
+        assert!(batch.is_empty());
+        assert_eq!(near.next_deadline(), Some(Instant::from_millis(6)));
+        run("link set near up");
+        near.receive(Instant::from_millis(6), &mut RxBatch::new()).unwrap();
+        assert_eq!(contents(&expect(&mut far, 1)), [sent]);
+        assert!(near.next_deadline() > Some(Instant::from_millis(1000)));
+    });
+}
+
+#[test]
 fn an_interface_that_was_deleted_has_failed_for_good() {
     root::enter(|| {
         pair(1, 1500);
