@@ -14,7 +14,7 @@ help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 setup: ## Checks the machine for what the other targets need.
-	@. tools/setup.sh; need cc gcc; need c++ g++; need pkg-config pkg-config; need valgrind valgrind; \
+	@. tools/setup.sh; need cc gcc; need c++ g++; need pkg-config pkg-config; need valgrind valgrind; need objdump binutils; \
 	need ip iproute2; need unshare util-linux; need make make; need cmake cmake; \
 	need nft nftables; need tshark tshark; need ethtool ethtool; need iperf3 iperf3; need_rust; needs_met
 

@@ -1,5 +1,6 @@
 //! Instructions of one round, counted by callgrind: the same count run after run, whatever else the machine does.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::catalogue::{Benchmark, Contender};
@@ -33,16 +34,31 @@ pub fn run_measured(contender: Contender, scenario: &Scenario, rounds: u64) -> R
 /// # Errors
 /// [`Failure`] when valgrind cannot be run, when the contender fails, or when nothing was counted.
 pub fn count(benchmark: &Benchmark, contender: Contender) -> Result<f64, Failure> {
-    let rounds = benchmark.counted_rounds;
     let directory = target_directory()?.join("callgrind");
     std::fs::create_dir_all(&directory)?;
-    let profile = directory.join(format!("{}-{}.out", benchmark.name, contender.name()));
+    let file = directory.join(format!("{}-{}.out", benchmark.name, contender.name()));
+    let instructions = profile(benchmark, contender, &file, &[])?;
+    Ok(instructions as f64 / benchmark.counted_rounds as f64)
+}
+
+/// Runs this program under callgrind, which writes a profile with these further options to `file`, and returns the
+/// instructions of all measured rounds.
+///
+/// # Errors
+/// As [`count`].
+pub fn profile(
+    benchmark: &Benchmark,
+    contender: Contender,
+    file: &Path,
+    options: &[&str],
+) -> Result<u64, Failure> {
     let output = Command::new("valgrind")
         .arg("--tool=callgrind")
         .arg(format!("--toggle-collect={MEASURED}"))
-        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(format!("--callgrind-out-file={}", file.display()))
+        .args(options)
         .arg(std::env::current_exe()?)
-        .args(["measure", benchmark.name, contender.name(), &rounds.to_string()])
+        .args(["measure", benchmark.name, contender.name(), &benchmark.counted_rounds.to_string()])
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
     let messages = String::from_utf8_lossy(&output.stderr);
@@ -50,7 +66,7 @@ pub fn count(benchmark: &Benchmark, contender: Contender) -> Result<f64, Failure
         return Err(format!("callgrind on {}: {messages}", benchmark.name).into());
     }
     match collected(&messages) {
-        Some(instructions) if instructions > 0 => Ok(instructions as f64 / rounds as f64),
+        Some(instructions) if instructions > 0 => Ok(instructions),
         _ => Err(format!("callgrind counted nothing in {MEASURED}: {messages}").into()),
     }
 }

@@ -3,10 +3,12 @@
 mod catalogue;
 mod catnip_side;
 mod clock;
+mod cores;
 mod devices;
 mod gate;
 mod instructions;
 mod limits;
+mod locked;
 mod memory;
 mod processes;
 mod report;
@@ -28,6 +30,8 @@ const USAGE: &str = "usage:
   bench list                             the benchmarks' names
   bench device NAME                      one benchmark on a device, whose two figures are printed, in the network
                                          namespace that this runs in
+  bench cores                            TCP echo on two cores against one, with nothing shared
+  bench locked NAME                      locked instructions of a benchmark's round
   bench measure NAME CONTENDER ROUNDS    one contender's rounds and nothing else: what callgrind looks at
   bench serve SOCKET                     the second process of benchmarks between two";
 
@@ -44,6 +48,10 @@ fn main() -> ExitCode {
             processes::NAMES.iter().for_each(|name| println!("{name}"));
             Ok(())
         }
+        ["cores"] => cores::compare(),
+        ["locked", name] => catalogue::find(name)
+            .ok_or_else(|| format!("there is no benchmark {name}").into())
+            .and_then(locked::count),
         ["device", name] => devices::measure(name),
         ["serve", socket] => processes::serve(socket.as_ref()),
         ["measure", name, contender, rounds] => measure(name, contender, rounds),

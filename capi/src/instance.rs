@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_int};
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::time::Duration;
 
 use catnip_os::libos::{Completion, LibOs, Token};
@@ -13,9 +14,14 @@ use crate::abi::Callback;
 use crate::arrays::Arrays;
 use crate::metrics::Metrics;
 
+/// Belongs to each library OS of a group of cores: the group is over when nobody has it any more.
+pub type Member = Arc<()>;
+
 /// What a thread has after `demi_init`.
 pub struct Instance {
     pub libos: LibOs,
+    /// Dropped behind the library OS.
+    pub _member: Option<Member>,
     /// Memory that the program holds.
     pub arrays: Arrays,
     /// Completions on their way to the program; empty between calls, kept for its memory.
@@ -103,20 +109,30 @@ pub fn create(build: impl FnOnce() -> Result<Instance, (c_int, String)>) -> c_in
             State::Broken => return Err(libc::ENOTRECOVERABLE),
             State::Ready(_) => return Err(libc::EEXIST),
         }
-        match guard(build) {
-            Ok(Ok(instance)) => {
-                *state = State::Ready(Box::new(instance));
-                set_init_error(None);
-                Ok(())
-            }
-            Ok(Err((number, message))) => {
-                eprintln!("catnip: {message}");
-                set_init_error(CString::new(message).ok());
-                Err(number)
-            }
-            Err(Panicked) => Err(libc::EIO),
-        }
+        *state = State::Ready(Box::new(reported(build)?));
+        Ok(())
     })
+}
+
+/// Does what comes before a thread's instance, with the same words when it fails.
+pub fn set_up(work: impl FnOnce() -> Result<(), (c_int, String)>) -> c_int {
+    with_state(|_| reported(work))
+}
+
+/// The message of a failure is printed and kept for `demi_ext_init_error`.
+fn reported<T>(work: impl FnOnce() -> Result<T, (c_int, String)>) -> Result<T, c_int> {
+    match guard(work) {
+        Ok(Ok(result)) => {
+            set_init_error(None);
+            Ok(result)
+        }
+        Ok(Err((number, message))) => {
+            eprintln!("catnip: {message}");
+            set_init_error(CString::new(message).ok());
+            Err(number)
+        }
+        Err(Panicked) => Err(libc::EIO),
+    }
 }
 
 /// How long connections have to end in order when the program takes its library OS down.
@@ -189,6 +205,7 @@ mod tests {
         let libos = LibOs::builder().build().map_err(|error| (libc::ENOMEM, error.to_string()))?;
         Ok(Instance {
             libos,
+            _member: None,
             arrays: Arrays::new(1),
             completions: Vec::new(),
             tokens: Vec::new(),

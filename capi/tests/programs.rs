@@ -39,6 +39,16 @@ fn threads_share_nothing_and_calls_from_inside_a_call_are_refused() {
     run_checked("c/threads.c");
 }
 
+/// Two cores, each with a stack that reaches itself alone.
+const TWO_CORES: [(&str, &str); 2] = [("CATNIP_CORES__COUNT", "2"), ("CATNIP_CORES__PIN", "false")];
+
+#[test]
+fn threads_take_a_core_each_of_what_the_process_opened_once() {
+    for check in [Check::Plain, Check::Sanitizers, Check::Valgrind] {
+        run_test_program("c/cores.c", &[], check, &TWO_CORES);
+    }
+}
+
 #[test]
 fn the_cpp_types_own_what_they_hold() {
     run_checked("cpp/types.cpp");

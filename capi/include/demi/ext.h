@@ -3,7 +3,7 @@
  * demi/ext.h - what Catnip has beyond Demikernel's interface.
  *
  * IPv6 peers, arrays of several segments, memory of any size, in-memory queues, half-close, cancellation,
- * metrics. The functions keep the conventions of demi/libos.h and may be mixed with the others: a token of
+ * metrics, several cores. The functions keep the conventions of demi/libos.h and may be mixed with the others: a token of
  * either kind may be waited for with either kind of wait.
  */
 #ifndef DEMI_EXT_H_IS_INCLUDED
@@ -65,6 +65,22 @@ extern const char *demi_ext_version(void);
  * empty string when it did not fail. Valid until the thread's next demi_init().
  */
 extern const char *demi_ext_init_error(void);
+
+/**
+ * Stores how many cores the configuration's table [cores] says, for demi_ext_core_init(). The first call in the process
+ * reads the configuration, as demi_init() does, and opens the device for all of them. Errors: as demi_init().
+ */
+extern int demi_ext_core_count(_In_ const struct demi_args *args, _Out_ int *count_out);
+
+/**
+ * Like demi_init(), for one of several threads that share a device: makes this thread's library OS on the core of that
+ * number, 0 or more and below demi_ext_core_count(), each of which one thread takes. The device is opened once in the process, and
+ * the thread is bound to the core's processor unless the configuration says otherwise. Descriptors, tokens and memory are
+ * the thread's own; connections are spread over the cores by hash, and stay where they are. When all cores were taken
+ * and their threads have ended, or called demi_ext_fini(), the next call opens the device anew.
+ * Errors: as demi_init(); EINVAL there is no such core; EBUSY another thread has taken it.
+ */
+extern int demi_ext_core_init(_In_ const struct demi_args *args, _In_ int core);
 
 /**
  * Takes down this thread's library OS: all descriptors are closed, connections have up to a second to deliver what was

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-use catnip_os::libos::{Config, LibOs, SetupError};
+use catnip_os::libos::{Config, LibOs};
 
-use crate::abi::Args;
+use crate::abi::{Args, Callback};
 use crate::arrays::Arrays;
-use crate::instance::{self, Instance};
+use crate::instance::{self, Instance, Member};
 use crate::{errno, logger};
 
 /// The option that names a configuration file; all other arguments are the program's.
@@ -28,42 +28,80 @@ static INSTANCES: AtomicU8 = AtomicU8::new(1);
 /// `args` is null or can be read; its `argv` is null or an array of `argc` strings that end with NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn demi_init(args: *const Args) -> c_int {
-    if args.is_null() {
-        return libc::EINVAL;
-    }
-    // SAFETY: not null, so the caller vouches for it.
-    let args = unsafe { args.read_unaligned() };
-    let (argc, argv, callback) = (args.argc, args.argv, args.callback);
-    let argc = match usize::try_from(argc) {
-        Ok(argc) if argc == 0 || !argv.is_null() => argc,
-        _ => return libc::EINVAL,
+    // SAFETY: the caller vouches for the arguments.
+    let arguments = match unsafe { Arguments::read(args) } {
+        Ok(arguments) => arguments,
+        Err(number) => return number,
     };
     let begin = Instant::now();
     instance::create(|| {
-        logger::install();
-        // SAFETY: the caller vouches for the arguments.
-        let file = unsafe { config_file(argc, argv) }.map_err(|message| (libc::EINVAL, message))?;
-        let libos = open(file).map_err(|error| (errno::of_setup(&error), error.to_string()))?;
-        let instance = Instance {
-            libos,
-            arrays: Arrays::new(INSTANCES.fetch_add(1, Ordering::Relaxed)),
-            completions: Vec::with_capacity(INITIAL_COMPLETIONS),
-            tokens: Vec::new(),
-            metrics: None,
-            callback,
-            late_polls: 0,
-        };
-        instance.report(c"init_ns", u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        Ok(instance)
+        let config = arguments.config()?;
+        let libos = catnip_os::open(&config).map_err(|error| (errno::of_setup(&error), error.to_string()))?;
+        Ok(instance(libos, arguments.callback, None, begin))
     })
 }
 
-fn open(file: Option<PathBuf>) -> Result<LibOs, SetupError> {
-    let config = match file {
-        Some(file) => Config::from_file(file)?.with_environment(),
-        None => Config::load()?,
+/// What a program hands over when it begins.
+pub struct Arguments {
+    argc: usize,
+    argv: *const *const c_char,
+    pub callback: Option<Callback>,
+}
+
+impl Arguments {
+    /// # Errors
+    /// `EINVAL` for no arguments at all, and for a number of them without a list.
+    ///
+    /// # Safety
+    /// `args` is null or can be read; its `argv` is null or an array of `argc` strings that end with NUL.
+    pub unsafe fn read(args: *const Args) -> Result<Self, c_int> {
+        if args.is_null() {
+            return Err(libc::EINVAL);
+        }
+        // SAFETY: not null, so the caller vouches for it.
+        let args = unsafe { args.read_unaligned() };
+        let (argc, argv, callback) = (args.argc, args.argv, args.callback);
+        match usize::try_from(argc) {
+            Ok(argc) if argc == 0 || !argv.is_null() => Ok(Self { argc, argv, callback }),
+            _ => Err(libc::EINVAL),
+        }
+    }
+
+    /// The configuration that the arguments and the environment name.
+    ///
+    /// # Errors
+    /// An error number, and a line that says what is wrong.
+    pub fn config(&self) -> Result<Config, (c_int, String)> {
+        logger::install();
+        // SAFETY: whoever made this vouched for the list.
+        let file = unsafe { config_file(self.argc, self.argv) }.map_err(|message| (libc::EINVAL, message))?;
+        let config = match file {
+            Some(file) => Config::from_file(file).map(Config::with_environment),
+            None => Config::load(),
+        };
+        config.map_err(|error| (errno::of_setup(&error), error.to_string()))
+    }
+}
+
+/// A thread's instance on its library OS; reports how long it took.
+pub fn instance(
+    libos: LibOs,
+    callback: Option<Callback>,
+    member: Option<Member>,
+    begin: Instant,
+) -> Instance {
+    let instance = Instance {
+        libos,
+        _member: member,
+        arrays: Arrays::new(INSTANCES.fetch_add(1, Ordering::Relaxed)),
+        completions: Vec::with_capacity(INITIAL_COMPLETIONS),
+        tokens: Vec::new(),
+        metrics: None,
+        callback,
+        late_polls: 0,
     };
-    catnip_os::open(&config)
+    instance.report(c"init_ns", u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    instance
 }
 
 /// The file that the arguments name, the last one when there are several.

@@ -3,6 +3,7 @@
 //! Pointers are checked for null first (`EINVAL`), then the thread's instance (`ENOSYS`, `EBUSY`), then the rest.
 //! No pointer is trusted to be aligned, because the structures they lie in are packed.
 
+mod cores;
 mod ext;
 mod init;
 mod memory;
