@@ -23,7 +23,7 @@ pub(super) enum Complaint {
     Protocol { pointer: usize },
     /// Parts of the packet did not come in time.
     ReassemblyTime,
-    /// The byte at the pointer makes no sense. IPv6 only.
+    /// The byte at the pointer makes no sense. The code is ICMPv6's; ICMPv4 has one for this.
     ParameterProblem { code: u8, pointer: usize, even_multicast: bool },
 }
 
@@ -89,7 +89,12 @@ impl Network {
             (IpAddr::V6(_), Complaint::ReassemblyTime) => {
                 (Protocol::Icmpv6, plain_error(v6::TIME_EXCEEDED, v6::REASSEMBLY), IPV6_QUOTE)
             }
-            (IpAddr::V4(_), Complaint::ParameterProblem { .. }) => return,
+            (IpAddr::V4(_), Complaint::ParameterProblem { pointer, .. }) => {
+                // RFC 792: the pointer is one byte, and no header is longer than it reaches.
+                let rest = [u8::try_from(pointer).unwrap_or(0), 0, 0, 0];
+                let header = IcmpHeader { kind: v4::PARAMETER_PROBLEM, code: 0, rest };
+                (Protocol::Icmpv4, header, IPV4_QUOTE)
+            }
             (IpAddr::V6(_), Complaint::Port) => (
                 Protocol::Icmpv6,
                 plain_error(v6::DESTINATION_UNREACHABLE, v6::unreachable::PORT),

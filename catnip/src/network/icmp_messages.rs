@@ -42,8 +42,11 @@ impl Network {
                 let kind = quoted.and_then(|quoted| error_kind_v4(header, quoted.packet_len));
                 self.report(quoted, kind)
             }
-            // Replies to echo requests that we never send, source quench (RFC 6633), redirects, and
-            // whatever else there is.
+            v4::REDIRECT => {
+                self.receive_redirect_v4(ip, header, body);
+                Ingress::Consumed
+            }
+            // Replies to echo requests that we never send, source quench (RFC 6633), and whatever else there is.
             _ => Ingress::Consumed,
         }
     }

@@ -3,9 +3,10 @@
 use libos::Instant;
 use libos::runtime::RxFrame;
 
+use super::icmp_errors::Complaint;
 use super::receive::{IpInfo, Origin, cut, frame_len};
 use super::{DestinationKind, Ingress, Network, Protocol};
-use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv4::{self, Ipv4Header};
 
 /// Where the protocol field is.
 const PROTOCOL_OFFSET: usize = 9;
@@ -59,6 +60,15 @@ impl Network {
             fragmented: false,
             protocol_pointer: PROTOCOL_OFFSET,
         };
+        if header_len > ipv4::HEADER_BYTES
+            && let Some(pointer) = header.malformed_option()
+        {
+            // RFC 1122, section 3.2.2.5: the sender is told where.
+            self.counters.ip_in_header_errors += 1;
+            let complaint = Complaint::ParameterProblem { code: 0, pointer, even_multicast: false };
+            self.complain(now, &ip, complaint, &[&frame.head]);
+            return Ingress::Consumed;
+        }
         if ip.protocol != Protocol::Tcp.number() {
             self.last_header.keep(&frame.head, header_len);
         }

@@ -113,6 +113,11 @@ impl Quoted {
         self.local.ip()
     }
 
+    /// Whom it was sent to.
+    pub(super) fn destination(&self) -> IpAddr {
+        self.remote.ip()
+    }
+
     /// The error about it.
     pub(super) fn error(&self, kind: IcmpErrorKind) -> IcmpError {
         let sequence = match self.protocol {

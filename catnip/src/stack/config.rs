@@ -54,7 +54,7 @@ pub struct StackConfig {
     /// What the interface identifiers of those addresses follow from besides the network (RFC 7217). The same
     /// at each start gives the same addresses; `None` gives others each time.
     pub address_secret: Option<u128>,
-    /// Follow redirects of the IPv6 router in use (RFC 4861 section 8).
+    /// Follow redirects of the router in use (RFC 4861 section 8, RFC 1122 section 3.2.2.2).
     pub redirects: bool,
     /// What is done so that no other host on the link uses our addresses.
     pub conflict_detection: ConflictDetection,

@@ -45,6 +45,8 @@ pub mod v4 {
     pub const ECHO_REPLY: u8 = 0;
     /// A packet could not be delivered.
     pub const DESTINATION_UNREACHABLE: u8 = 3;
+    /// Another router is nearer to the destination.
+    pub const REDIRECT: u8 = 5;
     /// Asks for an [`ECHO_REPLY`].
     pub const ECHO_REQUEST: u8 = 8;
     /// A packet lived too long.

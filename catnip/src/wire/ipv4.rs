@@ -71,6 +71,28 @@ impl<'a> Ipv4Header<'a> {
         plain.then_some((header, payload))
     }
 
+    /// Where the first byte is that makes no sense as an option: a length that is too short or leads out of the header
+    /// (RFC 791 section 3.1).
+    #[cold]
+    #[must_use]
+    pub fn malformed_option(&self) -> Option<usize> {
+        const END: u8 = 0;
+        const NO_OPERATION: u8 = 1;
+        let mut rest = self.options;
+        while let Some((&kind, behind)) = rest.split_first() {
+            rest = match (kind, behind.first()) {
+                (END, _) => return None,
+                (NO_OPERATION, _) => behind,
+                (_, Some(&len)) if len >= 2 && usize::from(len) <= rest.len() => &rest[usize::from(len)..],
+                (_, length) => {
+                    let kind_at = HEADER_BYTES + self.options.len() - rest.len();
+                    return Some(kind_at + usize::from(length.is_some()));
+                }
+            };
+        }
+        None
+    }
+
     /// The header that an ICMP error quotes. Routers may have changed its length, checksum and time
     /// to live, and the packet may have been cut: only what is needed to read it is checked.
     ///

@@ -1,6 +1,6 @@
 //! What routers say, checked and applied.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use libos::Instant;
@@ -10,11 +10,13 @@ use crate::network::address::{AddressOrigin, Lifetime};
 use crate::network::interface::{NextHop, RouteOrigin, group_hardware};
 use crate::network::neighbor::Claim;
 use crate::network::path::Exit;
+use crate::network::quoted::Quoted;
 use crate::network::receive::IpInfo;
 use crate::network::router::RouterDiscovery;
-use crate::network::{Network, Prefix, Route};
+use crate::network::{DestinationKind, Network, Prefix, Route};
 use crate::stack::MIN_MTU_IPV6;
 use crate::wire::ethernet;
+use crate::wire::icmp::IcmpHeader;
 use crate::wire::router::{
     PrefixInformation, Redirect, RouterAdvertisement, RouterOption, compose_solicitation,
 };
@@ -245,6 +247,31 @@ impl Network {
         let exit = Exit::Fixed(group_hardware(ALL_ROUTERS.into()));
         let message = bytes.get(..len).unwrap_or_default();
         self.send_discovery(now, local.unwrap_or(Ipv6Addr::UNSPECIFIED), ALL_ROUTERS, exit, message);
+    }
+
+    /// Takes an ICMPv4 redirect whose checksum is right, about one destination whatever its code says (RFC 1122
+    /// section 3.2.2.2).
+    #[cold]
+    pub(in crate::network) fn receive_redirect_v4(&mut self, ip: &IpInfo, header: IcmpHeader, body: &[u8]) {
+        let quoted = Quoted::parse_v4(body).filter(|quoted| self.interface.is_local(quoted.source()));
+        let Some(quoted) = quoted.filter(|_| ip.kind == DestinationKind::Unicast) else {
+            self.counters.icmp_in_errors += 1;
+            return;
+        };
+        let gateway = IpAddr::V4(Ipv4Addr::from(header.rest));
+        let destination = quoted.destination();
+        // Only the router that we send by may say so, and of no router but one on the link.
+        let by_first_hop = self.interface.next_hop(destination) == Some(NextHop::Neighbor(ip.source));
+        let from_router = by_first_hop && ip.source != destination;
+        let is_on_link = self.interface.next_hop(gateway) == Some(NextHop::Neighbor(gateway));
+        if !self.redirects || !from_router || !is_on_link {
+            self.counters.redirects_refused += 1;
+            return;
+        }
+        self.counters.redirects += 1;
+        let destination = Prefix { address: destination, length: 32 };
+        self.interface.add_route(Route { destination, gateway, metric: 0 }, RouteOrigin::Redirect);
+        self.neighbors.renew_epoch();
     }
 
     /// Takes a redirect whose checksum is right (RFC 4861 section 8.3).

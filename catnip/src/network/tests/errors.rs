@@ -7,6 +7,7 @@ use libos::Instant;
 use crate::network::testing::*;
 use crate::network::{IcmpErrorKind, Ingress, Network, Protocol};
 use crate::stack::StackConfig;
+use crate::wire::checksum::Checksum;
 use crate::wire::ethernet;
 
 const NOW: Instant = Instant::from_millis(1);
@@ -117,6 +118,49 @@ fn an_ipv6_option_that_asks_for_it_is_told() {
     assert_eq!(frames[0].bytes[54..56], [4, 2]);
     assert_eq!(frames[0].bytes[58..62], [0, 0, 0, 42], "the pointer");
     assert_eq!(frames[0].bytes[62..], packet);
+}
+
+/// An IPv4 packet of UDP with these options, its checksum right.
+fn with_options(source: IpAddr, destination: IpAddr, options: &[u8; 8]) -> Vec<u8> {
+    let datagram = udp_datagram(source, destination, (1000, 2000), b"data");
+    let plain = ip_packet(source, destination, 17, &datagram);
+    let mut packet = [&plain[..20], options, &plain[20..]].concat();
+    packet[0] = 0x47;
+    packet[3] += 8;
+    packet[10..12].fill(0);
+    let mut sum = Checksum::new();
+    sum.add_bytes(&packet[..28]);
+    packet[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+    packet
+}
+
+#[test]
+fn a_malformed_ipv4_option_is_told_with_its_place() {
+    let (two, one) = pair(false);
+    for (name, options, pointer) in [
+        ("length 0", [1, 7, 0, 0, 0, 0, 0, 0], Some(22)),
+        ("length 1", [1, 1, 1, 1, 1, 1, 7, 1], Some(27)),
+        ("beyond the header", [7, 9, 4, 0, 0, 0, 0, 0], Some(21)),
+        ("no length", [1, 1, 1, 1, 1, 1, 1, 7], Some(27)),
+        ("a record of the route", [7, 7, 4, 0, 0, 0, 0, 0], None),
+        ("nothing behind the end", [0, 7, 0, 0, 0, 0, 0, 0], None),
+        ("one that nobody knows", [30, 8, 1, 2, 3, 4, 5, 6], None),
+    ] {
+        let mut network = acquainted(&config(1));
+        let packet = with_options(two, one, &options);
+        let ingress = receive(&mut network, NOW, &framed(&packet));
+        assert_eq!(matches!(ingress, Ingress::Packet(_)), pointer.is_none(), "{name}");
+        let frames = take_frames(&mut network);
+        let told: Vec<_> = frames.iter().map(|frame| frame.bytes[34..42].to_vec()).collect();
+        match pointer {
+            None => assert_eq!(told.len(), 0, "{name}"),
+            Some(pointer) => {
+                assert_eq!(told.len(), 1, "{name}");
+                assert_eq!((told[0][0], told[0][1], told[0][4]), (12, 0, pointer), "{name}");
+                assert_eq!(frames[0].bytes[42..], packet, "{name}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -415,3 +415,54 @@ fn a_flood_of_redirects_leaves_the_latest() {
     assert_eq!(leaves_for(&mut network, at(10), "2001:db8:9::3e7"), Ok(hardware(7)));
     assert_eq!(leaves_for(&mut network, at(10), "2001:db8:9::1"), Ok(hardware(8)));
 }
+
+/// An ICMPv4 redirect of host `from`: what `sender` sent to `destination` had better go by way of `gateway`.
+fn redirect_v4(from: u8, gateway: [u8; 4], sender: u8, destination: [u8; 4]) -> Vec<u8> {
+    let quoted = ip_packet(v4(sender).into(), destination.into(), 17, &[0; 8]);
+    let body = [&gateway[..], &quoted].concat();
+    let message = icmp_message(v4(from).into(), v4(1).into(), 5, 1, &body);
+    framed(&ip_packet(v4(from).into(), v4(1).into(), 1, &message))
+}
+
+/// The host on the link that packets to `destination` go by way of.
+fn next_hop_v4(network: &Network, destination: [u8; 4]) -> Option<crate::network::interface::NextHop> {
+    network.interface.next_hop(destination.into())
+}
+
+#[test]
+fn an_icmpv4_redirect_of_the_gateway_in_use_is_followed_until_its_target_falls_silent() {
+    use crate::network::interface::NextHop::Neighbor;
+    let far = [203, 0, 113, 5];
+    let mut network = network(&StackConfig { gateway_v4: Some(v4(2)), ..config(1) });
+    assert_eq!(next_hop_v4(&network, far), Some(Neighbor(v4(2).into())));
+    receive(&mut network, at(1), &redirect_v4(2, v4(7).octets(), 1, far));
+    assert_eq!((network.counters().redirects, network.counters().redirects_refused), (1, 0));
+    assert_eq!(next_hop_v4(&network, far), Some(Neighbor(v4(7).into())));
+    // It is about one host, whatever its code says.
+    assert_eq!(next_hop_v4(&network, [203, 0, 113, 6]), Some(Neighbor(v4(2).into())));
+    network.on_neighbor_silence(v4(7).into());
+    assert_eq!(next_hop_v4(&network, far), Some(Neighbor(v4(2).into())));
+}
+
+#[test]
+fn icmpv4_redirects_of_others_and_to_elsewhere_are_not_followed() {
+    let far = [203, 0, 113, 5];
+    for (name, frame, refused) in [
+        ("of a host that is not the gateway", redirect_v4(5, v4(7).octets(), 1, far), 1),
+        ("to a router off the link", redirect_v4(2, [198, 51, 100, 7], 1, far), 1),
+        ("to ourselves", redirect_v4(2, v4(1).octets(), 1, far), 1),
+        ("to nobody", redirect_v4(2, [0; 4], 1, far), 1),
+        ("to everybody", redirect_v4(2, v4(255).octets(), 1, far), 1),
+        ("about a host on the link", redirect_v4(2, v4(7).octets(), 1, v4(9).octets()), 1),
+        ("about what another sent", redirect_v4(2, v4(7).octets(), 3, far), 0),
+    ] {
+        let mut network = network(&StackConfig { gateway_v4: Some(v4(2)), ..config(1) });
+        receive(&mut network, at(1), &frame);
+        assert_eq!(network.counters().redirects, 0, "{name}");
+        assert_eq!(network.counters().redirects_refused, refused, "{name}");
+    }
+    let unwanted = StackConfig { gateway_v4: Some(v4(2)), redirects: false, ..config(1) };
+    let mut network = network(&unwanted);
+    receive(&mut network, at(1), &redirect_v4(2, v4(7).octets(), 1, far));
+    assert_eq!((network.counters().redirects, network.counters().redirects_refused), (0, 1));
+}
