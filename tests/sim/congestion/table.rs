@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use super::matrix::{ALGORITHMS, Share, Single};
+use super::matrix::{ALGORITHMS, Share, Single, expected_kilobits_per_s};
 use super::run::{Outcome, Path};
 
 const BEGIN: &str = "<!-- begin: written by make congestion -->";
@@ -130,13 +130,17 @@ pub fn write(singles: &[(Single, Outcome)], shares: &[(Share, Outcome)], losses:
         },
     );
     tables += "\nThroughput under random loss on 20 Mbit/s with a round trip of 20 ms, beside smoltcp in the same run:\n\n";
-    tables += "| loss | Catnip, cubic | Catnip, bbr | smoltcp, Reno |\n|---|---|---|---|\n";
+    tables += "| loss | Catnip, cubic | Catnip, bbr | smoltcp, Reno | a standard AIMD, by the equation |\n";
+    tables += "|---|---|---|---|---|\n";
     for (loss_ppm, [cubic, bbr, smoltcp]) in losses {
         let mbit = |outcome: &Outcome| outcome.kilobits_per_s as f64 / 1_000.0;
         let percent = f64::from(*loss_ppm) / 10_000.0;
         let (cubic, bbr, smoltcp) = (mbit(cubic), mbit(bbr), mbit(smoltcp));
-        let _ =
-            writeln!(tables, "| {percent} % | {cubic:.2} Mbit/s | {bbr:.2} Mbit/s | {smoltcp:.2} Mbit/s |");
+        let equation = expected_kilobits_per_s(*loss_ppm) as f64 / 1_000.0;
+        let _ = writeln!(
+            tables,
+            "| {percent} % | {cubic:.2} Mbit/s | {bbr:.2} Mbit/s | {smoltcp:.2} Mbit/s | {equation:.2} Mbit/s |"
+        );
     }
     let text = fs::read_to_string(document()).expect("docs/congestion.md");
     let (before, rest) = text.split_once(BEGIN).expect("the beginning of the tables");
