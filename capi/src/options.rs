@@ -5,7 +5,7 @@ use std::mem::size_of;
 use std::ptr;
 use std::time::Duration;
 
-use catnip_os::libos::{CongestionName, SocketOption, SocketOptionName};
+use catnip_os::libos::{CongestionName, Instant, SocketOption, SocketOptionName};
 use libc::socklen_t;
 
 use crate::tcp_info::TcpInfo;
@@ -215,7 +215,12 @@ unsafe fn write_name(name: &CongestionName, place: *mut c_void, len: *mut sockle
 
 /// # Safety
 /// `len` can be read and written, and `*len` bytes can be written at `place`.
-pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_t) -> Result<(), c_int> {
+pub unsafe fn write(
+    option: SocketOption,
+    now: Instant,
+    place: *mut c_void,
+    len: *mut socklen_t,
+) -> Result<(), c_int> {
     let number = match option {
         SocketOption::Linger(wait) => {
             let seconds = wait.map_or(0, |wait| wait.as_secs());
@@ -225,7 +230,7 @@ pub unsafe fn write(option: SocketOption, place: *mut c_void, len: *mut socklen_
         }
         SocketOption::StreamInfo(info) => {
             // SAFETY: the caller vouches for both.
-            unsafe { write_prefix(&TcpInfo::from(&info), place, len) };
+            unsafe { write_prefix(&TcpInfo::new(&info, now), place, len) };
             return Ok(());
         }
         SocketOption::Congestion(name) => {
@@ -299,6 +304,8 @@ unsafe fn write_value<T: Copy>(value: &T, place: *mut c_void, len: *mut socklen_
 mod tests {
     use super::*;
 
+    const NOW: Instant = Instant::from_millis(5_000);
+
     #[test]
     fn a_value_set_reads_back_the_same() {
         let table: [(c_int, c_int, c_int); 22] = [
@@ -331,7 +338,7 @@ mod tests {
             let set = unsafe { read(name, ptr::from_ref(&value).cast(), 4) }.unwrap();
             let (mut back, mut len) = (-1, 4);
             // SAFETY: the pointer and the size belong to `back`.
-            unsafe { write(set, ptr::from_mut(&mut back).cast(), &raw mut len) }.unwrap();
+            unsafe { write(set, NOW, ptr::from_mut(&mut back).cast(), &raw mut len) }.unwrap();
             assert_eq!((back, len), (value, 4), "level {level} option {option}");
         }
     }
@@ -365,7 +372,7 @@ mod tests {
             let (mut place, mut len) = ([0x55_u8; 20], room as socklen_t);
             let value = SocketOption::Congestion(CongestionName::truncated("reno"));
             // SAFETY: the pointer and the size belong to `place`.
-            unsafe { write(value, place.as_mut_ptr().cast(), &raw mut len) }.unwrap();
+            unsafe { write(value, NOW, place.as_mut_ptr().cast(), &raw mut len) }.unwrap();
             assert_eq!(
                 (&place[..len as usize], place[len as usize..].iter().all(|&b| b == 0x55)),
                 (expected, true)
@@ -380,17 +387,23 @@ mod tests {
             let mut place = [0xaa_u8; 4_096];
             let mut len = room;
             // SAFETY: the pointer and the size belong to `place`.
-            unsafe { write(info, place.as_mut_ptr().cast(), &raw mut len) }.unwrap();
+            unsafe { write(info, NOW, place.as_mut_ptr().cast(), &raw mut len) }.unwrap();
             assert_eq!(len, filled);
             assert!(place[filled as usize..].iter().all(|&byte| byte == 0xaa));
             if filled > 0 {
                 assert_eq!(place[68..72], 1_234_u32.to_ne_bytes(), "tcpi_rtt");
+                assert_eq!(place[44..48], 1_500_u32.to_ne_bytes(), "tcpi_last_data_sent");
+                assert_eq!(place[52..56], [0; 4], "tcpi_last_data_recv: there was none");
             }
         }
     }
 
     fn libos_info(rtt_us: u32) -> SocketOption {
-        SocketOption::StreamInfo(catnip_os::libos::StreamInfo { rtt_us, ..Default::default() })
+        SocketOption::StreamInfo(catnip_os::libos::StreamInfo {
+            rtt_us,
+            last_data_sent: Instant::from_millis(3_500),
+            ..Default::default()
+        })
     }
 
     #[test]
@@ -408,8 +421,9 @@ mod tests {
         assert_eq!(read_only, Err(libc::ENOPROTOOPT));
         let (mut place, mut len): (c_int, socklen_t) = (0, 3);
         // SAFETY: three bytes of `place` can be written.
-        let written =
-            unsafe { write(SocketOption::NoDelay(true), ptr::from_mut(&mut place).cast(), &raw mut len) };
+        let written = unsafe {
+            write(SocketOption::NoDelay(true), NOW, ptr::from_mut(&mut place).cast(), &raw mut len)
+        };
         assert_eq!(written, Err(libc::EINVAL));
         assert_eq!(name(libc::SOL_SOCKET, -1), Err(libc::ENOPROTOOPT));
     }

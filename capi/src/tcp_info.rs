@@ -1,6 +1,6 @@
 //! `struct tcp_info` as Linux lays it out, as far as its member `tcpi_snd_wnd`.
 
-use catnip_os::libos::StreamInfo;
+use catnip_os::libos::{Instant, StreamInfo};
 
 const OPTION_TIMESTAMPS: u8 = 1;
 const OPTION_SACK: u8 = 2;
@@ -75,10 +75,15 @@ pub struct TcpInfo {
     snd_wnd: u32,
 }
 
-impl From<&StreamInfo> for TcpInfo {
-    fn from(info: &StreamInfo) -> Self {
+impl TcpInfo {
+    /// The snapshot `info`, taken at `now`.
+    pub fn new(info: &StreamInfo, now: Instant) -> Self {
         let segment_bytes = info.send_segment_bytes.max(1);
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        let age_ms = |at: Instant| match at {
+            Instant::ZERO => 0,
+            at => u32::try_from(now.nanos_since(at) / 1_000_000).unwrap_or(u32::MAX),
+        };
         let (send_scale, receive_scale) = info.window_scales.unwrap_or((0, 0));
         Self {
             state: info.state,
@@ -94,6 +99,14 @@ impl From<&StreamInfo> for TcpInfo {
             snd_mss: info.send_segment_bytes,
             rcv_mss: info.receive_segment_bytes,
             unacked_segments: info.in_flight_bytes.div_ceil(segment_bytes),
+            sacked_segments: info.sacked_segments,
+            lost_segments: info.lost_segments,
+            retrans_segments: info.resent_in_flight_segments,
+            last_data_sent_ms: age_ms(info.last_data_sent),
+            last_data_recv_ms: age_ms(info.last_data_received),
+            last_ack_recv_ms: age_ms(info.last_acknowledgment_received),
+            min_rtt_us: info.least_rtt_us,
+            reord_seen: u32::from(info.reordering_seen),
             pmtu: info.path_mtu_bytes,
             rcv_ssthresh: info.receive_window_bytes,
             rtt_us: info.rtt_us,
@@ -156,7 +169,7 @@ mod tests {
             timestamps: true,
             ..StreamInfo::default()
         };
-        let shown = TcpInfo::from(&info);
+        let shown = TcpInfo::new(&info, Instant::ZERO);
         assert_eq!((shown.unacked_segments, shown.snd_cwnd_segments), (3, 10));
         assert_eq!((shown.snd_ssthresh_segments, shown.pacing_rate), (NO_THRESHOLD, u64::MAX));
         assert_eq!((shown.window_scales, shown.options), (0x97, 5));

@@ -1,5 +1,7 @@
 //! What a stream's connection looks like from outside: the numbers behind Linux's `TCP_INFO`, in bytes.
 
+use crate::Instant;
+
 /// A snapshot of a connection. What is not known is 0, or `None` where 0 means something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamInfo {
@@ -23,6 +25,14 @@ pub struct StreamInfo {
     pub rtt_us: u32,
     /// See [`Self::rtt_us`].
     pub rtt_variation_us: u32,
+    /// The least round-trip time measured, in microseconds.
+    pub least_rtt_us: u32,
+    /// When data was last sent; [`Instant::ZERO`] when none was.
+    pub last_data_sent: Instant,
+    /// When data last arrived; [`Instant::ZERO`] when none did.
+    pub last_data_received: Instant,
+    /// When an acknowledgment last arrived.
+    pub last_acknowledgment_received: Instant,
     /// Payload of a full segment sent.
     pub send_segment_bytes: u32,
     /// Payload of the largest segment received.
@@ -49,8 +59,16 @@ pub struct StreamInfo {
     pub receive_window_bytes: u32,
     /// The receive buffer's present limit.
     pub receive_buffer_bytes: u32,
+    /// Segments in flight that were selectively acknowledged.
+    pub sacked_segments: u32,
+    /// Segments given up for lost that were not sent again yet.
+    pub lost_segments: u32,
+    /// Segments in flight that were sent again.
+    pub resent_in_flight_segments: u32,
     /// Segments that may overtake each other before a loss is assumed.
     pub reordering_segments: u32,
+    /// Segments were seen to overtake each other.
+    pub reordering_seen: bool,
     /// Segments sent again.
     pub retransmitted_segments: u32,
     /// Bytes sent again.

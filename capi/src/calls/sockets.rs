@@ -124,7 +124,7 @@ pub unsafe extern "C" fn demi_getsockopt(
         unsafe { options::check_room(name, len) }?;
         let option = instance.libos.option(queue, name).map_err(option_error)?;
         // SAFETY: as above.
-        unsafe { options::write(option, value, len) }
+        unsafe { options::write(option, instance.libos.now(), value, len) }
     })
 }
 

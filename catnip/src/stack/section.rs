@@ -286,6 +286,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             0..=usize::MAX >> 1,
             default.max_out_of_order_bytes,
         )?,
+        metrics_connections: section.usize("metrics_connections", 0..=4096, default.metrics_connections)?,
         clock_granularity: section
             .integer("clock_granularity_us", 1..=1_000_000, 1)
             .map(Duration::from_micros)?,

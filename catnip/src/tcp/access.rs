@@ -113,6 +113,11 @@ impl TcpLayer {
         sink.gauge("out_of_order_memory_bytes", self.shared.out_of_order_bytes as u64);
         sink.gauge("connections", self.connections.len() as u64);
         sink.gauge("listeners", self.listeners.len() as u64);
+        sink.enter("connection");
+        for connection in infos().take(self.shared.settings.config.metrics_connections) {
+            connection.info().write(sink);
+        }
+        sink.leave();
         sink.enter("transitions");
         for (from, to, count) in self.shared.transitions.iter() {
             sink.enter(from.name());

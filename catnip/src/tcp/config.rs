@@ -66,6 +66,8 @@ pub struct TcpConfig {
     pub sack: bool,
     /// Explicit congestion notification (RFC 3168).
     pub ecn: EcnMode,
+    /// Most connections that have numbers of their own among the metrics.
+    pub metrics_connections: usize,
     /// Granularity of the clock that `now` comes from.
     pub clock_granularity: Duration,
 }
@@ -101,6 +103,7 @@ impl Default for TcpConfig {
             resets_per_second: 10_000,
             max_out_of_order_bytes: 64 << 20,
             sack: true,
+            metrics_connections: 0,
             clock_granularity: Duration::from_micros(1),
         }
     }

@@ -156,6 +156,8 @@ pub(super) struct Receiver {
     pub quick_ack: bool,
     /// True while data comes and none goes: the last acknowledgment that was delayed had to go alone.
     pub one_way: bool,
+    /// When data last arrived; [`Instant::ZERO`] before any did.
+    pub last_data: Instant,
     /// Payload bytes received since the last acknowledgment sent.
     pub unacknowledged_bytes: u32,
     /// The largest segment seen: what "every second full-sized segment" is measured by.

@@ -297,7 +297,7 @@ impl Connection {
             && (1..=usize::from(self.snd.mss)).contains(&len)
             && self.snd.nxt == self.snd.end()
             && self.path_search.is_none()
-            && !self.rcv.report.due
+            && !self.has_report()
             && self.rcv.ahead_of_gap == 0
             && !self.cork
             && (self.no_delay || in_flight == 0)

@@ -132,6 +132,7 @@ impl Connection {
                 shut: false,
                 quick_ack: options.quick_ack,
                 one_way: false,
+                last_data: Instant::ZERO,
                 unacknowledged_bytes: 0,
                 segment_bytes: 0,
                 ahead_of_gap: 0,

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
-use libos::StreamInfo;
+use libos::metrics::MetricsSink;
+use libos::{Instant, StreamInfo};
 
 use super::congestion::CongestionControl;
 use super::connection::Connection;
 use super::state::State;
+use super::transmissions::Fate;
 
 /// A snapshot of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +41,24 @@ pub struct TcpInfo {
     pub srtt_ns: Option<u64>,
     /// The round-trip time's variation, in nanoseconds.
     pub rttvar_ns: Option<u64>,
+    /// The least round-trip time measured, in nanoseconds.
+    pub least_rtt_ns: Option<u64>,
     /// The retransmission timeout, in nanoseconds.
     pub rto_ns: u64,
+    /// When data was last sent, when data last arrived, and when an acknowledgment last did; [`Instant::ZERO`] when none.
+    pub last_data_sent: Instant,
+    /// See [`Self::last_data_sent`].
+    pub last_data_received: Instant,
+    /// See [`Self::last_data_sent`].
+    pub last_acknowledgment_received: Instant,
+    /// Segments in flight that were selectively acknowledged.
+    pub sacked_segments: u32,
+    /// Segments given up for lost that were not sent again yet.
+    pub lost_segments: u32,
+    /// Segments in flight that were sent again.
+    pub resent_in_flight_segments: u32,
+    /// Segments were seen to overtake each other (RFC 8985, section 6.2: RACK.reordering_seen).
+    pub reordering_seen: bool,
     /// Retransmissions of the oldest segment so far, or unanswered probes.
     pub retransmissions: u8,
     /// True while a loss is being repaired.
@@ -83,6 +101,29 @@ pub struct TcpInfo {
     pub out_of_order_bytes: usize,
 }
 
+impl TcpInfo {
+    /// Writes the numbers of one connection, under the names of its ends.
+    pub(super) fn write(&self, sink: &mut dyn MetricsSink) {
+        sink.enter(&format!("{}-{}", self.local, self.remote));
+        for (name, value) in [
+            ("cwnd_bytes", self.cwnd_bytes.into()),
+            ("in_flight_bytes", self.snd_max.wrapping_sub(self.snd_una).into()),
+            ("unsent_bytes", self.unsent_bytes.into()),
+            ("receive_queue_bytes", self.receive_queue_bytes as u64),
+            ("rtt_ns", self.srtt_ns.unwrap_or(0)),
+            ("least_rtt_ns", self.least_rtt_ns.unwrap_or(0)),
+            ("rto_ns", self.rto_ns),
+            ("delivery_bytes_per_s", self.delivery_bytes_per_s.unwrap_or(0)),
+        ] {
+            sink.gauge(name, value);
+        }
+        sink.counter("acknowledged_bytes", self.acknowledged_bytes);
+        sink.counter("received_bytes", self.received_bytes);
+        sink.counter("retransmitted_bytes", self.retransmitted_bytes);
+        sink.leave();
+    }
+}
+
 /// A loss is assumed when three segments behind it have arrived (RFC 5681, section 3.2).
 const REORDERING_SEGMENTS: u32 = 3;
 
@@ -101,6 +142,14 @@ impl From<&TcpInfo> for StreamInfo {
             rto_us: micros(info.rto_ns),
             rtt_us: micros(info.srtt_ns.unwrap_or(0)),
             rtt_variation_us: micros(info.rttvar_ns.unwrap_or(0)),
+            least_rtt_us: micros(info.least_rtt_ns.unwrap_or(0)),
+            last_data_sent: info.last_data_sent,
+            last_data_received: info.last_data_received,
+            last_acknowledgment_received: info.last_acknowledgment_received,
+            sacked_segments: info.sacked_segments,
+            lost_segments: info.lost_segments,
+            resent_in_flight_segments: info.resent_in_flight_segments,
+            reordering_seen: info.reordering_seen,
             send_segment_bytes: info.snd_mss_bytes.into(),
             receive_segment_bytes: info.rcv_mss_bytes.into(),
             path_mtu_bytes: bytes(info.path_mtu_bytes),
@@ -161,7 +210,17 @@ impl Connection {
             ssthresh_bytes: self.congestion.ssthresh_bytes(),
             srtt_ns: self.rtt.srtt_ns(),
             rttvar_ns: self.rtt.rttvar_ns(),
+            least_rtt_ns: self.rtt.min_rtt_ns(),
             rto_ns: self.rtt.rto_ns(),
+            last_data_sent: if self.snd.max == self.snd.iss + 1 { Instant::ZERO } else { self.last_sent },
+            last_data_received: self.rcv.last_data,
+            last_acknowledgment_received: self.last_received,
+            sacked_segments: self.sent.sacked_segments(),
+            lost_segments: self.sent.count_segments(|record| record.fate == Fate::Lost),
+            resent_in_flight_segments: self
+                .sent
+                .count_segments(|record| record.fate == Fate::InFlight && record.retransmitted),
+            reordering_seen: self.recovery.has_seen_reordering(),
             retransmissions: self.retransmissions,
             in_recovery: self.recovery.is_active(),
             unsent_bytes: self.snd.unsent(),

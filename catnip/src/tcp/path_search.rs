@@ -4,8 +4,8 @@
 //! Two timeouts in a row of a large segment make the path a black hole for it: segments become so small that every
 //! path carries them. From then on single segments of new data are sent larger than the others, as probes: first as
 //! large as the link allows, since a host that was away loses small ones as well, then halfway between what got
-//! through and what did not. A probe that is lost is repaired as any loss is, and counts as one for the congestion
-//! control (deviation: RFC 4821, section 7.7 leaves it out).
+//! through and what did not. A probe that is lost is repaired as any loss is, but when nothing else was lost it is no sign of
+//! congestion (RFC 8899, section 3; RFC 4821, section 7.7).
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use libos::Instant;
 use super::congestion::CongestionControl;
 use super::connection::{Connection, Context};
 use super::sequence::SequenceNumber;
+use super::transmissions::Fate;
 
 /// Timeouts of one segment after which it is taken to be too large.
 const BLACK_HOLE_TIMEOUTS: u8 = 2;
@@ -35,6 +36,7 @@ const SEGMENTS_BEHIND: u32 = 4;
 #[derive(Debug, Clone, Copy)]
 struct Probe {
     mtu_bytes: usize,
+    start: SequenceNumber,
     end: SequenceNumber,
     /// Segments sent again before it: when there are more at its end, it may have been among them.
     resent_before: u32,
@@ -132,6 +134,16 @@ impl Connection {
         after
     }
 
+    /// True when a probe is lost, and nothing else is.
+    pub(super) fn lost_probe_alone(&self) -> bool {
+        let probe = self.path_search.as_ref().and_then(|search| search.probe);
+        probe.is_some_and(|probe| {
+            let record = self.sent.get(self.sent.index_of(probe.start));
+            self.sent.lost_bytes() == probe.end.distance_from(probe.start)
+                && record.is_some_and(|record| record.fate == Fate::Lost && record.start == probe.start)
+        })
+    }
+
     /// False while nothing is known of the probe yet.
     fn conclude(&mut self, probe: Probe, search: &mut PathSearch, cx: &mut Context<'_>) -> bool {
         let resent = self.sent.resent().0 != probe.resent_before;
@@ -184,7 +196,7 @@ impl Connection {
             self.snd.mss = mss;
             // One that lay in too many buffers went smaller, and probes nothing.
             if sent && self.snd.nxt.distance_from(start) == u32::from(len) {
-                search.probe = Some(Probe { mtu_bytes, end: self.snd.nxt, resent_before });
+                search.probe = Some(Probe { mtu_bytes, start, end: self.snd.nxt, resent_before });
             }
         }
         self.path.mtu = mtu;

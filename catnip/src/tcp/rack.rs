@@ -59,6 +59,10 @@ impl Rack {
     }
 
     /// Something arrived after what was sent behind it (step 3).
+    pub(super) const fn has_seen_reordering(&self) -> bool {
+        self.reordering_seen
+    }
+
     pub(super) const fn on_reordering(&mut self) {
         self.reordering_seen = true;
     }

@@ -119,6 +119,7 @@ impl Connection {
         delay_ns: u64,
     ) {
         let segment = if segment_bytes == 0 { u16::try_from(len).unwrap_or(u16::MAX) } else { segment_bytes };
+        self.rcv.last_data = now;
         self.rcv.segment_bytes = self.rcv.segment_bytes.max(segment);
         self.rcv.unacknowledged_bytes = self.rcv.unacknowledged_bytes.saturating_add(len);
         let prompt = self.rcv.quick_ack || self.rcv.one_way;
@@ -168,6 +169,7 @@ impl Connection {
             );
         } else {
             // Out of order, a duplicate, or filling a gap.
+            self.rcv.last_data = cx.now;
             self.rcv.ack_now = true;
             self.note_selectively(sequence, data.len);
             if sequence.after(before) {

@@ -110,6 +110,11 @@ impl Recovery {
         self.quiet
     }
 
+    /// True when segments were seen to overtake each other.
+    pub(super) fn has_seen_reordering(&self) -> bool {
+        self.repair.as_ref().is_some_and(|repair| repair.rack.has_seen_reordering())
+    }
+
     /// True while new data is sent in the place of what a timeout gave up (RFC 5682, section 3.1, step 2b).
     pub(super) fn holds_retransmissions(&self) -> bool {
         self.repair.as_ref().is_some_and(|repair| repair.check == TimeoutCheck::Probing)
@@ -379,6 +384,10 @@ impl Connection {
     /// acknowledgment told of.
     fn react_to_losses(&mut self, repair: &mut Repair, delivered_bytes: u32, cx: &mut Context<'_>) {
         if self.recovery.phase != Phase::Open || self.sent.lost_bytes() == 0 {
+            return;
+        }
+        if self.lost_probe_alone() {
+            // It goes again, smaller, without a recovery.
             return;
         }
         cx.counters.fast_retransmits += 1;

@@ -15,7 +15,7 @@ const BLOCKS_BESIDE_TIMESTAMPS: usize = 3;
 /// What is to be reported besides what waits behind a gap.
 #[derive(Debug)]
 pub(super) struct SelectiveReport {
-    /// True when the next acknowledgment has to go on its own, for it says more than a data segment can.
+    /// True while nobody was told of what came out of order or twice.
     pub due: bool,
     /// What came twice since the last acknowledgment; empty when nothing did.
     duplicate: Block,
@@ -59,6 +59,21 @@ impl Connection {
         } else if let Some(known) = self.rcv.reassembly.as_ref().and_then(|queue| queue.overlap(start, end)) {
             self.rcv.report.note_duplicate(known);
         }
+    }
+
+    /// True when an acknowledgment has something to say beside its number.
+    #[inline]
+    pub(super) fn has_report(&self) -> bool {
+        self.rcv.report.due || (self.rcv.reassembly.is_some() && self.sack_permitted)
+    }
+
+    /// Most option bytes that the next report takes.
+    pub(super) fn report_bytes(&self) -> u32 {
+        let waiting =
+            self.rcv.reassembly.as_ref().map_or(0, |queue| queue.recent_ranges().into_iter().count());
+        let limit = if self.timestamps.is_some() { BLOCKS_BESIDE_TIMESTAMPS } else { MAX_SACK_BLOCKS };
+        // At most four blocks.
+        4 + 8 * (waiting + 1).min(limit) as u32
     }
 
     /// The blocks of the next acknowledgment: what came twice first (RFC 2883, section 4), then what waits,

@@ -3,12 +3,13 @@
 use libos::{Error, Instant};
 
 use super::congestion::CongestionControl;
-use super::connection::{Connection, Context, Timestamps};
+use super::connection::{Connection, Context, MIN_SEGMENT_BYTES, Timestamps};
 use super::emit::{Envelope, emit};
 use super::options::OptionFields;
 use super::path_search::AfterSearch;
 use super::retransmission::Resent;
 use super::segment::{Flags, HeaderFields};
+use super::selective::Block;
 use super::sequence::SequenceNumber;
 use super::state::{State, Trigger};
 use super::window;
@@ -272,11 +273,53 @@ impl Connection {
     }
 
     /// Sends `len` bytes from `sequence` on, returns how many fitted into one frame.
+    #[inline]
     pub(super) fn send_data(
         &mut self,
         sequence: SequenceNumber,
         len: u32,
         fin: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, Error> {
+        if self.has_report() {
+            return self.send_data_with_report(sequence, len, fin, cx);
+        }
+        self.send_data_beside(sequence, len, fin, &[], cx)
+    }
+
+    /// As [`Self::send_data`], with what waits behind a gap or came twice: every acknowledgment says so (RFC 2018,
+    /// section 4), if there is room.
+    #[cold]
+    fn send_data_with_report(
+        &mut self,
+        sequence: SequenceNumber,
+        len: u32,
+        fin: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, Error> {
+        // The options count against the segment's size (RFC 6691). New data makes room for them; what is sent again
+        // keeps its borders, and the report takes an acknowledgment of its own.
+        let room = u32::from(self.snd.mss).saturating_sub(self.report_bytes());
+        let is_new = sequence == self.snd.max;
+        if len > room && (!is_new || room < u32::from(MIN_SEGMENT_BYTES)) {
+            return self.send_data_beside(sequence, len, fin, &[], cx);
+        }
+        let was_due = self.rcv.report.due;
+        let blocks = self.take_sack_blocks();
+        let sent = self.send_data_beside(sequence, len.min(room), fin && len <= room, &blocks, cx);
+        if sent.is_err() {
+            self.rcv.report.due = was_due;
+        }
+        sent
+    }
+
+    #[inline(always)]
+    fn send_data_beside(
+        &mut self,
+        sequence: SequenceNumber,
+        len: u32,
+        fin: bool,
+        sack: &[Block],
         cx: &mut Context<'_>,
     ) -> Result<u32, Error> {
         let offset = sequence.distance_from(self.snd.front) as usize;
@@ -309,6 +352,7 @@ impl Connection {
             urgent: 0,
             options: OptionFields {
                 timestamp: Timestamps::stamp(self.timestamps.as_ref(), cx.now),
+                sack,
                 ..OptionFields::default()
             },
         };
@@ -325,7 +369,7 @@ impl Connection {
         }
         cx.counters.out_segments += 1;
         self.last_sent = cx.now;
-        // What waits behind a gap, or came twice, takes an acknowledgment of its own to say.
+        // What waits behind a gap, or came twice, and found no room takes an acknowledgment of its own to say.
         self.rcv.ack_now = self.rcv.report.due;
         self.acknowledgment_sent();
         Ok(sent_bytes)

@@ -1,7 +1,7 @@
 //! What a connection and the stack show of themselves.
 
 use libos::metrics::{Metric, SnapshotWriter};
-use libos::{SocketOption, SocketOptionName, StreamInfo};
+use libos::{Instant, SocketOption, SocketOptionName, StreamInfo};
 
 use super::script::{MSS, Script};
 use super::seg::seg;
@@ -35,6 +35,11 @@ fn a_snapshot_tells_what_a_connection_has_sent_lost_and_received() {
     };
     assert_eq!(shown, StreamInfo::from(&info));
     assert_eq!((shown.state, shown.rtt_us, shown.send_window_bytes), (1, 20_000, 20_000));
+    assert_eq!(shown.least_rtt_us, 20_000);
+    let ages =
+        [shown.last_data_received, shown.last_acknowledgment_received].map(|at| (t.now - at).as_millis());
+    assert_eq!(ages, [1_020, 1_000]);
+    assert!(shown.last_data_sent > shown.last_acknowledgment_received);
 }
 
 #[test]
@@ -71,4 +76,41 @@ fn counters_have_the_names_of_the_mibs() {
     }
     t.stack.tcp_abort(t.now, id);
     assert_eq!(value(&t, "tcp.mib.tcpCurrEstab"), Some(0));
+}
+
+#[test]
+fn a_snapshot_counts_what_is_reported_lost_and_sent_again() {
+    let mut t = Script::new();
+    let id = t.open_with(seg().mss(MSS).sack_permitted());
+    assert_eq!(t.info(id).last_data_sent, Instant::ZERO);
+    t.write(id, 10_000);
+    let _ = t.take_sent();
+    t.inject(seg().ack(1).sack(&[(1_001, 3_001), (5_001, 9_001)]));
+    let info = t.info(id);
+    assert_eq!(
+        (info.sacked_segments, info.resent_in_flight_segments + info.lost_segments),
+        (6, 3),
+        "{info:?}"
+    );
+    assert!(!info.reordering_seen);
+    // What was given up for lost was only late.
+    t.inject(seg().ack(1).sack(&[(3_001, 4_001), (1_001, 3_001), (5_001, 9_001)]));
+    assert_eq!(t.info(id).sacked_segments, 7);
+}
+
+#[test]
+fn as_many_connections_as_the_configuration_says_are_among_the_metrics() {
+    for (limit, shown) in [(0, 0), (1, 1), (9, 2)] {
+        let mut t = Script::configured(|config| config.tcp.metrics_connections = limit);
+        let _ = t.listen();
+        for port in [1, 2] {
+            t.inject(seg().seq(0).syn().mss(MSS).with_peer_port(port));
+            t.inject(seg().ack(1).with_peer_port(port));
+        }
+        let mut writer = SnapshotWriter::new();
+        t.stack.metrics(&mut writer);
+        let metrics = writer.finish();
+        let names = [1, 2].map(|port| format!("tcp.connection.192.0.2.1:80-192.0.2.2:{port}.cwnd_bytes"));
+        assert_eq!(names.iter().filter(|name| metrics.get(name).is_some()).count(), shown, "{limit}");
+    }
 }

@@ -9,6 +9,8 @@ const HEADER_BYTES: usize = 40;
 
 /// The far end of a path: acknowledges what comes through, in order or not.
 struct Peer {
+    /// Acknowledges selectively.
+    sack: bool,
     next: u32,
     ahead: Vec<(u32, u32)>,
 }
@@ -24,7 +26,8 @@ impl Peer {
         }
         let next = self.next;
         self.ahead.retain(|&(_, end)| end > next);
-        seg().ack(next)
+        let newest: Vec<_> = self.ahead.iter().rev().take(4).copied().collect();
+        if self.sack && !newest.is_empty() { seg().ack(next).sack(&newest) } else { seg().ack(next) }
     }
 }
 
@@ -58,7 +61,20 @@ fn stream(t: &mut Script, id: ConnectionId, peer: &mut Peer, bytes: u32, mtu: us
 fn open() -> (Script, ConnectionId, Peer) {
     let mut t = Script::new();
     let id = t.open_with(seg().mss(1_460));
-    (t, id, Peer { next: 1, ahead: Vec::new() })
+    (t, id, Peer { sack: false, next: 1, ahead: Vec::new() })
+}
+
+#[test]
+fn a_probe_that_is_lost_alone_is_sent_again_and_is_no_congestion() {
+    let mut t = Script::new();
+    let id = t.open_with(seg().mss(1_460).sack_permitted());
+    let mut peer = Peer { sack: true, next: 1, ahead: Vec::new() };
+    let mss = stream(&mut t, id, &mut peer, 900_000, 1_400);
+    assert!((1_300..=1_360).contains(&mss), "{mss}");
+    // The black hole cost two timeouts; each probe cost a retransmission and nothing else.
+    let counters = t.counters();
+    assert!(counters.retransmitted_segments > 5, "{counters:?}");
+    assert_eq!((counters.fast_retransmits, counters.retransmission_timeouts), (0, 2), "{counters:?}");
 }
 
 #[test]

@@ -65,16 +65,37 @@ fn three_blocks_fit_beside_timestamps() {
 }
 
 #[test]
-fn data_that_goes_the_other_way_does_not_take_the_place_of_the_report() {
+fn data_that_goes_the_other_way_carries_the_report_too() {
     let mut t = Script::new();
     let id = t.open_with(syn());
-    t.inject_burst([seg().seq(1_001).ack(1).data(1_000)]);
-    t.expect(seg().seq(1).ack(1).sack(&[(1_001, 2_001)]));
-    t.write(id, 500);
-    t.expect(seg().seq(1).ack(1).data(500));
     t.inject(seg().seq(1_001).ack(1).data(1_000));
+    t.expect(seg().seq(1).ack(1).sack(&[(1_001, 2_001)]));
+    // In segments that the options make shorter: room is kept for one block more than there is.
+    t.write(id, 1_500);
+    t.expect(seg().seq(1).ack(1).data(980).sack(&[(1_001, 2_001)]));
+    t.inject(seg().ack(981));
+    t.expect(seg().seq(981).ack(1).data(520).sack(&[(1_001, 2_001)]));
+    t.inject(seg().seq(1).ack(1_501).data(1_000));
+    t.expect(seg().seq(1_501).ack(2_001).sack(&[]));
     t.write(id, 1_000);
-    t.expect(seg().seq(501).ack(1).sack(&[(1_001, 2_001), (1_001, 2_001)]));
+    t.expect(seg().seq(1_501).ack(2_001).data(1_000).sack(&[]));
+    // What came twice is told of once, with the data that the same segment lets out.
+    t.write(id, 300);
+    t.inject(seg().seq(1_501).ack(2_501).data(1_000));
+    t.expect(seg().seq(2_501).ack(2_501).data(300).sack(&[(1_501, 2_001)]));
+    t.expect_nothing();
+}
+
+#[test]
+fn what_is_sent_again_keeps_its_size_and_the_report_goes_alone() {
+    let mut t = Script::new();
+    let id = t.open_with(syn());
+    t.write(id, 1_000);
+    t.expect(seg().seq(1).ack(1).data(1_000));
+    t.inject(seg().seq(1_001).ack(1).data(1_000));
+    t.expect(seg().seq(1_001).ack(1).sack(&[(1_001, 2_001)]));
+    t.pass(1_000);
+    t.expect(seg().seq(1).ack(1).data(1_000).sack(&[]));
 }
 
 #[test]
