@@ -8,7 +8,7 @@ SEED ?=
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help setup setup-dpdk build test test-rust test-sanitizers conformance interop sim soak congestion fuzz fuzz-smoke demo bench bench-gate install doc lint clean
+.PHONY: help setup setup-dpdk build test test-vm dpdk test-rust test-sanitizers conformance interop sim soak congestion fuzz fuzz-smoke demo bench bench-dpdk bench-gate install doc lint clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -58,8 +58,18 @@ congestion: ## Runs every congestion control on the simulator's paths; writes th
 demo: setup ## C programs in two processes that share memory, then on TAP devices against the kernel's own sockets.
 	tools/demo.sh $(PART)
 
+test-vm: setup setup-dpdk ## DPDK on emulated PCI NICs behind an IOMMU, in a virtual machine under software emulation.
+	tools/test-vm.sh
+
+dpdk: ## Builds DPDK under build/, for machines without one: submodules/dpdk, else the distribution's source package.
+	tools/dpdk.sh
+
 bench: setup ## Side-by-side benchmarks; prints a table and writes target/bench.json.
 	tools/bench.sh
+
+bench-dpdk: setup setup-dpdk ## Cycles per packet of the stack on DPDK, beside testpmd.
+	cargo build --quiet --release --locked --package bench --features dpdk
+	target/release/bench dpdk
 
 bench-gate: setup ## Checks the instruction counts against their limits.
 	tools/bench.sh --gate
@@ -73,7 +83,7 @@ doc: ## Builds the API documentation.
 lint: ## Format and clippy, as the gate runs them.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --package catnip-os --features dpdk --all-targets -- -D warnings
+	cargo clippy --package catnip-os --features dpdk --all-targets --test vm -- -D warnings
 
 clean: ## Removes what was built.
 	cargo clean

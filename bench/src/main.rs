@@ -5,6 +5,8 @@ mod catnip_side;
 mod clock;
 mod cores;
 mod devices;
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod gate;
 mod instructions;
 mod limits;
@@ -27,6 +29,7 @@ const USAGE: &str = "usage:
   bench [run] [WORD]                     time, instructions and memory of all benchmarks, or of those whose name has
                                          WORD in it; a table, and the same in target/bench.json
   bench gate                             instruction counts against bench/limits.toml
+  bench dpdk                             cycles per packet on DPDK beside testpmd, when built with that feature
   bench list                             the benchmarks' names
   bench device NAME                      one benchmark on a device, whose two figures are printed, in the network
                                          namespace that this runs in
@@ -42,6 +45,10 @@ fn main() -> ExitCode {
         [] | ["run"] => run::run(""),
         ["run", word] => run::run(word),
         ["gate"] => gate::gate(),
+        #[cfg(feature = "dpdk")]
+        ["dpdk"] => dpdk::run(),
+        #[cfg(feature = "dpdk")]
+        ["dpdk-part", part, socket, payload_bytes] => dpdk::run_part(part, socket, payload_bytes),
         ["list"] => {
             catalogue::BENCHMARKS.iter().for_each(|benchmark| println!("{}", benchmark.name));
             devices::names().for_each(|name| println!("{name}"));

@@ -3,10 +3,10 @@
 //! Functions that the headers define inline, those of every packet among them, are wrapped in C functions of the
 //! same name that bindgen writes and `cc` compiles, for the processor that DPDK was built for.
 
-use std::env;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{env, fs};
 
 /// The oldest release whose names and structures the runtime uses.
 const OLDEST: &str = "21.11";
@@ -39,12 +39,38 @@ fn main() -> ExitCode {
     }
 }
 
+/// The machine's DPDK, or else the one that `make dpdk` built.
+fn find() -> Option<pkg_config::Library> {
+    let mut search = pkg_config::Config::new();
+    search.atleast_version(OLDEST).cargo_metadata(false);
+    if let Ok(installed) = search.probe("libdpdk") {
+        return Some(installed);
+    }
+    let built = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?).join("../../build/dpdk/install");
+    println!("cargo::rerun-if-changed={}", built.display());
+    let folder = find_folder(&built, "libdpdk.pc")?;
+    // SAFETY: a build script has one thread.
+    unsafe { env::set_var("PKG_CONFIG_PATH", folder) };
+    search.probe("libdpdk").ok()
+}
+
+/// The folder below `root` that has a file of that name: where libraries lie differs between distributions.
+fn find_folder(root: &Path, file: &str) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(root).ok()?.flatten().map(|entry| entry.path()).collect();
+    if entries.iter().any(|entry| entry.file_name().is_some_and(|name| name == file)) {
+        return Some(root.to_path_buf());
+    }
+    entries
+        .iter()
+        .filter(|entry| entry.is_dir() && !entry.is_symlink())
+        .find_map(|entry| find_folder(entry, file))
+}
+
 fn generate() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=wrapper.h");
-    let dpdk =
-        pkg_config::Config::new().atleast_version(OLDEST).cargo_metadata(false).probe("libdpdk").map_err(
-            |_| format!("the feature dpdk needs DPDK {OLDEST} or newer: apt-get install libdpdk-dev"),
-        )?;
+    let dpdk = find().ok_or_else(|| {
+        format!("the feature dpdk needs DPDK {OLDEST} or newer: apt-get install libdpdk-dev (or: make dpdk)")
+    })?;
     let output = PathBuf::from(env::var("OUT_DIR")?);
     let wrappers = output.join("wrappers");
 
@@ -84,6 +110,7 @@ fn generate() -> Result<(), Box<dyn Error>> {
 
     for path in &dpdk.link_paths {
         println!("cargo::rustc-link-search=native={}", path.display());
+        println!("cargo::metadata=library_path={}", path.display());
     }
     // Drivers are not linked: EAL opens those that its folder of drivers has.
     for library in ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_eal"] {

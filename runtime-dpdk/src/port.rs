@@ -247,7 +247,7 @@ impl Port {
     /// True once DPDK has said that the device is gone.
     #[inline]
     pub(crate) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Relaxed) || self.destroyed.load(Ordering::Relaxed)
+        self.removed.load(Ordering::Relaxed) || self.is_destroyed()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -372,7 +372,7 @@ impl Port {
             // SAFETY: undoes what was done with the same values, if it was.
             unsafe { sys::rte_eth_dev_callback_unregister(self.id, event, Some(note), flag) };
         }
-        if self.destroyed.load(Ordering::Relaxed) {
+        if self.is_destroyed() {
             return;
         }
         // SAFETY: the port is valid. A device that was pulled out refuses what it can't do any more.
@@ -381,18 +381,24 @@ impl Port {
                 sys::rte_eth_dev_stop(self.id);
             }
             sys::rte_eth_dev_close(self.id);
-            if self.plugged {
-                sys::rte_dev_remove(self.device.0);
-            }
         }
         state.started = false;
+    }
+
+    /// True once the device itself is gone, and what was told of it is void.
+    pub(crate) fn is_destroyed(&self) -> bool {
+        self.destroyed.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Port {
-    /// A port of which no queue was ever set up.
+    /// Unplugs the device, of which all queues have let go by now.
     fn drop(&mut self) {
         self.close(&mut self.lock());
+        if self.plugged && !self.is_destroyed() {
+            // SAFETY: the device exists, and its port is closed.
+            unsafe { sys::rte_dev_remove(self.device.0) };
+        }
     }
 }
 

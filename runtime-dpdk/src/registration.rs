@@ -55,15 +55,17 @@ pub(crate) fn tell(access: MemoryAccess, device: Device, region: &RegisteredRegi
     }
 }
 
-/// Makes the device forget a region that it was told of.
-pub(crate) fn forget(device: Device, region: &RegisteredRegion) {
+/// Makes the device forget a region that it was told of. One that is gone has nothing to forget.
+pub(crate) fn forget(device: Device, is_gone: bool, region: &RegisteredRegion) {
     let mut known = lock(&KNOWN);
     let Some(index) = known.iter().position(|known| known.id == region.id) else { return };
     let entry = &mut known[index];
     if let Some(user) = entry.devices.iter().position(|(user, _)| *user == device.0 as usize) {
         entry.devices[user].1 -= 1;
         if entry.devices[user].1 == 0 {
-            unmap(device, entry);
+            if !is_gone {
+                unmap(device, entry);
+            }
             entry.devices.swap_remove(user);
         }
     }

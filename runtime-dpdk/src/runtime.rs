@@ -26,6 +26,7 @@ pub struct Dpdk {
     port: Arc<Port>,
     queue: u16,
     running: bool,
+    memory: MemoryAccess,
     regions: DeviceRegions<()>,
     receiver: ManuallyDrop<Receiver>,
     transmitter: ManuallyDrop<Transmitter>,
@@ -56,14 +57,16 @@ impl Dpdk {
         let transmitter = Transmitter::new(at, &port.name, send_mbufs, &port.negotiated)?;
         port.set_up_queue(index, receiver.pool())?;
         Ok(Self {
-            port,
             queue: index,
             running: false,
+            // A device may refuse memory that its kind could use: out of its IOMMU's range, say.
+            memory: if reachable { port.memory } else { MemoryAccess::Copy },
             regions,
             receiver: ManuallyDrop::new(receiver),
             transmitter: ManuallyDrop::new(transmitter),
             interrupts: None,
             counters: DpdkCounters::default(),
+            port,
         })
     }
 
@@ -104,7 +107,7 @@ impl Dpdk {
 fn refresh(regions: &mut DeviceRegions<()>, port: &Port) {
     regions.refresh(
         |region| registration::tell(port.memory, port.device, region),
-        |region, ()| registration::forget(port.device, region),
+        |region, ()| registration::forget(port.device, port.is_destroyed(), region),
     );
 }
 
@@ -125,7 +128,7 @@ impl Runtime for Dpdk {
     }
 
     fn memory_access(&self) -> MemoryAccess {
-        self.port.memory
+        self.memory
     }
 
     #[inline]
@@ -180,7 +183,8 @@ impl Drop for Dpdk {
                 ManuallyDrop::drop(&mut self.transmitter);
             }
             let port = &self.port;
-            self.regions.forget_all(|region, ()| registration::forget(port.device, region));
+            self.regions
+                .forget_all(|region, ()| registration::forget(port.device, port.is_destroyed(), region));
         } else {
             mem::forget(mem::take(&mut self.regions));
         }

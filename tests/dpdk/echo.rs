@@ -2,11 +2,9 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream as KernelStream, UdpSocket as KernelDatagrams};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use catnip_os::libos::net::{TcpListener, TcpStream, UdpSocket};
 use catnip_os::libos::{Buffer, BufferMut, Config, Error, LibOs, Shutdown};
@@ -22,7 +20,7 @@ pub const TRANSFER_BYTES: usize = 6_000_000;
 /// Payloads from the smallest to several fragments.
 pub const DATAGRAM_BYTES: [usize; 9] = [1, 2, 63, 64, 65, 1000, 1472, 1473, 8000];
 
-const RETRY_EVERY: Duration = Duration::from_millis(200);
+pub const RETRY_EVERY: Duration = Duration::from_millis(200);
 
 /// What a client sends last.
 const FAREWELL: &[u8] = b"farewell";
@@ -61,9 +59,9 @@ pub fn nothing_is_copied(libos: &LibOs) {
     }
 }
 
-/// Echoes datagrams and streams until `done` is.
-pub fn serve<T>(libos: &LibOs, local: IpAddr, done: impl Future<Output = T>) -> T {
-    serve_datagrams(libos, local, Rc::default());
+/// Echoes datagrams and streams until `done` is; says in `over` that a client has said farewell.
+pub fn serve<T>(libos: &LibOs, local: IpAddr, over: Rc<Cell<bool>>, done: impl Future<Output = T>) -> T {
+    serve_datagrams(libos, local, over);
     serve_streams(libos, local);
     let served = libos.block_on(libos.timeout(2 * PATIENCE, done)).unwrap();
     served.unwrap_or_else(|_| panic!("the client hangs\n{}", libos.metrics().unwrap()))
@@ -72,17 +70,14 @@ pub fn serve<T>(libos: &LibOs, local: IpAddr, done: impl Future<Output = T>) -> 
 /// Echoes until a client of [`talk`] says farewell.
 pub fn serve_until_farewell(libos: &LibOs, local: IpAddr) {
     let over = Rc::new(Cell::new(false));
-    serve_datagrams(libos, local, over.clone());
-    serve_streams(libos, local);
-    let done = async {
-        while !over.get() {
+    let heard = over.clone();
+    serve(libos, local, over, async {
+        while !heard.get() {
             libos.sleep(Duration::from_millis(1)).await;
         }
         // The answer to the farewell is under way.
         libos.sleep(RETRY_EVERY).await;
-    };
-    let served = libos.block_on(libos.timeout(2 * PATIENCE, done)).unwrap();
-    served.unwrap_or_else(|_| panic!("the client hangs\n{}", libos.metrics().unwrap()));
+    });
 }
 
 fn serve_datagrams(libos: &LibOs, local: IpAddr, over: Rc<Cell<bool>>) {
@@ -114,49 +109,6 @@ async fn echo(stream: &TcpStream) -> Result<(), Error> {
         }
         stream.push(data).await?;
     }
-}
-
-/// Waits, as a task does, for a thread that uses the kernel's sockets.
-pub async fn joined<T>(libos: &LibOs, thread: JoinHandle<T>) -> T {
-    while !thread.is_finished() {
-        libos.sleep(Duration::from_millis(1)).await;
-    }
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// The client on the kernel's sockets, with datagrams of these sizes.
-pub fn talk_from_kernel(server: IpAddr, datagram_bytes: &[usize]) {
-    let address = SocketAddr::new(server, PORT);
-    let socket = KernelDatagrams::bind((if server.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).unwrap();
-    socket.connect(address).unwrap();
-    socket.set_read_timeout(Some(RETRY_EVERY)).unwrap();
-    for (seed, &bytes) in datagram_bytes.iter().enumerate() {
-        let sent = pattern(bytes, seed as u64);
-        let mut received = vec![0; 10_000];
-        let end = Instant::now() + PATIENCE;
-        loop {
-            socket.send(&sent).unwrap();
-            match socket.recv(&mut received) {
-                Ok(count) if count == bytes => break assert_eq!(received[..count], sent),
-                _ => assert!(Instant::now() < end, "{bytes} bytes never came back from {address}"),
-            }
-        }
-    }
-
-    let mut stream = KernelStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let mut writer = stream.try_clone().unwrap();
-    let sent = pattern(TRANSFER_BYTES, 77);
-    let expected = sent.clone();
-    let writing = thread::spawn(move || {
-        writer.write_all(&sent).unwrap();
-        writer.shutdown(std::net::Shutdown::Write).unwrap();
-    });
-    let mut received = Vec::with_capacity(TRANSFER_BYTES);
-    stream.read_to_end(&mut received).unwrap();
-    writing.join().unwrap();
-    assert!(received == expected, "{} bytes came back, of {TRANSFER_BYTES}, or others", received.len());
 }
 
 /// The client on the library OS. Everything it sends is written to memory that it frees at once and writes over: what

@@ -1,12 +1,17 @@
 //! Drivers whose other end is the kernel: its sockets are the clients.
 
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
-use std::thread;
+use std::rc::Rc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use catnip_os::libos::LibOs;
 
-use crate::echo::{self, DATAGRAM_BYTES, joined, metric, nothing_is_copied, talk_from_kernel};
+use crate::echo::{
+    self, DATAGRAM_BYTES, PATIENCE, PORT, RETRY_EVERY, TRANSFER_BYTES, metric, nothing_is_copied, pattern,
+};
 use crate::namespace;
 
 /// Runs a program of iproute2 or the like, and wants it to succeed.
@@ -16,11 +21,54 @@ fn run(line: &str) {
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Waits, as a task does, for a thread that uses the kernel's sockets.
+async fn joined<T>(libos: &LibOs, thread: JoinHandle<T>) -> T {
+    while !thread.is_finished() {
+        libos.sleep(Duration::from_millis(1)).await;
+    }
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The client on the kernel's sockets, with datagrams of these sizes.
+fn talk_from_kernel(server: IpAddr, datagram_bytes: &[usize]) {
+    let address = SocketAddr::new(server, PORT);
+    let socket = UdpSocket::bind((if server.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(RETRY_EVERY)).unwrap();
+    for (seed, &bytes) in datagram_bytes.iter().enumerate() {
+        let sent = pattern(bytes, seed as u64);
+        let mut received = vec![0; 10_000];
+        let end = Instant::now() + PATIENCE;
+        loop {
+            socket.send(&sent).unwrap();
+            match socket.recv(&mut received) {
+                Ok(count) if count == bytes => break assert_eq!(received[..count], sent),
+                _ => assert!(Instant::now() < end, "{bytes} bytes never came back from {address}"),
+            }
+        }
+    }
+
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let sent = pattern(TRANSFER_BYTES, 77);
+    let expected = sent.clone();
+    let writing = thread::spawn(move || {
+        writer.write_all(&sent).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut received = Vec::with_capacity(TRANSFER_BYTES);
+    stream.read_to_end(&mut received).unwrap();
+    writing.join().unwrap();
+    assert!(received == expected, "{} bytes came back, of {TRANSFER_BYTES}, or others", received.len());
+}
+
 /// Serves a client on the kernel's sockets, which compares what it gets.
 fn serve_kernel_client(libos: &LibOs, server: &str, datagram_bytes: &'static [usize]) {
     let server: IpAddr = server.parse().unwrap();
     let client = thread::spawn(move || talk_from_kernel(server, datagram_bytes));
-    echo::serve(libos, server, joined(libos, client));
+    echo::serve(libos, server, Rc::default(), joined(libos, client));
 }
 
 #[test]
@@ -31,7 +79,7 @@ fn a_tap_port_carries_echoes_without_a_copy() {
         run("ip link set dtap0 up");
         serve_kernel_client(&libos, "10.6.0.2", &DATAGRAM_BYTES);
         nothing_is_copied(&libos);
-        assert!(metric(&libos, "catnip.device.rx_bytes") > echo::TRANSFER_BYTES as u64);
+        assert!(metric(&libos, "catnip.device.rx_bytes") > TRANSFER_BYTES as u64);
         assert!(metric(&libos, "catnip.device.port.rx_good_packets") > 0);
     });
 }

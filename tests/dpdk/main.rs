@@ -13,3 +13,4 @@ mod lossy;
 #[path = "../common/namespace.rs"]
 mod namespace;
 mod pairs;
+mod processes;

@@ -1,0 +1,35 @@
+//! DPDK's own forwarder on the same device.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::{Figures, GENERATOR_CPU, Link, MEASURED_CPU, Started, generate, output, server_device};
+use crate::scenario::Failure;
+
+/// In front of the figure in what testpmd prints.
+const FIGURE: &str = "CPU cycles/packet=";
+
+pub fn measure(payload_bytes: usize) -> Result<Figures, Failure> {
+    let link = Link::new()?;
+    let mut command = Command::new("dpdk-testpmd");
+    command.args(["-l", &format!("{GENERATOR_CPU},{MEASURED_CPU}"), "--main-lcore"]);
+    command.args([&GENERATOR_CPU.to_string(), "--no-huge", "--no-shconf", "-m", "256", "--no-pci"]);
+    command.args(["--iova-mode=va", "--no-telemetry", "--log-level=error"]);
+    command.arg(format!("--vdev={}", server_device(&link.socket())));
+    command.args(["--", "--nb-cores=1", "--forward-mode=macswap", "--port-topology=loop"]);
+    command.args(["--record-core-cycles", "--auto-start", "--total-num-mbufs=16384", "--no-lsc-interrupt"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut started = Started(
+        command.spawn().map_err(|error| format!("dpdk-testpmd: {error} (the Debian package dpdk has it)"))?,
+    );
+    let packets_per_second = generate(&link.socket(), payload_bytes)?;
+    // Any line ends it, with its figures.
+    if let Some(mut stdin) = started.0.stdin.take() {
+        stdin.write_all(b"\n")?;
+    }
+    let text = output(started)?;
+    let figure = text.rsplit_once(FIGURE).and_then(|(_, rest)| rest.split_whitespace().next());
+    let figure = figure.ok_or_else(|| format!("testpmd did not print {FIGURE}\n{text}"))?;
+    let digits = figure.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    Ok(Figures { packets_per_second, cycles_per_packet: digits.parse()? })
+}
