@@ -98,6 +98,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     benchmark("tcp-echo-10000-idle", Scenario { connections: 10_000, ..TCP }, &[Peer::Smoltcp, ALONE]),
     benchmark("tcp-echo-100000-idle", Scenario { connections: 100_000, ..TCP }, &[ALONE]),
     benchmark("tcp-echo-1000-listeners", Scenario { listeners: 1000, ..TCP }, &[Peer::Smoltcp, ALONE]),
+    benchmark("tcp-echo-steered", Scenario { steered: true, ..TCP }, &[ALONE]),
     benchmark("idle-poll", IDLE, &[Peer::Smoltcp]),
     benchmark(
         "idle-poll-100000-idle",

@@ -65,6 +65,8 @@ pub struct Scenario {
     pub connections: usize,
     /// Other ports that the server listens on.
     pub listeners: usize,
+    /// Each host is one of two cores that share a device: every received frame is looked at for whose it is.
+    pub steered: bool,
 }
 
 impl Scenario {
@@ -77,6 +79,7 @@ impl Scenario {
             machine_clock: false,
             connections: 0,
             listeners: 0,
+            steered: false,
         }
     }
 }

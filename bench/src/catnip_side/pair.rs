@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use catnip_os::catnip::network::Prefix;
+use catnip_os::catnip::steering::{CoreShare, HashKey, Link, Steered, exchange};
 use catnip_os::catnip::{Stack, StackConfig, StackModule};
 use catnip_os::libos::memory::ArenaConfig;
 use catnip_os::libos::runtime::TxChecksum;
@@ -53,8 +54,8 @@ impl Pair {
         let (client_end, server_end) = pipe(config, [&arenas[0], &arenas[1]]);
         let [client_arena, server_arena] = arenas;
         Ok(Self {
-            client: host(CLIENT, client_end, client_arena, &clock)?,
-            server: host(SERVER, server_end, server_arena, &clock)?,
+            client: host(CLIENT, client_end, &client_arena, &clock, scenario)?,
+            server: host(SERVER, server_end, &server_arena, &clock, scenario)?,
             clock,
         })
     }
@@ -134,12 +135,33 @@ pub enum Host {
     Server,
 }
 
-fn host(address: IpAddr, end: PipeEnd, arena: Arena, clock: &BenchClock) -> Result<LibOs, Failure> {
+/// Cores of a host whose device is shared. One of them works, the other has nothing to do.
+const CORES: usize = 2;
+/// Frames in a ring between two cores.
+const RING_FRAMES: usize = 256;
+
+fn host(
+    address: IpAddr,
+    end: PipeEnd,
+    arena: &Arena,
+    clock: &BenchClock,
+    scenario: &Scenario,
+) -> Result<LibOs, Failure> {
     use catnip_os::libos::Runtime;
-    let config = StackConfig::new(end.capabilities()).with_address(Prefix { address, length: 24 });
+    let mut config = StackConfig::new(end.capabilities()).with_address(Prefix { address, length: 24 });
+    let share = CoreShare::split(CORES, HashKey::SYMMETRIC).into_iter().next().filter(|_| scenario.steered);
+    config.share = share.clone();
     let stack = Stack::new(&config, arena.clone(), 1, clock.now())?;
-    let libos = LibOs::builder().clock(clock.clone()).arena(arena).build()?;
-    libos.install(StackModule::new(stack, end))?;
+    let libos = LibOs::builder().clock(clock.clone()).arena(arena.clone()).build()?;
+    match (share, exchange(CORES, RING_FRAMES)?.into_iter().next()) {
+        (Some(share), Some(seat)) => {
+            let steered = Steered::new(Link::Queue(end), share, seat, arena);
+            libos.install(StackModule::new(stack, steered))?;
+        }
+        (None, _) | (_, None) => {
+            libos.install(StackModule::new(stack, end))?;
+        }
+    }
     Ok(libos)
 }
 
