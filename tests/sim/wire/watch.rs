@@ -177,7 +177,9 @@ impl Watch {
                 }
             }
         }
-        if is_ours && segment.payload_bytes > 0 {
+        // Data on a SYN goes before there is a window to go by (RFC 7413, section 4.2.1).
+        let opens_fast = segment.syn && segment.acknowledgement.is_none();
+        if is_ours && segment.payload_bytes > 0 && !opens_fast {
             let Some(allowed_to) = before.allowed_to else { return Err("sent before a window was known") };
             let is_probe = segment.payload_bytes == 1 && sequence <= allowed_to;
             if payload_end > allowed_to && !is_probe {
