@@ -73,12 +73,13 @@ fn two_ends_that_connect_to_each_other_at_once_share_one_connection() {
     opens_at_once(Kind::Catnip);
 }
 
-/// The initial sequence numbers of twenty connections one after another.
+/// The initial sequence numbers of twenty connections one after another. Ports and times are the same for every seed, so
+/// that nothing but the secret makes a difference.
 fn initial_sequences(seed: u64) -> Vec<i32> {
     let mut world = pair_with(Kind::Catnip, |host| host.seed += seed);
     let listener = world.host(1).listen(PORT, 4);
-    for _ in 0..20 {
-        let (near, far) = world.connect_to(0, 1, listener, None);
+    for port in 5_000..5_020 {
+        let (near, far) = world.connect_to(0, 1, listener, Some(port));
         world.host(0).abort(near);
         world.run_for(Duration::from_millis(1));
         world.host(1).close(far);
