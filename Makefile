@@ -53,7 +53,7 @@ fuzz-smoke: ## Every fuzz target for some seconds, and ingress for more.
 	FUZZ_SEED=1 tools/fuzz.sh 15 ingress
 
 congestion: ## Runs every congestion control on the simulator's paths; writes the tables of docs/congestion.md.
-	cargo test --profile sim --test sim -- congestion::write_the_tables --ignored --exact --nocapture
+	CONGESTION=write cargo test --profile sim --test sim -- congestion::the_document --nocapture
 
 demo: setup ## C programs in two processes that share memory, then on TAP devices against the kernel's own sockets.
 	tools/demo.sh $(PART)

@@ -102,6 +102,20 @@ impl Connection {
         self.start_receive_tuning(now);
     }
 
+    /// Memory is short: from now on no more than `limit_bytes` are offered, so that peers stop instead of sending what
+    /// is thrown away. What was offered stays offered (RFC 9293, section 3.8.6). The buffer grows again as any does, up to what it
+    /// was. False when it is no larger as it is.
+    pub(super) fn shrink_receive_buffer(&mut self, now: Instant, limit_bytes: u32) -> bool {
+        let before = self.rcv.limit_bytes;
+        if before <= limit_bytes {
+            return false;
+        }
+        self.rcv.tuning.max_bytes = self.rcv.tuning.max_bytes.max(before);
+        self.limit_receive_buffer(limit_bytes);
+        self.start_receive_tuning(now);
+        true
+    }
+
     /// The program has more to send than the buffer takes: it may hold two congestion windows, what is in flight and
     /// what follows it.
     #[cold]

@@ -94,6 +94,8 @@ counters! {
     table_overflows => "table_overflows",
     /// Payload dropped because memory was short.
     memory_drops => "memory_drops",
+    /// Times that a connection offered less because memory was short.
+    memory_clamps => "memory_clamps",
     /// Segments ahead of a gap dropped because out-of-order data had reached a limit on memory.
     out_of_order_drops => "out_of_order_drops",
     /// Segments of data that arrived with a congestion mark (RFC 3168).

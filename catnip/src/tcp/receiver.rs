@@ -94,8 +94,18 @@ impl Connection {
 
     /// False when memory is short and the program has not read much of what it already has: then the peer has to
     /// send again, and those who read are served.
+    #[inline]
     fn takes_memory(&mut self, cx: &mut Context<'_>) -> bool {
-        if cx.memory_short && self.rcv.queue.len_bytes() >= UNREAD_BYTES_WHEN_SHORT {
+        !cx.memory_short || self.takes_short_memory(cx)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn takes_short_memory(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.shrink_receive_buffer(cx.now, UNREAD_BYTES_WHEN_SHORT as u32) {
+            cx.counters.memory_clamps += 1;
+        }
+        if self.rcv.queue.len_bytes() >= UNREAD_BYTES_WHEN_SHORT {
             cx.counters.memory_drops += 1;
             self.rcv.ack_now = true;
             return false;

@@ -64,9 +64,22 @@ fn classic_reactions_to_marks_avoid_all_loss() {
     }
 }
 
-/// Runs everything and writes the tables. Not a test of anything by itself: it takes minutes.
+/// Every path and algorithm of the matrix has its figures in the document. With `CONGESTION=write` in the environment
+/// (`make congestion`), everything is run and the tables are written before, which takes minutes.
 #[test]
-#[ignore = "writes docs/congestion.md; run by `make congestion`"]
+fn the_document_has_a_figure_for_every_run() {
+    if std::env::var("CONGESTION").is_ok_and(|wish| wish == "write") {
+        write_the_tables();
+    }
+    let table = table::documented();
+    for single in Single::all() {
+        assert!(table.single(&single).is_some(), "{single:?}: run make congestion");
+    }
+    for share in Share::all() {
+        assert!(table.share(&share).is_some(), "{share:?}: run make congestion");
+    }
+}
+
 fn write_the_tables() {
     let singles: Vec<_> = Single::all().into_iter().map(|single| (single, single.measure())).collect();
     let shares: Vec<_> = Share::all().into_iter().map(|share| (share, share.measure())).collect();

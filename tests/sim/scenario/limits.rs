@@ -83,6 +83,20 @@ impl Streams {
         self.world.run_for(Duration::from_millis(1));
     }
 
+    /// Some milliseconds of sending, of which each takes 1,000 bytes from each stream.
+    fn read_slowly(&mut self, millis: usize) {
+        for _ in 0..millis {
+            self.step(0);
+            for (received, &(_, far)) in self.received.iter_mut().zip(&self.sides) {
+                if let Received::Data(data) =
+                    self.world.hosts[1].receive(far, 1_000).expect("an open connection")
+                {
+                    received.extend(data);
+                }
+            }
+        }
+    }
+
     /// Goes on until the first `readers` have everything.
     fn finish(&mut self, readers: usize) {
         let start = self.world.now();
@@ -121,6 +135,28 @@ fn buffer_exhaustion_gives_back_pressure() {
     assert!((100_000..2 << 20).contains(&taken), "{taken} bytes taken with a memory of 2 MiB");
     assert!(streams.world.hosts[0].counter("arena.failed_allocations") > 0);
     streams.finish(1);
+    streams.end();
+}
+
+/// Thirty connections whose windows together are many times the receiver's memory, read slowly: they are offered less,
+/// and so little is sent that has to be thrown away.
+#[test]
+fn many_connections_in_a_small_memory_are_offered_less() {
+    let count = 30;
+    let mut streams = Streams::new(count, 3_000_000, |host| {
+        if host.number == 2 {
+            host.arena_bytes = 3 << 20;
+            host.receive_buffer_bytes = 256 << 10;
+        }
+    });
+    let drops = |streams: &Streams| streams.world.hosts[1].counter("catnip.tcp.memory_drops");
+    streams.read_slowly(500);
+    let dropped_at_first = drops(&streams);
+    streams.read_slowly(1_500);
+    assert!(dropped_at_first > 0, "what was offered before stays offered, or this shows nothing");
+    assert_eq!(drops(&streams), dropped_at_first, "peers send no more than there is room for");
+    assert_eq!(streams.world.hosts[1].counter("catnip.tcp.memory_clamps"), count as u64);
+    streams.finish(count);
     streams.end();
 }
 
