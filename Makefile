@@ -19,7 +19,7 @@ setup: ## Checks the machine for what the other targets need.
 	need nft nftables; need tshark tshark; need ethtool ethtool; need iperf3 iperf3; need_rust; needs_met
 
 setup-dpdk: ## Checks the machine for what DPDK and its tests need.
-	@. tools/setup.sh; need_library libdpdk libdpdk-dev; need dpdk-testpmd dpdk; need_libclang; need cc gcc; \
+	@. tools/setup.sh; need_library libdpdk libdpdk-dev; need dpdk-testpmd dpdk-dev; need_libclang; need cc gcc; \
 	need ip iproute2; need ethtool ethtool; need sysctl procps; need unshare util-linux; needs_met
 
 build: setup ## Builds everything, optimised.
