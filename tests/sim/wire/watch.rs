@@ -25,6 +25,8 @@ struct Direction {
     sent_to: TcpSeqNumber,
     /// What the sender offered in its SYN.
     window_scale: Option<u8>,
+    /// The window in its SYN, which is never scaled.
+    syn_window: u16,
     /// Behind the last byte that the peer's segments which reached the sender ever allowed.
     allowed_to: Option<TcpSeqNumber>,
     /// The highest acknowledgement in the sender's segments, of the other direction.
@@ -139,7 +141,11 @@ impl Watch {
                     initial_sequence: sequence,
                     sent_to: sequence + 1,
                     window_scale: segment.window_scale,
-                    allowed_to: None,
+                    syn_window: segment.window,
+                    // Who answers a SYN has its window, which data may use at once (RFC 7413, section 4.2.2).
+                    allowed_to: reverse
+                        .filter(|_| segment.acknowledgement.is_some())
+                        .map(|reverse| sequence + 1 + usize::from(reverse.syn_window)),
                     acknowledged_to: None,
                     advertised_to: None,
                     is_over: false,
