@@ -11,6 +11,7 @@ pub mod doorbell;
 pub mod error;
 pub mod executor;
 pub mod library_os;
+pub mod mac;
 pub mod memory;
 pub mod memory_queue;
 pub mod metrics;

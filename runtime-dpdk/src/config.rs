@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libos::SetupError;
 
-use crate::mac::{Mac, is_station};
+use libos::mac::{Mac, is_station};
 
 /// Smallest MTU: what every IPv4 host must take (RFC 791, section 3.2). IPv6 needs 1280.
 pub const MIN_MTU: usize = 68;

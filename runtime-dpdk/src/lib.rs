@@ -11,7 +11,6 @@ mod eal;
 mod failure;
 mod interrupts;
 mod loans;
-mod mac;
 mod mbufs;
 mod negotiation;
 mod pools;

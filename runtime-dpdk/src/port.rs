@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use dpdk_sys as sys;
 use libos::memory::ArenaConfig;
-use libos::{Arena, MemoryAccess, SetupError};
+use libos::{Arena, MemoryAccess, SetupError, mac};
 
 use crate::config::{DpdkConfig, MAX_MTU};
 use crate::failure::{check, describe, failed};
 use crate::negotiation::{Negotiated, Offered};
 use crate::registration::{self, Device};
-use crate::{drivers, eal, mac};
+use crate::{drivers, eal};
 
 /// Between two looks at the link.
 const LINK_LOOK_EVERY: Duration = Duration::from_millis(2);

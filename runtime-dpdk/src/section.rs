@@ -5,7 +5,7 @@ use libos::{Config, SetupError};
 use crate::config::{
     DpdkConfig, MAX_DESCRIPTORS, MAX_MTU, MAX_QUEUES, MIN_DESCRIPTORS, MIN_MTU, MemoryPolicy,
 };
-use crate::mac::Mac;
+use libos::mac::Mac;
 
 /// The table's name.
 const TABLE: &str = "dpdk";

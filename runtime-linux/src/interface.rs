@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libos::{Error, Instant, SetupError};
 
-use crate::mac::Mac;
 use crate::netlink::{Link, Netlink};
 use crate::system::socket;
+use libos::mac::Mac;
 
 /// Longest name of a network interface, in bytes (`IFNAMSIZ` less the closing zero).
 pub const MAX_NAME_BYTES: usize = 15;
@@ -77,7 +77,7 @@ impl Attachment {
             allowed,
         };
         let hardware_address = mac.unwrap_or(link.hardware_address);
-        if !crate::mac::is_station(hardware_address) {
+        if !libos::mac::is_station(hardware_address) {
             let value = Mac(hardware_address).to_string();
             return Err(refused(
                 "mac",

@@ -8,7 +8,6 @@
 #![deny(unsafe_code)]
 
 mod interface;
-mod mac;
 mod netlink;
 pub mod packet;
 mod receive_buffers;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use libos::{Config, SetupError};
 
-use crate::mac::{Mac, stable_mac};
 use crate::ring::{MAX_RING_SIZE, MIN_RING_SIZE, RingKind};
+use libos::mac::{Mac, stable_mac};
 
 /// Smallest MTU: what every IPv4 host must take (RFC 791, section 3.2). IPv6 needs 1280.
 pub const MIN_MTU: usize = 68;
@@ -136,7 +136,16 @@ impl VhostConfig {
     /// The Ethernet address that the device has.
     #[must_use]
     pub fn hardware_address(&self) -> [u8; 6] {
-        self.mac.unwrap_or_else(|| stable_mac(&self.socket, self.role))
+        self.mac.unwrap_or_else(|| self.stable_mac())
+    }
+
+    /// Another one for each end of the link.
+    fn stable_mac(&self) -> [u8; 6] {
+        let end = match self.role {
+            VhostRole::Front => b"f",
+            VhostRole::Back => b"b",
+        };
+        stable_mac(&[self.socket.as_os_str().as_encoded_bytes(), end].concat())
     }
 
     /// Refuses what no device takes.
@@ -163,7 +172,7 @@ impl VhostConfig {
             return refuse("mtu", self.mtu.to_string(), "an integer from 68 to 65521");
         }
         if let Some(mac) = self.mac
-            && !crate::mac::is_station(mac)
+            && !libos::mac::is_station(mac)
         {
             return refuse("mac", Mac(mac).to_string(), Mac::RULE);
         }
@@ -263,6 +272,17 @@ mod tests {
             assert!(error.starts_with(&format!("t.toml: vhost.{key} = ")), "{error}");
             assert!(error.ends_with(allowed), "{error}");
         }
+    }
+
+    #[test]
+    fn each_end_of_each_link_has_a_stable_address_of_its_own() {
+        let mac = |path: &str, role| {
+            VhostConfig { socket: path.into(), role, ..VhostConfig::default() }.hardware_address()
+        };
+        let front = mac("a", VhostRole::Front);
+        assert_eq!(front, mac("a", VhostRole::Front));
+        assert_ne!(front, mac("a", VhostRole::Back));
+        assert_ne!(front, mac("b", VhostRole::Front));
     }
 
     #[test]

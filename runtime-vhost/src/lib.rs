@@ -16,7 +16,6 @@ mod header;
 #[cfg(test)]
 mod hostile_tests;
 mod link;
-mod mac;
 mod peer_memory;
 mod ring;
 mod runtime;

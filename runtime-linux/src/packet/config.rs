@@ -3,7 +3,7 @@
 use libos::SetupError;
 
 use crate::interface::{NAME_RULE, is_interface_name};
-use crate::mac::{Mac, is_station};
+use libos::mac::{Mac, is_station};
 
 /// Most sockets that share an interface.
 pub const MAX_QUEUES: usize = 256;

@@ -4,7 +4,7 @@ use libos::{Config, SetupError};
 
 use super::config::{MAX_QUEUES, MAX_RING_KIB, PacketConfig, is_ring_size, ring_rule};
 use crate::interface::{MAX_MTU, MIN_MTU, NAME_RULE, is_interface_name};
-use crate::mac::Mac;
+use libos::mac::Mac;
 
 impl PacketConfig {
     /// Reads the table `[packet]`; what is not set has the default of [`PacketConfig::default`].

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use libos::SetupError;
 
 use crate::interface::{MAX_MTU, MAX_NAME_BYTES, MIN_MTU, is_interface_name};
-use crate::mac::{Mac, is_station, stable_mac};
+use libos::mac::{Mac, is_station, stable_mac};
 
 /// Most queues of one device that the kernel allows.
 pub const MAX_QUEUES: usize = 256;
@@ -94,7 +94,7 @@ impl TapConfig {
     /// The Ethernet address of the library OS on the link: the given one or the name's own.
     #[must_use]
     pub fn hardware_address(&self) -> [u8; 6] {
-        self.mac.unwrap_or_else(|| stable_mac(&self.name))
+        self.mac.unwrap_or_else(|| stable_mac(self.name.as_bytes()))
     }
 
     /// Checks what can be checked without the kernel.

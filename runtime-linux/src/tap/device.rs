@@ -8,10 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use libos::SetupError;
 
 use super::config::TapConfig;
-use crate::mac::Mac;
 use crate::netlink::{Link, Netlink};
 use crate::system;
 use crate::virtio_header::HEADER_BYTES;
+use libos::mac::Mac;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 

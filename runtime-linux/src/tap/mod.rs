@@ -16,7 +16,6 @@ mod section;
 mod tests;
 
 pub use crate::interface::{MAX_MTU, MAX_NAME_BYTES, MIN_MTU};
-pub use crate::mac::stable_mac;
 pub use config::{HostAddress, MAX_QUEUES, TapConfig};
 pub use counters::TapCounters;
 pub use device::TapQueue;

@@ -4,7 +4,7 @@ use libos::{Config, SetupError};
 
 use super::config::{HostAddress, MAX_QUEUES, TapConfig};
 use crate::interface::{MAX_MTU, MIN_MTU, NAME_RULE, is_interface_name};
-use crate::mac::Mac;
+use libos::mac::Mac;
 
 /// The table's name.
 const TABLE: &str = "tap";

@@ -3,7 +3,7 @@
 use libos::SetupError;
 
 use crate::interface::{NAME_RULE, is_interface_name};
-use crate::mac::{Mac, is_station};
+use libos::mac::{Mac, is_station};
 
 /// Largest number of a queue, and most queues.
 pub const MAX_QUEUE: usize = 1024;

@@ -4,7 +4,7 @@ use libos::{Config, SetupError};
 
 use super::config::{MAX_QUEUE, MAX_RING_ENTRIES, Placement, RING_RULE, XdpConfig, is_ring_size};
 use crate::interface::{MAX_MTU, MIN_MTU, NAME_RULE, is_interface_name};
-use crate::mac::Mac;
+use libos::mac::Mac;
 
 /// Longest time that the kernel is asked to poll at once, in microseconds.
 const MAX_BUSY_POLL_US: usize = 1_000_000;

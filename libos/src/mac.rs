@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 /// The Ethernet address of one station, written as six hexadecimal bytes with colons between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mac(pub [u8; 6]);
+pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// What is allowed, in words for who wrote something else.
     pub const RULE: &str = "six hexadecimal bytes with colons, such as 02:00:00:00:00:01, of one station: the \
                         first byte even, not all zeros";
 }
@@ -41,21 +42,30 @@ impl fmt::Display for Mac {
 }
 
 /// True for the Ethernet address of one station: not a group's, and not all zeros.
-pub(crate) fn is_station(mac: [u8; 6]) -> bool {
-    mac[0] & 1 == 0 && mac != [0; 6]
+#[must_use]
+pub const fn is_station(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && !matches!(mac, [0, 0, 0, 0, 0, 0])
 }
 
-/// A locally administered Ethernet address made from an interface's name. Two devices of one machine
-/// have different names and so different addresses; devices that are bridged to other machines where
-/// the same name is in use should be given addresses instead.
+/// A locally administered Ethernet address made from a device's name, or a path. Two devices of one machine have
+/// different names and so different addresses; devices that are bridged to other machines where the same
+/// name is in use should be given addresses instead.
 #[must_use]
-pub fn stable_mac(name: &str) -> [u8; 6] {
+pub fn stable_mac(name: &[u8]) -> [u8; 6] {
     // FNV-1a, 64 bits: short, well spread, and the same on every machine.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     let [_, _, _, a, b, c, d, e] = hash.to_be_bytes();
     [0x02, a, b, c, d, e]
+}
+
+/// Another address, locally administered, that differs from one station's in its last bit: for the other end of a
+/// link whose ends say the same of themselves.
+#[must_use]
+pub const fn neighbour_of(mac: [u8; 6]) -> [u8; 6] {
+    let [a, b, c, d, e, g] = mac;
+    [(a | 2) & !1, b, c, d, e, g ^ 1]
 }
 
 #[cfg(test)]
@@ -64,9 +74,9 @@ mod tests {
 
     #[test]
     fn an_address_derived_from_a_name_is_stable_local_and_its_own() {
-        assert_eq!(stable_mac("catnip0"), stable_mac("catnip0"));
-        assert_ne!(stable_mac("catnip0"), stable_mac("catnip1"));
-        assert_eq!(stable_mac("catnip0")[0] & 3, 2, "locally administered, one station");
+        assert_eq!(stable_mac(b"catnip0"), stable_mac(b"catnip0"));
+        assert_ne!(stable_mac(b"catnip0"), stable_mac(b"catnip1"));
+        assert_eq!(stable_mac(b"catnip0")[0] & 3, 2, "locally administered, one station");
     }
 
     #[test]
@@ -80,8 +90,18 @@ mod tests {
             "02:00:5e:10:00:fg",
             "2:0:0:0:0:+1",
             "2:0:0:0:0:001",
+            "1:0:0:0:0:0",
+            "0:0:0:0:0:0",
         ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_is_another_station() {
+        for mac in [[0x52, 0x54, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1]] {
+            assert!(is_station(neighbour_of(mac)));
+            assert_ne!(neighbour_of(mac), mac);
         }
     }
 }
