@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn measure(payload_bytes: usize) -> Result<Figures, Failure> {
     let link = Link::new()?;
     let server = start_part("echo", &link.socket(), payload_bytes)?;
-    let packets_per_second = generate(&link.socket(), payload_bytes)?;
+    let (packets_per_second, _generator) = generate(&link.socket(), payload_bytes)?;
     let cycles_per_packet = output(server)?.trim().parse()?;
     Ok(Figures { packets_per_second, cycles_per_packet })
 }

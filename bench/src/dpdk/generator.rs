@@ -58,6 +58,8 @@ pub fn generate(socket: &Path, payload_bytes: usize) -> Result<(), Failure> {
         sleep(Duration::from_millis(2));
     }
     println!("{rate}");
+    // Until whoever started this lets go.
+    std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
 

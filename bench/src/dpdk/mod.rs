@@ -5,6 +5,7 @@ mod echo;
 mod generator;
 mod testpmd;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs, process};
@@ -101,13 +102,18 @@ pub fn run_part(part: &str, socket: &str, payload_bytes: &str) -> Result<(), Fai
 fn start_part(part: &str, socket: &Path, payload_bytes: usize) -> Result<Started, Failure> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["dpdk-part", part]).arg(socket).arg(payload_bytes.to_string());
-    Ok(Started(command.stdout(Stdio::piped()).spawn()?))
+    Ok(Started(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?))
 }
 
-/// Runs the generator to its end; returns packets per second.
-fn generate(socket: &Path, payload_bytes: usize) -> Result<f64, Failure> {
-    let started = start_part("generate", socket, payload_bytes)?;
-    Ok(output(started)?.trim().parse()?)
+/// Runs the generator; returns packets per second, and the program, whose end of the link stays until it is dropped:
+/// drivers forget what they counted when their peer leaves.
+fn generate(socket: &Path, payload_bytes: usize) -> Result<(f64, Started), Failure> {
+    let mut started = start_part("generate", socket, payload_bytes)?;
+    let mut line = String::new();
+    if let Some(stdout) = started.0.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    Ok((line.trim().parse()?, started))
 }
 
 /// What the program printed, once it has ended.

@@ -37,7 +37,7 @@ pub fn measure(payload_bytes: usize) -> Result<Figures, Failure> {
             return Err(format!("testpmd ended early\n{text}").into());
         }
     }
-    let packets_per_second = generate(&link.socket(), payload_bytes)?;
+    let (packets_per_second, _generator) = generate(&link.socket(), payload_bytes)?;
     // Any line ends it, with its figures.
     if let Some(mut stdin) = started.0.stdin.take() {
         stdin.write_all(b"\n")?;
