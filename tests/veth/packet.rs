@@ -42,14 +42,14 @@ fn bulk_arrives_unchanged_both_ways_with_offloads() {
 #[test]
 fn bulk_arrives_unchanged_both_ways_without_offloads() {
     namespace::enter("-Urn", || {
-        transfer_all("packet socket, no offloads", &config().set("packet.offload", false), 1500)
+        transfer_all("packet socket, no offloads", &config().set("packet.offload", false), 1500);
     });
 }
 
 #[test]
 fn bulk_arrives_unchanged_both_ways_in_large_frames() {
     namespace::enter("-Urn", || {
-        transfer_all("packet socket, large frames", &config().set("packet.offload", false), 9000)
+        transfer_all("packet socket, large frames", &config().set("packet.offload", false), 9000);
     });
 }
 
