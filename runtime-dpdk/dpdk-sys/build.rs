@@ -110,7 +110,10 @@ fn generate() -> Result<(), Box<dyn Error>> {
 
     for path in &dpdk.link_paths {
         println!("cargo::rustc-link-search=native={}", path.display());
-        println!("cargo::metadata=library_path={}", path.display());
+    }
+    // Folders of what DPDK itself is linked with may be among them.
+    if let Some(own) = dpdk.link_paths.iter().find(|path| path.join("librte_eal.so").exists()) {
+        println!("cargo::metadata=library_path={}", own.display());
     }
     // Drivers are not linked: EAL opens those that its folder of drivers has.
     for library in ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_eal"] {
