@@ -367,3 +367,62 @@ fn memory_returns_to_its_start() {
     pair.pass(Duration::from_secs(200));
     assert_eq!(pair.arena.stats().live_buffers, at_start);
 }
+
+/// Takes the frames that wait, and returns the TCP flags of each segment among them.
+fn take_flags(stack: &mut Stack) -> Vec<u8> {
+    let mut flags = Vec::new();
+    while let Some(frame) = stack.frames().front() {
+        let bytes: Vec<u8> = frame.segments.iter().flat_map(|segment| segment.to_vec()).collect();
+        stack.frames().pop_front();
+        // Behind 14 bytes of Ethernet and 20 of IPv4, of which the tenth is the protocol.
+        if bytes[23] == 6 {
+            flags.push(bytes[34 + 13]);
+        }
+    }
+    flags
+}
+
+#[test]
+fn the_answer_to_data_on_a_syn_waits_for_the_syn_ack_that_found_no_room() {
+    const SYN: u8 = 0x02;
+    const ROOM: usize = 4;
+    let mut pair = Pair::configured(Medium::Ethernet, &|config| config.transmit_queue_frames = ROOM);
+    let (server, client) = ("10.0.0.2:7", "10.0.0.1:9");
+    let binding = pair.b.tcp_bind(server.parse().unwrap()).unwrap();
+    let options = TcpOptions { fast_open_queue: 4, fast_open_connect: true, ..TcpOptions::default() };
+    let listener = pair.b.tcp_listen(binding, 16, &options).unwrap();
+    let sender = pair.b.udp_bind("10.0.0.2:9".parse().unwrap()).unwrap();
+    let mut connect = |pair: &mut Pair| {
+        let id = pair.a.tcp_connect(pair.now, &mut None, server.parse().unwrap(), &options).unwrap();
+        let mut data = pair.data(b"request");
+        pair.a.tcp_send(id, &mut data).unwrap();
+        pair.a.poll(pair.now);
+    };
+    // The first gets a cookie, once the neighbours know each other.
+    for _ in 0..2 {
+        connect(&mut pair);
+        pair.pass(Duration::from_secs(3));
+        pair.b.tcp_accept(listener).unwrap();
+    }
+
+    connect(&mut pair);
+    for _ in 0..ROOM {
+        let mut datagram = pair.data(b"fills the queue");
+        pair.b.udp_send(pair.now, sender, Some(&client.parse().unwrap()), &mut datagram).unwrap();
+    }
+    let syn: Vec<u8> =
+        pair.a.frames().front().unwrap().segments.iter().flat_map(|segment| segment.to_vec()).collect();
+    pair.a.frames().pop_front();
+    pair.b.receive(pair.now, RxFrame::from(pair.arena.copy_from(&syn).unwrap().freeze()));
+    let (id, _) = pair.b.tcp_accept(listener).expect("the SYN's data was taken");
+    let mut answer = pair.data(b"answer");
+    pair.b.tcp_send(id, &mut answer).unwrap();
+    pair.b.poll(pair.now);
+    let mut sent = take_flags(&mut pair.b);
+    for _ in 0..4 {
+        pair.b.poll(pair.now);
+        sent.extend(take_flags(&mut pair.b));
+    }
+    assert!(sent.len() > 1, "{sent:x?}");
+    assert_eq!(sent[0] & SYN, SYN, "{sent:x?}");
+}

@@ -277,7 +277,10 @@ impl Connection {
         if cookie.is_some() && self.send_syn_with_data(&fields, cx) {
             end = self.snd.nxt;
         } else {
-            self.send_empty(&fields, cx);
+            let sent = self.send_empty(&fields, cx);
+            if answers && sent {
+                self.note_syn_ack_sent();
+            }
         }
         self.sent.on_sent(self.snd.iss, end, self.snd.mss, cx.now);
     }

@@ -108,7 +108,14 @@ impl Connection {
             return Output::Done;
         }
         if self.state == State::SynReceived {
-            return self.send_new(cx);
+            // The peer takes nothing before the SYN-ACK, which found no room when it was to leave.
+            if self.owes_syn_ack() {
+                if cx.network.transmit_queue_is_full() {
+                    return Output::More;
+                }
+                self.send_syn(cx);
+            }
+            return if self.owes_syn_ack() { Output::Done } else { self.send_new(cx) };
         }
         self.send_deferred_syn(cx);
         Output::Done
@@ -420,15 +427,14 @@ impl Connection {
         self.send_empty(&fields, cx);
     }
 
-    /// Sends a segment without payload.
-    pub(super) fn send_empty(&mut self, fields: &HeaderFields<'_>, cx: &mut Context<'_>) {
+    /// Sends a segment without payload. False when it did not get out, and is lost like any other.
+    pub(super) fn send_empty(&mut self, fields: &HeaderFields<'_>, cx: &mut Context<'_>) -> bool {
         let envelope = Envelope { hop_limit: self.hop_limit, traffic_class: 0, segment_bytes: None };
-        // A control segment that does not get out is lost like any other.
-        if emit(cx.now, cx.network, &mut self.path, fields, Payload::Empty, envelope).is_ok() {
-            cx.counters.out_segments += 1;
-        }
+        let sent = emit(cx.now, cx.network, &mut self.path, fields, Payload::Empty, envelope).is_ok();
+        cx.counters.out_segments += u64::from(sent);
         self.rcv.ack_now = false;
         self.acknowledgment_sent();
+        sent
     }
 
     /// Every segment carries the latest acknowledgment and window.

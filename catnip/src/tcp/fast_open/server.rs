@@ -85,6 +85,8 @@ pub(in crate::tcp) struct Passive {
     pub(super) grant: Option<FastOpenCookie>,
     /// The listener among whose unfinished ones it counts, when its data was taken.
     early_of: Option<Key>,
+    /// The SYN-ACK left at least once.
+    syn_ack_sent: bool,
 }
 
 impl Passive {
@@ -175,9 +177,21 @@ impl Connection {
             // What is answered before the handshake is over is bounded by the initial window.
             self.congestion.on_established(u32::from(self.snd.mss), cx.now);
         }
-        let passive = Passive { grant, early_of: taken.then_some(listener) };
+        let passive = Passive { grant, early_of: taken.then_some(listener), syn_ack_sent: false };
         self.fast_open = Some(Box::new(FastOpen::Passive(passive)));
         taken
+    }
+
+    /// True while no SYN-ACK has left: without it, nothing else makes sense to the peer.
+    pub(in crate::tcp) fn owes_syn_ack(&self) -> bool {
+        matches!(self.fast_open.as_deref(), Some(FastOpen::Passive(passive)) if !passive.syn_ack_sent)
+    }
+
+    /// A SYN-ACK left.
+    pub(in crate::tcp) fn note_syn_ack_sent(&mut self) {
+        if let Some(FastOpen::Passive(passive)) = self.fast_open.as_deref_mut() {
+            passive.syn_ack_sent = true;
+        }
     }
 
     /// The listener among whose unfinished connections this one counts, and does so no longer.
