@@ -9,6 +9,7 @@ use std::time::Duration;
 use catnip_os::catnip::{Stack, StackConfig, StackModule};
 use catnip_os::libos::{Arena, Config, Error, LibOs, Runtime};
 use runtime_linux::tap::{Tap, TapConfig};
+use socket2::{Socket, Type};
 
 /// Nothing on one machine takes that long; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,6 +112,17 @@ pub fn run<T>(libos: &LibOs, task: impl Future<Output = T>) -> T {
 /// A kernel socket connected to the library OS, with time limits.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    limit(&stream);
+    stream
+}
+
+/// As [`connect`], with a receive buffer so large: from before the kernel first tells a window, so that the window
+/// says what there is room for.
+pub fn connect_with_buffer(address: SocketAddr, bytes: usize) -> TcpStream {
+    let socket = Socket::new(socket2::Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(bytes).unwrap();
+    socket.connect_timeout(&address.into(), PATIENCE).unwrap();
+    let stream = socket.into();
     limit(&stream);
     stream
 }

@@ -7,6 +7,9 @@ use libos::Instant;
 use crate::host::{Failure, Host, Opening, Received, Socket};
 use crate::pattern::Pattern;
 
+/// More than any link here carries in one segment.
+const MAX_SEGMENT_BYTES: u64 = 10_000;
+
 /// How a side ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -143,6 +146,13 @@ impl Side {
     /// True when the connection was reset before anything came.
     pub fn was_reset_untouched(&self) -> bool {
         self.phase == Phase::Failed(Failure::Reset) && self.is_untouched()
+    }
+
+    /// True when the connection was reset after no more than one segment had come.
+    pub fn was_reset_early(&self) -> bool {
+        self.phase == Phase::Failed(Failure::Reset)
+            && !self.end_seen
+            && self.received_bytes <= MAX_SEGMENT_BYTES
     }
 
     /// True when nothing of what the client was to send has come.
