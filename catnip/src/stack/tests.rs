@@ -392,7 +392,7 @@ fn the_answer_to_data_on_a_syn_waits_for_the_syn_ack_that_found_no_room() {
     let options = TcpOptions { fast_open_queue: 4, fast_open_connect: true, ..TcpOptions::default() };
     let listener = pair.b.tcp_listen(binding, 16, &options).unwrap();
     let sender = pair.b.udp_bind("10.0.0.2:9".parse().unwrap()).unwrap();
-    let mut connect = |pair: &mut Pair| {
+    let connect = |pair: &mut Pair| {
         let id = pair.a.tcp_connect(pair.now, &mut None, server.parse().unwrap(), &options).unwrap();
         let mut data = pair.data(b"request");
         pair.a.tcp_send(id, &mut data).unwrap();
