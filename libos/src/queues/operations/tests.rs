@@ -43,17 +43,19 @@ fn take_ready(table: &mut OperationTable) -> Option<Token> {
     table.first_ready().map(|slot| table.take(slot).token)
 }
 
-/// The slots on a list, each checked to know its neighbours.
+/// The slots on a list, each checked to know its neighbours. What the first has for a previous one, and the last for a
+/// next, means nothing.
 fn walk(table: &OperationTable, list: List) -> Vec<Token> {
     let mut tokens = Vec::new();
     let (mut at, mut previous) = (list.head, NO_SLOT);
+    assert_eq!(list.head == NO_SLOT, list.tail == NO_SLOT);
     while at != NO_SLOT {
         let slot = &table.slots[at as usize];
-        assert_eq!(slot.previous, previous);
+        assert!(at == list.head || slot.previous == previous);
         tokens.push(slot.token);
-        (previous, at) = (at, slot.next);
+        assert!(tokens.len() <= table.slots.len(), "the list never ends");
+        (previous, at) = (at, if at == list.tail { NO_SLOT } else { slot.next });
     }
-    assert_eq!(list.tail, previous);
     tokens
 }
 
