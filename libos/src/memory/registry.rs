@@ -59,7 +59,10 @@ struct Slot {
 static SLOTS: [Slot; MAX_REGISTERED_REGIONS] = [const { Slot::vacant() }; MAX_REGISTERED_REGIONS];
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// The last id that was given out.
-static WRITERS: Mutex<u64> = Mutex::new(VACANT);
+static WRITERS: Mutex<()> = Mutex::new(());
+
+/// The last id given out.
+static LAST_ID: AtomicU64 = AtomicU64::new(VACANT);
 
 impl Slot {
     const fn vacant() -> Self {
@@ -118,17 +121,17 @@ impl Registration {
     /// Registers `len` bytes from `base` on. Takes a lock and allocates nothing: an allocator's own region
     /// comes here too.
     pub(super) fn new(base: ptr::NonNull<u8>, len: usize, fd: Option<RawFd>) -> Self {
-        let mut last_id = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         let vacant = |slot: &&Slot| slot.id.load(Ordering::Relaxed) == VACANT;
         let Some((index, slot)) = SLOTS.iter().enumerate().find(|(_, slot)| vacant(slot)) else {
             return Self { slot: None };
         };
-        *last_id += 1;
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
         fence(Ordering::Release);
         slot.base.store(base.as_ptr().expose_provenance(), Ordering::Relaxed);
         slot.len.store(len, Ordering::Relaxed);
         slot.fd.store(fd.unwrap_or(NO_FD), Ordering::Relaxed);
-        slot.id.store(*last_id, Ordering::Release);
+        slot.id.store(id, Ordering::Release);
         GENERATION.fetch_add(1, Ordering::Release);
         Self { slot: Some(index) }
     }
