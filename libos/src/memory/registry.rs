@@ -58,10 +58,9 @@ struct Slot {
 
 static SLOTS: [Slot; MAX_REGISTERED_REGIONS] = [const { Slot::vacant() }; MAX_REGISTERED_REGIONS];
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-/// The last id that was given out.
+/// Who changes the table holds it.
 static WRITERS: Mutex<()> = Mutex::new(());
-
-/// The last id given out.
+/// The last id that was given out.
 static LAST_ID: AtomicU64 = AtomicU64::new(VACANT);
 
 impl Slot {
