@@ -58,7 +58,7 @@ congestion: ## Runs every congestion control on the simulator's paths; writes th
 demo: setup ## C programs in two processes that share memory, then on TAP devices against the kernel's own sockets.
 	tools/demo.sh $(PART)
 
-test-vm: setup setup-dpdk ## DPDK on emulated PCI NICs behind an IOMMU, in a virtual machine under software emulation.
+test-vm: setup setup-dpdk ## DPDK and XDP sockets on emulated PCI NICs behind an IOMMU, in virtual machines under software emulation.
 	tools/test-vm.sh
 
 dpdk: ## Builds DPDK under build/, for machines without one: submodules/dpdk, else the distribution's source package.
@@ -84,6 +84,7 @@ lint: ## Format and clippy, as the gate runs them.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --package catnip-os --features dpdk --all-targets --test vm -- -D warnings
+	cargo clippy --package runtime-dpdk --test vm -- -D warnings
 
 clean: ## Removes what was built.
 	cargo clean

@@ -1,48 +1,83 @@
 #!/usr/bin/env bash
-# Runs tests/dpdk/vm.rs in a virtual machine under software emulation: two PCI NICs (e1000 and virtio-net) on one hub, behind
-# an emulated IOMMU, handed to DPDK through VFIO. The guest's root is the host's, read-only. Writes under build/ and target/ alone.
+# Runs the tests of tests/vm/ and runtime-dpdk/tests/vm/ in virtual machines under software emulation, which have two pairs of
+# PCI NICs behind an emulated IOMMU, each an e1000 and a virtio-net on one wire: the first for DPDK through VFIO, the second
+# for XDP sockets. Once with the distribution's kernel and once with a newer one, whose virtio-net driver gives XDP sockets its
+# queues without copies. A guest's root is the host's, read-only. Writes under build/ and target/ alone.
+#
+#   KERNELS     which of them: "distribution newer"
+#   NEWER       where the newer one is from: a suite of the distribution's archive
+#   TIMEOUT_S   a guest takes a minute or two under emulation; one that takes longer hangs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup.sh
 here=$PWD/build/vm
-# Under emulation, minutes; a guest that takes longer hangs.
 timeout_s=${TIMEOUT_S:-420}
+kernels=${KERNELS:-distribution newer}
+newer=${NEWER:-trixie-backports}
 
 need qemu-system-x86_64 qemu-system-x86
 need apt-get apt
 need depmod kmod
 need cpio cpio
+need xz xz-utils
 need busybox busybox-static
 needs_met
 
-# The distribution's kernel, which is unpacked and not installed.
-kernel() {
-    [ ! -d "$here/kernel" ] || return 0
-    rm -rf "$here/unpacking"
-    mkdir -p "$here/unpacking"
-    local package
-    package=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }')
-    (cd "$here/unpacking" && apt-get -qq download "${package:?the package lists are empty: apt-get update}" 2>/dev/null)
-    dpkg -x "$here"/unpacking/*.deb "$here/unpacking/root"
-    rm "$here"/unpacking/*.deb
-    depmod --basedir "$here/unpacking/root" "$(ls "$here/unpacking/root/lib/modules")"
-    mv "$here/unpacking/root" "$here/kernel"
-    rm -rf "$here/unpacking"
+# Adds the options to `apt` with which it reads the newer suite, by lists of its own: the system's stay as they are.
+newer_suite() {
+    mkdir -p "$here/apt/lists/partial" "$here/apt/cache/archives/partial"
+    local archive keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/$')
+    [ -e "$keys" ] && keys="[signed-by=$keys]" || keys=
+    echo "deb $keys ${archive:?the package lists are empty: apt-get update} $newer main" >"$here/apt/sources.list"
+    apt=(-o "Dir::Etc::SourceList=$here/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$here/apt/lists" -o "Dir::Cache=$here/apt/cache" -o Dir::State::Status=/dev/null
+        -o Acquire::Languages=none "${apt[@]}")
+    apt-get "${apt[@]}" -qq update || {
+        echo "the suite $newer cannot be read for a newer kernel: NEWER=SUITE names another, KERNELS=distribution does without" >&2
+        exit 1
+    }
 }
 
-# An initial file system that mounts the host's root and runs the test in it.
+# Unpacks a kernel, by its name here, and does not install it.
+kernel() {
+    [ ! -d "$here/kernel-$1" ] || return 0
+    local apt=() unpacking=$here/unpacking packages
+    [ "$(id -u)" -ne 0 ] || apt=(-o APT::Sandbox::User=root)
+    [ "$1" = distribution ] || newer_suite
+    rm -rf "$unpacking"
+    mkdir -p "$unpacking/root"
+    # The package that always names the latest, and those that it names: one, or since Linux 7 several.
+    mapfile -t packages < <(apt-cache "${apt[@]}" depends --recurse --important linux-image-amd64 |
+        grep -oE 'linux-(image|binary|modules)-[0-9][^ ]*' | sort -u)
+    (cd "$unpacking" && apt-get "${apt[@]}" -qq download "${packages[@]:?the package lists are empty: apt-get update}")
+    for package in "$unpacking"/*.deb; do dpkg -x "$package" "$unpacking/root"; done
+    rm "$unpacking"/*.deb
+    # Merged systems keep /lib under /usr.
+    [ -e "$unpacking/root/lib" ] || ln -s usr/lib "$unpacking/root/lib"
+    depmod --basedir "$unpacking/root" "$(ls "$unpacking/root/lib/modules")"
+    mv "$unpacking/root" "$here/kernel-$1"
+    rm -rf "$unpacking"
+}
+
+# Makes an initial file system for a kernel, that mounts the host's root and runs the tests after it, each one a program with
+# perhaps a word that its tests' names have.
 initial() {
-    local root=$here/initial modules=$here/kernel/lib/modules/$version
+    local kernel=$here/kernel-$1 root=$here/initial version test
+    version=$(ls "$kernel/lib/modules")
+    shift
     rm -rf "$root"
-    mkdir -p "$root"/{bin,dev,proc,sys,host,lib/modules}
+    mkdir -p "$root"/{bin,dev,proc,sys,host,lib/modules,ko}
     cp "$(command -v busybox)" "$root/bin/busybox"
-    for module in virtio_pci 9pnet_virtio 9p vfio_iommu_type1 vfio-pci; do
-        modprobe --dirname "$here/kernel" --set-version "$version" --show-depends "$module" |
+    for module in virtio_pci 9pnet_virtio 9p vfio_iommu_type1 vfio-pci e1000 virtio_net; do
+        # One that is not there is built in.
+        { modprobe --quiet --dirname "$kernel" --set-version "$version" --show-depends "$module" || true; } |
             awk '$1 == "insmod" { print $2 }'
-    done | awk '!seen[$0]++' >"$root/modules"
-    mkdir -p "$root/ko"
-    while read -r module; do cp "$module" "$root/ko/"; done <"$root/modules"
-    sed -i 's|.*/||' "$root/modules"
+    done | awk '!seen[$0]++' | while read -r module; do
+        cp "$module" "$root/ko/"
+        basename "$module" .xz >>"$root/modules"
+    done
+    for module in "$root"/ko/*.xz; do [ ! -e "$module" ] || xz --decompress "$module"; done
     cat >"$root/init" <<EOF
 #!/bin/busybox sh
 export PATH=/bin
@@ -50,12 +85,11 @@ export PATH=/bin
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
-while read -r module; do insmod "/ko/\$module"; done </modules
+# Before their own drivers see them.
 for device in 0000:00:04.0 0000:00:05.0; do
     echo vfio-pci >"/sys/bus/pci/devices/\$device/driver_override"
-    [ ! -e "/sys/bus/pci/devices/\$device/driver" ] || echo "\$device" >"/sys/bus/pci/devices/\$device/driver/unbind"
-    echo "\$device" >/sys/bus/pci/drivers_probe
 done
+while read -r module; do insmod "/ko/\$module"; done </modules
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=1048576,cache=loose host /host || poweroff -f
 mount --bind /dev /host/dev
 mount -t proc none /host/proc
@@ -63,33 +97,57 @@ mount -t sysfs none /host/sys
 mount -t tmpfs none /host/run
 mount -t tmpfs none /host/var/tmp
 mkdir -p /dev/shm
-chroot /host /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run RUST_BACKTRACE=1 \
-    sh -c 'cd "$PWD" && exec "$test" --nocapture --test-threads=1'
-echo "the guest's test ended with \$?"
+uname -r
+run() {
+    chroot /host /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run RUST_BACKTRACE=1 \
+        sh -c 'cd "$PWD" && exec "\$@" --nocapture --test-threads=1' sh "\$@" || code=\$?
+}
+code=0
+$(for test in "$@"; do echo "run $test"; done)
+echo "the guest's tests ended with \$code"
 poweroff -f
 EOF
     chmod +x "$root/init"
     (cd "$root" && find . | cpio --quiet -o -H newc) >"$here/initial.cpio"
 }
 
-kernel
-version=$(ls "$here/kernel/lib/modules")
-test=$(cargo test --no-run --package catnip-os --features dpdk --test vm 2>&1 | tee /dev/stderr |
-    sed -n 's/.*Executable.*(\(.*\))$/\1/p')
-test=$(readlink -f "${test:?cargo named no program}")
-initial
-
-result=$(timeout "$timeout_s" qemu-system-x86_64 -M q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max -smp 2 -m 2560 \
-    -nodefaults -no-user-config -nographic -serial stdio -no-reboot \
-    -kernel "$here/kernel/boot/vmlinuz-$version" -initrd "$here/initial.cpio" \
-    -append 'console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on hugepages=320' \
-    -device intel-iommu,intremap=on,device-iotlb=on,aw-bits=48 \
-    -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
-    -netdev hubport,id=n0,hubid=0 -device e1000,netdev=n0,addr=04.0,mac=02:00:00:00:00:04,romfile= \
-    -netdev hubport,id=n1,hubid=0 \
-    -device virtio-net-pci,netdev=n1,addr=05.0,mac=02:00:00:00:00:05,romfile=,iommu_platform=on,disable-legacy=on \
-    </dev/null | tee /dev/stderr) || {
-    echo "the virtual machine did not end within $timeout_s s" >&2
-    exit 1
+# Prints the program that cargo builds with these arguments.
+program() {
+    cargo test --no-run "$@" 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))$/\1/p' | xargs readlink -f
 }
-grep -q "the guest's test ended with 0" <<<"$result"
+
+# Boots a kernel; its tests have to pass.
+guest() {
+    echo "== a guest with the kernel: $1" >&2
+    local image result
+    image=$(find "$here/kernel-$1/" -name 'vmlinuz*' -print -quit)
+    result=$(timeout "$timeout_s" qemu-system-x86_64 -M q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max -smp 2 -m 2560 \
+        -nodefaults -no-user-config -nographic -serial stdio -no-reboot \
+        -kernel "${image:?}" -initrd "$here/initial.cpio" \
+        -append 'console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on hugepages=320' \
+        -device intel-iommu,intremap=on,device-iotlb=on,aw-bits=48 \
+        -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
+        -netdev hubport,id=n0,hubid=0 -device e1000,netdev=n0,addr=04.0,mac=02:00:00:00:00:04,romfile= \
+        -netdev hubport,id=n1,hubid=0 \
+        -device virtio-net-pci,netdev=n1,addr=05.0,mac=02:00:00:00:00:05,romfile=,iommu_platform=on,disable-legacy=on \
+        -netdev hubport,id=n2,hubid=1 -device e1000,netdev=n2,addr=06.0,mac=02:00:00:00:00:06,romfile= \
+        -netdev hubport,id=n3,hubid=1 \
+        -device virtio-net-pci,netdev=n3,addr=07.0,mac=02:00:00:00:00:07,romfile=,iommu_platform=on,disable-legacy=on \
+        </dev/null | tee /dev/stderr) || {
+        echo "the virtual machine did not end within $timeout_s s" >&2
+        return 1
+    }
+    grep -q "the guest's tests ended with 0" <<<"$result"
+}
+
+for kernel in $kernels; do kernel "$kernel"; done
+port_test=$(program --package runtime-dpdk --test vm)
+test=$(program --package catnip-os --features dpdk --test vm)
+for kernel in $kernels; do
+    case $kernel in
+    distribution) initial "$kernel" "${port_test:?}" "${test:?}" ;;
+    # The distribution's DPDK cannot enable the interrupts of a virtio NIC through the VFIO of Linux 7.
+    *) initial "$kernel" "${test:?} xdp::" ;;
+    esac
+    guest "$kernel"
+done
