@@ -43,6 +43,8 @@ const KINDS: &[&str] = &[
 /// | `"vhost"` | memory shared with another process | `[vhost]` and those of the stack |
 /// | `"none"` | no stack at all | |
 ///
+/// When `cpus` in `[cores]` names processors, the calling thread is bound to the first of them.
+///
 /// With `wait_for_addresses_ms` in `[runtime]`, it returns once the addresses that the stack gets or probes by
 /// itself can be used.
 ///
@@ -54,12 +56,25 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
     check_tables(config)?;
     let (kind, wait) = kind_and_wait(config)?;
     #[cfg(feature = "catnip")]
-    if crate::cores::CoresConfig::from_config(config)?.count != 1 {
+    let cores = crate::cores::CoresConfig::from_config(config)?;
+    #[cfg(feature = "catnip")]
+    if cores.count != 1 {
         let section = config.section("cores");
         return Err(
             section.reject("count", "1: several cores are opened with `open_cores` or `demi_ext_core_init`")
         );
     }
+    let libos = open_kind(config, kind, wait)?;
+    // Last, so that threads which serve the device's control side are not bound with this one.
+    #[cfg(feature = "catnip")]
+    if let Some(cpu) = cores.cpu_of_lone_thread() {
+        libos::affinity::pin_to(cpu)?;
+    }
+    Ok(libos)
+}
+
+/// Builds the library OS with its modules, on the device of that kind.
+fn open_kind(config: &Config, kind: &str, wait: Duration) -> Result<LibOs, SetupError> {
     #[cfg(feature = "dpdk")]
     if kind == "dpdk" {
         return crate::dpdk::open(config, wait);
@@ -266,6 +281,25 @@ mod tests {
         let line = said("[cores]\ncount = 2");
         let expected = "t.toml: cores.count = 2: allowed is 1: several cores are opened with `open_cores` or `demi_ext_core_init`";
         assert_eq!(line, expected);
+    }
+
+    #[cfg(feature = "catnip")]
+    #[test]
+    fn the_thread_is_bound_to_a_processor_that_is_named_and_to_no_other() {
+        let allowed = libos::affinity::allowed_cpus();
+        let last = *allowed.last().unwrap();
+        let bound = |text: String| {
+            let opened = std::thread::spawn(move || {
+                let libos = open(&Config::from_toml_str("t.toml", &text).unwrap());
+                libos.map(|_| libos::affinity::allowed_cpus()).map_err(|error| error.to_string())
+            });
+            opened.join().unwrap()
+        };
+        assert_eq!(bound(format!("[cores]\ncpus = [{last}]")), Ok(vec![last]));
+        assert_eq!(bound(format!("[cores]\ncpus = [{last}]\npin = false")), Ok(allowed.clone()));
+        assert_eq!(bound(String::new()), Ok(allowed));
+        let refused = bound("[cores]\ncpus = [1023]".to_owned()).unwrap_err();
+        assert!(refused.starts_with("processor 1023: sched_setaffinity: "), "{refused}");
     }
 
     #[test]

@@ -32,9 +32,19 @@ addresses = ["10.99.$2.2/24"]
 END
 }
 
-# Both ends of a link: the server is 10.98.0.2, the client 10.98.0.1. The server outlives its clients.
+# The processors that we may use, as many as are asked for at most, one a line.
+processors() { # COUNT
+    sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status | tr ',' '\n' |
+        awk -F- -v left="$1" '{ for (cpu = $1; cpu <= $NF && left > 0; cpu++) { print cpu; left-- } }'
+}
+
+# Both ends of a link: the server is 10.98.0.2, the client 10.98.0.1. The server outlives its clients. Each has a processor of
+# its own where there are two: on one, each round trip would wait until both ends in turn give up polling (idle_spin_us) and
+# sleep, and that is where the system puts a process that was just woken by another one when the machine has other work.
 write_vhost_configs() { # NAME
-    for end in 'server back 2 true' 'client front 1 false'; do
+    client_cpu=$(processors 2 | head -n 1)
+    server_cpu=$(processors 2 | tail -n 1)
+    for end in "server back 2 true $server_cpu" "client front 1 false $client_cpu"; do
         set -- "$1" $end
         cat >"$work/$1-$2.toml" <<END
 [runtime]
@@ -44,6 +54,9 @@ kind = "vhost"
 socket = "$PWD/$work/$1.sock"
 role = "$3"
 reconnect = $5
+
+[cores]
+cpus = [$6]
 
 [stack]
 addresses = ["10.98.0.$4/24"]
@@ -101,38 +114,45 @@ row() { # NAME LINE
     }
 }
 
+# One server at a time: a second one would take turns with the first on its processor. The link comes up with the first
+# client, so it is not waited for.
+start_vhost_server() { # NAME
+    "$work/$1" --config "$work/vhost-$1-server.toml" --address 10.98.0.2 --port 7 >"$work/vhost-$1.log" 2>&1 &
+    servers=$!
+}
+
+stop_vhost_server() { # NAME
+    kill -TERM "$servers"
+    if ! wait "$servers"; then
+        echo "FAILED: a server did not end well:" >&2
+        tail -n 20 "$work/vhost-$1.log" >&2
+        exit 1
+    fi
+    servers=''
+}
+
 # Two processes that share memory.
 vhost() {
     servers=''
-    trap 'kill $servers 2>/dev/null || true' EXIT
+    trap '[ -z "$servers" ] || kill $servers 2>/dev/null || true' EXIT
     echo "C programs in two processes that share memory (vhost-user); no root, no interface of the kernel."
     echo
     count=${ROUND_TRIPS:-20000}
-    # The link comes up with the first client, so the servers are started and not waited for.
-    for server in tcp-echo udp-echo; do
-        "$work/$server" --config "$work/vhost-$server-server.toml" --address 10.98.0.2 --port 7 \
-            >"$work/vhost-$server.log" 2>&1 &
-        servers="$servers $!"
-    done
+    start_vhost_server tcp-echo
     vhost_client tcp-echo tcp-transfer --count "${MEGABYTES:-100}"
     tcp=$(vhost_client tcp-echo tcp-ping-pong --client --count "$count")
+    stop_vhost_server tcp-echo
+    start_vhost_server udp-echo
     udp=$(vhost_client udp-echo udp-ping-pong --client --count "$count")
+    stop_vhost_server udp-echo
     kernel=$("$built/examples/kernel-client" loopback "$count")
-    printf '\n%s round trips of 64 bytes, microseconds; all sides poll\n\n' "$count"
+    printf '\n%s round trips of 64 bytes, microseconds; all sides poll, each on a processor of its own\n\n' "$count"
     printf '%-24s%10s%10s%10s\n' '' p50 p99 p99.9
     row 'TCP Catnip over vhost' "$tcp"
     row 'TCP kernel loopback' "$(echo "$kernel" | grep TCP)"
     row 'UDP Catnip over vhost' "$udp"
     row 'UDP kernel loopback' "$(echo "$kernel" | grep UDP)"
     echo
-    for server in $servers; do
-        kill -TERM "$server"
-        if ! wait "$server"; then
-            echo "FAILED: a server did not end well:" >&2
-            tail -n 20 "$work"/vhost-*.log >&2
-            exit 1
-        fi
-    done
     trap - EXIT
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, yield_now};
 
+use catnip_os::libos::affinity;
+
 /// Tries between two offers of the processor to others.
 const TRIES_PER_TURN: u32 = 256;
 
@@ -19,6 +21,11 @@ pub struct KernelEcho {
 
 impl KernelEcho {
     pub fn start() -> io::Result<Self> {
+        Self::start_on(None)
+    }
+
+    /// Starts the servers' thread, bound to a processor or to none.
+    pub fn start_on(cpu: Option<usize>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -26,7 +33,12 @@ impl KernelEcho {
         let (tcp_address, udp_address) = (listener.local_addr()?, socket.local_addr()?);
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let thread = thread::spawn(move || serve(&listener, &socket, &told));
+        let thread = thread::spawn(move || {
+            if let Some(Err(error)) = cpu.map(affinity::pin_to) {
+                eprintln!("the echo server runs on any processor: {error}");
+            }
+            serve(&listener, &socket, &told);
+        });
         Ok(Self { tcp_address, udp_address, stop, thread: Some(thread) })
     }
 

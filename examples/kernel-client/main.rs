@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use catnip_os::libos::affinity;
 use kernel_echo::KernelEcho;
 use latency::{tcp_round_trips, udp_round_trips};
 use report::{Row, print_table};
@@ -79,8 +80,14 @@ fn parse_loopback(arguments: &[String]) -> Option<u32> {
 }
 
 /// One line for each protocol, as the C examples print theirs.
+/// Client and server each have a processor of their own where there are two.
 fn loopback(round_trips: u32) -> Outcome<()> {
-    let kernel = KernelEcho::start().map_err(|error| format!("echo server on the loopback: {error}"))?;
+    let processors = affinity::allowed_cpus();
+    let kernel = KernelEcho::start_on(processors.get(1).copied());
+    if let Some(first) = processors.first() {
+        affinity::pin_to(*first).map_err(|error| error.to_string())?;
+    }
+    let kernel = kernel.map_err(|error| format!("echo server on the loopback: {error}"))?;
     for (protocol, times) in [
         ("TCP", tcp_round_trips(kernel.tcp_address(), round_trips)?),
         ("UDP", udp_round_trips(kernel.udp_address(), round_trips)?),

@@ -15,8 +15,10 @@ pub struct CoresConfig {
     pub count: usize,
     /// Bind each core's thread to a processor.
     pub pin: bool,
-    /// The processors by number, one for each core in turn.
+    /// The processors by number, one for each core in turn: those that were named, else all that are allowed.
     pub cpus: Vec<usize>,
+    /// The first of those that were named.
+    first_named_cpu: Option<usize>,
     /// Frames in a ring from one core to another.
     pub ring_frames: usize,
     /// The key of the hash that spreads flows.
@@ -33,12 +35,13 @@ impl CoresConfig {
         let mut cpus = section.integers("cpus", 0..=MAX_CPU)?;
         let hash_key = section.parsed("hash_key", HashKey::RULE)?.unwrap_or(HashKey::SYMMETRIC);
         let ring_frames = section.usize("ring_frames", 1..=MAX_RING_FRAMES, 256)?;
+        let first_named_cpu = cpus.first().copied();
         if cpus.is_empty() {
             cpus = affinity::allowed_cpus();
         }
         let count = if count == 0 { cpus.len().clamp(1, MAX_CORES) } else { count };
         section.finish()?;
-        Ok(Self { count, pin, cpus, ring_frames, hash_key })
+        Ok(Self { count, pin, cpus, first_named_cpu, ring_frames, hash_key })
     }
 
     /// The processor of a core; more cores than processors share them.
@@ -47,5 +50,11 @@ impl CoresConfig {
             return None;
         }
         self.cpus.get(core.checked_rem(self.cpus.len())?).copied()
+    }
+
+    /// The processor of a thread that opens one library OS for itself. It stays where the system puts it unless the
+    /// processor was named: other threads of the program may be about to begin on it.
+    pub fn cpu_of_lone_thread(&self) -> Option<usize> {
+        self.first_named_cpu.filter(|_| self.pin)
     }
 }
