@@ -24,6 +24,8 @@ mod icmp;
 mod idle;
 #[path = "../common/idleness.rs"]
 mod idleness;
+#[path = "../common/kernel_clients.rs"]
+mod kernel_clients;
 mod link;
 #[path = "../common/namespace.rs"]
 mod namespace;

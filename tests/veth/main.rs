@@ -7,10 +7,13 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod cores;
 #[path = "../tap/echo.rs"]
 mod echo;
 #[path = "../common/idleness.rs"]
 mod idleness;
+#[path = "../common/kernel_clients.rs"]
+mod kernel_clients;
 #[path = "../tap/link.rs"]
 #[allow(dead_code, reason = "shared with the tests on TAP, which use all of it")]
 mod link;

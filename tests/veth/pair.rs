@@ -23,8 +23,14 @@ pub fn run(words: &str) {
 
 /// Makes the pair, with the MTU, both ends up.
 pub fn make(mtu: usize) {
+    make_with_queues(mtu, 1);
+}
+
+/// Makes the pair with so many queues each way. The kernel spreads what it sends to us over them, by a hash of its own.
+pub fn make_with_queues(mtu: usize, queues: usize) {
     run("ip link set lo up");
-    run(&format!("ip link add {KERNEL} mtu {mtu} type veth peer name {OURS} mtu {mtu}"));
+    let end = format!("mtu {mtu} numtxqueues {queues} numrxqueues {queues}");
+    run(&format!("ip link add {KERNEL} {end} type veth peer name {OURS} {end}"));
     // Without an address of its own the kernel answers nothing on our end, not even for a link-local address that it
     // would form from the Ethernet address as the library OS does.
     run(&format!("ip link set {OURS} addrgenmode none"));

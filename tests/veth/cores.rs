@@ -1,0 +1,83 @@
+//! Several cores on one end of a veth pair, each with a queue of the device and a stack.
+
+use catnip_os::libos::Config;
+
+use crate::kernel_clients::{
+    CORES, each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, run,
+};
+use crate::{namespace, pair, root};
+
+/// What cores handed over because the device had put it into another core's queue.
+const HANDED_OVER: &str = "catnip.device.steering.handed_over";
+/// What came in the core's own queue.
+const RECEIVED: &str = "catnip.device.rx_frames";
+
+fn packet() -> Config {
+    pair::config("packet")
+}
+
+/// XDP sockets, on a pair with a queue for each core.
+fn xdp(mode: &str) -> Config {
+    pair::make_with_queues(1500, CORES);
+    pair::compute_checksums();
+    pair::config("xdp").set("xdp.mode", mode)
+}
+
+#[test]
+fn two_cores_with_a_packet_socket_each_serve_many_kernel_clients_each_on_one_core() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        for ring_kib in [8192, 0] {
+            let config = packet().set("packet.ring_kib", ring_kib);
+            each_serves_its_connections_through_its_own_queue(&config);
+        }
+    });
+}
+
+#[test]
+fn one_library_os_serves_several_packet_sockets() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        one_library_os_serves_all_queues(&packet().set("packet.queues", 3));
+    });
+}
+
+#[test]
+fn two_cores_with_an_xdp_queue_each_serve_many_kernel_clients_each_on_one_core() {
+    root::enter(|| each_serves_its_connections_through_its_own_queue(&xdp("native")));
+}
+
+#[test]
+fn two_cores_serve_in_generic_mode_too() {
+    root::enter(|| each_serves_its_connections_through_its_own_queue(&xdp("generic")));
+}
+
+#[test]
+fn one_library_os_serves_several_xdp_queues() {
+    root::enter(|| one_library_os_serves_all_queues(&xdp("auto").set("xdp.queues", 2)));
+}
+
+/// The device's hash is another one, so about half of the frames come into the other core's queue.
+#[test]
+fn both_queues_bring_frames_and_each_core_gets_its_own() {
+    root::enter(|| {
+        let (_, counted) = run(&on_cores(&xdp("native")), &[RECEIVED, HANDED_OVER]);
+        for core in counted {
+            let [received, handed_over] = core[..] else { panic!("two counts: {core:?}") };
+            assert!(received > 100, "{received} frames came into a queue");
+            assert!(handed_over > 0 && handed_over < received, "{handed_over} of {received}");
+        }
+    });
+}
+
+#[test]
+fn cores_without_a_queue_of_an_xdp_device_are_refused() {
+    root::enter(|| {
+        let config = on_cores(&xdp("auto").set("xdp.queues", 1));
+        let refused = catnip_os::Cores::open(&config).map(drop).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("xdp.queues = 1: allowed is one for each core with this device: 2"),
+            "{refused}"
+        );
+    });
+}
