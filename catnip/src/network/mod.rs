@@ -251,6 +251,16 @@ impl Network {
         }
     }
 
+    /// True when nothing sent along `path` has left yet: its neighbour's address is not known.
+    #[cold]
+    #[must_use]
+    pub fn awaits_neighbor(&self, path: &Path) -> bool {
+        match path.exit {
+            Exit::Neighbor { next_hop, .. } => self.neighbors.is_unresolved(next_hop),
+            Exit::Fixed(_) | Exit::Medium | Exit::Loop => false,
+        }
+    }
+
     /// Serves the timers of neighbours and addresses. Bounded work.
     pub fn poll(&mut self, now: Instant) {
         if now >= self.upkeep_at {

@@ -10,7 +10,7 @@ use libos::{Arena, Error, Instant, PopLimit, RxFrame, ScatterGather, Shutdown, S
 use super::{Stack, StackConfig};
 use crate::events::{ConnectionId, ListenerId, Readiness, SocketId};
 use crate::network::Prefix;
-use crate::tcp::{State, TcpOptions};
+use crate::tcp::{EcnMode, State, TcpOptions};
 
 /// Two stacks, `a` at 10.0.0.1 and fd00::1, `b` at 10.0.0.2 and fd00::2, and the time both are at.
 struct Pair {
@@ -183,6 +183,35 @@ fn a_neighbour_is_not_probed_while_it_acknowledges_and_is_when_it_does_not() {
         }
         assert_eq!(pair.asked - before, asked, "acknowledges: {acknowledges}");
     }
+}
+
+#[test]
+fn a_syn_that_waits_for_its_neighbour_keeps_what_it_asks_for() {
+    let mut pair = Pair::configured(Medium::Ethernet, &|config| config.tcp.ecn = EcnMode::On);
+    let remote = "10.0.0.2:80".parse().unwrap();
+    let binding = pair.b.tcp_bind(remote).unwrap();
+    let serving = TcpOptions { fast_open_queue: 4, ..TcpOptions::default() };
+    let listener = pair.b.tcp_listen(binding, 16, &serving).unwrap();
+    let asking = TcpOptions { fast_open_connect: true, ..TcpOptions::default() };
+    let client = pair.a.tcp_connect(pair.now, &mut None, remote, &asking).unwrap();
+    // Nobody hears who has the address until the SYN has timed out.
+    for at_ms in [0, 1_000, 1_001] {
+        pair.now = Instant::from_millis(at_ms);
+        pair.a.poll(pair.now);
+        while pair.a.frames().front().is_some() {
+            pair.a.frames().pop_front();
+        }
+    }
+    pair.pass(Duration::from_secs(3));
+    pair.b.tcp_accept(listener).unwrap();
+    let info = pair.a.tcp_info(client).unwrap();
+    assert_eq!((info.state, info.ecn), (State::Established, true));
+    // The cookie came: the next SYN takes data along.
+    let again = pair.a.tcp_connect(pair.now, &mut None, remote, &asking).unwrap();
+    let mut data = pair.data(b"early");
+    pair.a.tcp_send(again, &mut data).unwrap();
+    pair.settle();
+    assert_eq!((pair.a.tcp_counters().fast_open_active, pair.b.tcp_counters().fast_open_passive), (1, 1));
 }
 
 #[test]

@@ -267,7 +267,9 @@ impl Connection {
                 Flags::SYN | Flags::ACK | self.ecn.on_syn_ack()
             } else {
                 let asks = self.asks_for_ecn(cx.settings.config.ecn);
-                Flags::SYN | self.ecn.on_syn(asks, self.retransmissions > 0)
+                // One that waits for a neighbour's address has not been lost for asking.
+                let again = self.retransmissions > 0 && !cx.network.awaits_neighbor(&self.path);
+                Flags::SYN | self.ecn.on_syn(asks, again)
             },
             window: u16::try_from(window).unwrap_or(u16::MAX),
             urgent: 0,

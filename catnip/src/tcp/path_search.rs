@@ -5,7 +5,7 @@
 //! path carries them. From then on single segments of new data are sent larger than the others, as probes: first as
 //! large as the link allows, since a host that was away loses small ones as well, then halfway between what got
 //! through and what did not. A probe that is lost is repaired as any loss is, but when nothing else was lost it is no sign of
-//! congestion (RFC 8899, section 3; RFC 4821, section 7.7).
+//! congestion (RFC 8899, section 3; RFC 4821, section 7.7), whether the peer acknowledges selectively or not.
 
 use std::time::Duration;
 
@@ -144,6 +144,12 @@ impl Connection {
         })
     }
 
+    /// Where the probe ends that begins at `start`, if one does.
+    pub(super) fn end_of_probe_at(&self, start: SequenceNumber) -> Option<SequenceNumber> {
+        let probe = self.path_search.as_ref()?.probe?;
+        (probe.start == start).then_some(probe.end)
+    }
+
     /// False while nothing is known of the probe yet.
     fn conclude(&mut self, probe: Probe, search: &mut PathSearch, cx: &mut Context<'_>) -> bool {
         let resent = self.sent.resent().0 != probe.resent_before;
@@ -180,7 +186,7 @@ impl Connection {
         let behind = SEGMENTS_BEHIND * u32::from(mss);
         let is_followed = u32::from(len) + behind <= self.snd.unsent();
         let mut after = AfterSearch::SendOn;
-        let is_new = self.snd.nxt == self.snd.max && self.sent.lost_bytes() == 0;
+        let is_new = self.snd.nxt == self.snd.max && self.sent.lost_bytes() == 0 && self.recovery.is_quiet();
         if len <= mss {
             // The peer or the program wants no larger segments.
             search.high_bytes = mtu;

@@ -499,11 +499,12 @@ impl Connection {
     /// Progress with a peer that has no selective acknowledgments.
     fn on_unselective_progress(&mut self, acked_bytes: u32, cx: &mut Context<'_>) {
         match self.recovery.duplicates.on_progress(self.snd.una, acked_bytes, self.snd.mss) {
-            Action::Continue | Action::EnterRecovery => {}
-            Action::RetransmitNext => self.retransmit_front(cx),
+            Action::Continue => {}
+            Action::EnterRecovery => self.enter_unselective_recovery(cx),
+            Action::RetransmitNext | Action::ResendProbe => self.retransmit_front(cx),
             Action::ExitRecovery => self.congestion.on_recovery_exit(self.snd.in_flight(), cx.now),
         }
-        self.recovery.quiet = !self.recovery.duplicates.is_active();
+        self.recovery.quiet = !self.recovery.duplicates.is_repairing();
         self.restart_retransmission(cx);
     }
 
@@ -511,19 +512,29 @@ impl Connection {
     #[inline(never)]
     pub(super) fn on_duplicate(&mut self, cx: &mut Context<'_>) {
         self.recovery.quiet = false;
-        match self.recovery.duplicates.on_duplicate(self.snd.una, self.snd.max, self.snd.mss) {
+        let (una, probe_end) = (self.snd.una, self.end_of_probe_at(self.snd.una));
+        match self.recovery.duplicates.on_duplicate(una, self.snd.max, self.snd.mss, probe_end) {
             Action::EnterRecovery => {
-                cx.counters.fast_retransmits += 1;
-                self.ecn.on_reduction(self.snd.max);
-                self.congestion.on_loss(&LossEvent {
-                    now: cx.now,
-                    bytes_in_flight: self.snd.max.distance_from(self.snd.una),
-                    kind: LossKind::FastRetransmit,
-                });
+                self.enter_unselective_recovery(cx);
+                self.restart_retransmission(cx);
+            }
+            Action::ResendProbe => {
                 self.retransmit_front(cx);
                 self.restart_retransmission(cx);
             }
             Action::Continue | Action::RetransmitNext | Action::ExitRecovery => {}
         }
+    }
+
+    /// The segment at SND.UNA is lost, which is a sign of congestion.
+    fn enter_unselective_recovery(&mut self, cx: &mut Context<'_>) {
+        cx.counters.fast_retransmits += 1;
+        self.ecn.on_reduction(self.snd.max);
+        self.congestion.on_loss(&LossEvent {
+            now: cx.now,
+            bytes_in_flight: self.snd.max.distance_from(self.snd.una),
+            kind: LossKind::FastRetransmit,
+        });
+        self.retransmit_front(cx);
     }
 }

@@ -174,6 +174,13 @@ impl NeighborCache {
             .is_none_or(|neighbor| !matches!(neighbor.state, State::Delay | State::Probe { .. }))
     }
 
+    /// True when packets to it cannot leave: nobody has told its address.
+    pub(in crate::network) fn is_unresolved(&self, address: IpAddr) -> bool {
+        self.entries
+            .get(self.find(address))
+            .is_none_or(|neighbor| matches!(neighbor.state, State::Incomplete { .. } | State::Failed))
+    }
+
     /// Routes changed: addresses given out may be of neighbours that are no longer the way.
     pub(in crate::network) fn renew_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);

@@ -156,6 +156,10 @@ impl Connection {
     /// section 4.2.1).
     pub(in crate::tcp) fn give_up_fast_open(&mut self, cx: &mut Context<'_>) -> Disposition {
         let Some(FastOpen::Active(active)) = self.fast_open.as_deref_mut() else { return Disposition::Keep };
+        if cx.network.awaits_neighbor(&self.path) {
+            // It has not left yet, and nothing was lost.
+            return Disposition::Keep;
+        }
         let phase = std::mem::replace(&mut active.phase, Phase::Plain);
         match phase {
             Phase::Sent => {
@@ -209,7 +213,8 @@ impl Connection {
                 *counter += 1;
                 granted
             }
-            Phase::Deferred(..) | Phase::Plain => None,
+            // An answer to the SYN that was given up brings a cookie all the same.
+            Phase::Deferred(..) | Phase::Plain => granted,
         };
         if active.lesson.is_some() {
             return Disposition::FastOpenLearned;

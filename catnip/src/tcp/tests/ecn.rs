@@ -262,6 +262,28 @@ fn dctcp_asks_unless_it_may_not() {
 }
 
 #[test]
+fn bbr_asks_for_marks_and_answers_their_reports() {
+    let mut t = Script::configured(|config| {
+        config.tcp.options.congestion = Algorithm::Bbr;
+        config.tcp.ecn = EcnMode::On;
+    });
+    let id = t.connect();
+    t.expect(seg().syn().ece().cwr().seq(0).not_ect());
+    t.inject(seg().syn().ece().seq(0).ack(1).mss(MSS));
+    t.expect(seg().seq(1).ack(1).not_ect());
+    t.write(id, 100_000);
+    t.pass(10);
+    let sent = t.take_sent();
+    assert!(sent.iter().all(|sent| sent.traffic_class == 0b10), "{sent:?}");
+    t.inject(seg().ece().ack(2_001));
+    assert_eq!((t.counters().congestion_echoes, t.info(id).in_recovery), (1, false));
+    t.pass(10);
+    let sent = t.take_sent();
+    assert!(sent[0].segment.flags.contains(Flags::CWR), "{sent:?}");
+    assert!(sent[1..].iter().all(|sent| !sent.segment.flags.contains(Flags::CWR)), "{sent:?}");
+}
+
+#[test]
 fn dctcp_reduces_by_the_share_that_was_marked() {
     let (mut t, id) = agreed_with_dctcp();
     t.write(id, 500_000);

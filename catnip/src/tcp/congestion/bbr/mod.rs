@@ -6,6 +6,10 @@
 //! a generator seeded by the time and the connection's progress; what is sent in ProbeRTT is not marked as limited
 //! by the application, as samples of that state are left out; and losses are judged with the delivery that revealed
 //! them, not segment by segment, so that the losses of a round of Startup are counted by such deliveries.
+//!
+//! The draft takes marks for signs of congestion beside losses and leaves open how they count. Here a report of marks,
+//! of which there is at most one for a window of data (RFC 3168), counts as a round with too many losses does: the
+//! bounds of the short term shrink by Beta, a probe for bandwidth ends, and the second one ends Startup.
 
 mod model;
 mod phases;
@@ -15,8 +19,8 @@ mod tests;
 use libos::Instant;
 
 use super::{
-    AckEvent, CongestionControl, DEFAULT_MSS_BYTES, EcnUse, LossEvent, MAX_CWND_BYTES, RateSample, SendEvent,
-    initial_window,
+    AckEvent, CongestionControl, DEFAULT_MSS_BYTES, EcnUse, LossEvent, LossKind, MAX_CWND_BYTES, RateSample,
+    SendEvent, initial_window,
 };
 use model::Model;
 use phases::{AckPhase, Phase};
@@ -58,6 +62,10 @@ pub struct Bbr {
     full_bw: u64,
     /// Losses reported in this round of Startup.
     startup_losses: u8,
+    /// Reports of congestion marks in all of Startup.
+    startup_marks: u8,
+    /// The acknowledgment being worked on reports marks.
+    marked: bool,
     /// BBR.idle_restart.
     idle_restart: bool,
     in_recovery: bool,
@@ -98,6 +106,8 @@ impl Bbr {
             full_bw_count: 0,
             full_bw: 0,
             startup_losses: 0,
+            startup_marks: 0,
+            marked: false,
             idle_restart: false,
             in_recovery: false,
             cwnd_limited: false,
@@ -282,10 +292,16 @@ impl CongestionControl for Bbr {
         }
     }
 
-    fn on_loss(&mut self, _event: &LossEvent) {
-        // The model bounds the window (§5.6.4.4); what it was is remembered for when recovery is over.
-        self.save_cwnd();
-        self.in_recovery = true;
+    fn on_loss(&mut self, event: &LossEvent) {
+        match event.kind {
+            LossKind::FastRetransmit => {
+                // The model bounds the window (§5.6.4.4); what it was is remembered for when recovery is over.
+                self.save_cwnd();
+                self.in_recovery = true;
+            }
+            // The delivery that comes with it takes it into the model.
+            LossKind::CongestionMark => self.marked = true,
+        }
     }
 
     fn on_recovery_exit(&mut self, _bytes_in_flight: u32, _now: Instant) {
@@ -340,7 +356,6 @@ impl CongestionControl for Bbr {
     }
 
     fn ecn_use(&self) -> EcnUse {
-        // The draft leaves it open (§5.1).
-        EcnUse::Ignored
+        EcnUse::Classic
     }
 }

@@ -290,7 +290,7 @@ impl Bbr {
     }
 
     /// BBRAdaptLongTermModel (§5.5.10.2).
-    pub(super) fn adapt_longterm_model(&mut self, sample: &RateSample) {
+    pub(super) fn adapt_longterm_model(&mut self, sample: &RateSample, marked: bool) {
         if self.model.round_start {
             match self.ack_phase {
                 AckPhase::ProbeStarting => self.ack_phase = AckPhase::ProbeFeedback,
@@ -305,7 +305,7 @@ impl Bbr {
                 AckPhase::Init | AckPhase::Refilling | AckPhase::ProbeFeedback => {}
             }
         }
-        if is_too_much(sample.lost_bytes, sample.sent_in_flight_bytes) {
+        if marked || is_too_much(sample.lost_bytes, sample.sent_in_flight_bytes) {
             if self.bw_probe_samples {
                 self.handle_too_much(sample);
             }

@@ -24,6 +24,8 @@ const FULL_BW_ROUNDS: u8 = 3;
 /// BBR.StartupFullLossCnt: losses in a round of Startup that end it, if so many bytes were lost too (§5.3.1.3).
 const STARTUP_FULL_LOSSES: u8 = 6;
 const STARTUP_LOSS_THRESHOLD: Percent = 2;
+/// Windows of Startup with marks that end it.
+const STARTUP_FULL_MARKS: u8 = 2;
 /// Rounds after which bandwidth is probed at the latest, so that flows of Reno have their share (§5.3.3.5).
 const MAX_ROUNDS_BETWEEN_PROBES: u32 = 63;
 
@@ -73,6 +75,11 @@ impl Bbr {
             self.model.note_loss(sample.delivered_total_bytes);
             self.startup_losses = self.startup_losses.saturating_add(1);
         }
+        let marked = std::mem::take(&mut self.marked);
+        if marked {
+            self.model.note_loss(sample.delivered_total_bytes);
+            self.startup_marks = self.startup_marks.saturating_add(1);
+        }
         if self.model.on_sample(sample) {
             self.rounds_since_bw_probe = self.rounds_since_bw_probe.saturating_add(1);
         }
@@ -85,7 +92,7 @@ impl Bbr {
         self.check_full_bw(sample);
         self.check_startup_done(sample);
         self.check_drain_done(sample);
-        self.update_probe_bw_cycle(sample);
+        self.update_probe_bw_cycle(sample, marked);
         self.model.update_min_rtt(sample);
         self.check_probe_rtt(sample);
         self.model.end_sample(sample);
@@ -131,10 +138,10 @@ impl Bbr {
         }
         if self.model.round_start {
             let threshold = u64::from(sample.sent_in_flight_bytes) * STARTUP_LOSS_THRESHOLD;
-            if self.in_recovery
+            let lost_too_much = self.in_recovery
                 && self.startup_losses >= STARTUP_FULL_LOSSES
-                && u64::from(sample.lost_bytes) * 100 > threshold
-            {
+                && u64::from(sample.lost_bytes) * 100 > threshold;
+            if lost_too_much || self.startup_marks >= STARTUP_FULL_MARKS {
                 self.full_bw_reached = true;
                 let bdp = self.bdp_bytes(self.model.max_bw(), 100);
                 self.model.inflight_longterm = bdp.max(self.model.inflight_latest());
@@ -191,11 +198,11 @@ impl Bbr {
     }
 
     /// BBRUpdateProbeBWCyclePhase (§5.3.3.6).
-    fn update_probe_bw_cycle(&mut self, sample: &RateSample) {
+    fn update_probe_bw_cycle(&mut self, sample: &RateSample, marked: bool) {
         if !self.full_bw_reached {
             return;
         }
-        self.adapt_longterm_model(sample);
+        self.adapt_longterm_model(sample, marked);
         match self.phase {
             Phase::Startup | Phase::Drain | Phase::ProbeRtt => {}
             Phase::ProbeBwDown => {

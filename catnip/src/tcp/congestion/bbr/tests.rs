@@ -20,6 +20,7 @@ struct Flight {
     lost_bytes: u32,
     arrives_at: Instant,
     dropped: bool,
+    marked: bool,
 }
 
 /// A sender without end of data on such a path.
@@ -31,6 +32,10 @@ struct Path {
     buffer_ns: u64,
     /// Every so many segments one is lost; 0 for none.
     lose_every: u64,
+    /// What waited for longer in the buffer is marked, if there is such a time.
+    mark_above_ns: Option<u64>,
+    /// Marks are reported again from then on: once for a window of data.
+    report_from: Instant,
     sent: u64,
     flights: VecDeque<Flight>,
     in_flight_bytes: u32,
@@ -57,6 +62,8 @@ impl Path {
             rtt_ns: rtt_ms * MS,
             buffer_ns: buffer_ms * MS,
             lose_every: 0,
+            mark_above_ns: None,
+            report_from: now,
             sent: 0,
             flights: VecDeque::new(),
             in_flight_bytes: 0,
@@ -95,6 +102,7 @@ impl Path {
             lost_bytes: self.lost_bytes,
             arrives_at: self.bottleneck_free_at.plus_nanos(self.rtt_ns),
             dropped,
+            marked: self.mark_above_ns.is_some_and(|limit_ns| queued_ns > limit_ns),
         });
         let rate = self.bbr.pacing_rate().expect("BBR paces").max(1);
         self.next_send_at = self.now.plus_nanos(u64::from(MSS) * NS_PER_S / rate);
@@ -127,6 +135,13 @@ impl Path {
             app_limited: false,
         };
         self.reported_lost_bytes = self.lost_bytes;
+        if flight.marked && flight.sent_at >= self.report_from {
+            self.report_from = self.now;
+            self.bbr.on_loss(&LossEvent {
+                kind: LossKind::CongestionMark,
+                ..lost(self.in_flight_bytes, self.now)
+            });
+        }
         self.bbr.on_delivery(&sample);
     }
 
@@ -199,6 +214,47 @@ fn a_shallow_buffer_bounds_what_is_in_flight() {
     assert_ne!(path.bbr.model.inflight_longterm, u32::MAX);
     let lost = u64::from(path.lost_bytes / MSS - lost) * 100 / (path.sent - sent);
     assert!(lost <= 3, "{lost} % lost");
+}
+
+#[test]
+fn marks_bound_what_is_in_flight_before_anything_is_lost() {
+    let [(unmarked, _), (marked, bound)] = [None, Some(4 * MS)].map(|mark_above_ns| {
+        let mut path = Path::new(5_000_000, 40, 1_000);
+        path.mark_above_ns = mark_above_ns;
+        path.run(3_000);
+        let percent = path.utilisation_percent(8_000);
+        assert!(percent >= 80, "{percent} %");
+        assert_eq!(path.lost_bytes, 0);
+        (path.longest_queue_ns, path.bbr.model.inflight_longterm)
+    });
+    assert!(marked < unmarked, "{marked} {unmarked}");
+    assert_ne!(bound, u32::MAX);
+}
+
+#[test]
+fn the_second_window_with_marks_ends_startup() {
+    // The bandwidth would grow for rounds to come.
+    let mut path = Path::new(1_000_000_000, 40, 1_000);
+    for (reports, ended) in [(1, false), (2, true)] {
+        path.bbr.on_loss(&LossEvent { kind: LossKind::CongestionMark, ..lost(0, path.now) });
+        path.run(85);
+        assert_eq!(path.bbr.full_bw_reached, ended, "{reports}");
+    }
+}
+
+#[test]
+fn a_mark_is_a_sign_of_congestion_and_no_loss() {
+    let mut path = Path::new(10_000_000, 20, 100);
+    path.run(3_000);
+    while path.bbr.phase != Phase::ProbeBwCruise {
+        path.run(1);
+    }
+    let before = path.bbr.cwnd_bytes();
+    path.bbr.on_loss(&LossEvent { kind: LossKind::CongestionMark, ..lost(before, path.now) });
+    assert!(!path.bbr.in_recovery);
+    path.run(60);
+    assert_ne!(path.bbr.model.inflight_shortterm, u32::MAX);
+    assert!(path.bbr.cwnd_bytes() < before, "{} {before}", path.bbr.cwnd_bytes());
 }
 
 #[test]
