@@ -178,9 +178,8 @@ mod vhost {
             Self::TABLE
         }
 
-        /// A queue without a thread has no rings yet.
         fn capabilities(&self) -> Option<Capabilities> {
-            None
+            Some(self.capabilities())
         }
 
         fn needs_shared_memory(config: &Config) -> Result<bool, SetupError> {

@@ -49,6 +49,12 @@ impl VhostQueue {
         let queue = |index| Self { handle: handle.clone(), features, index };
         Ok((0..config.queues).map(queue).collect())
     }
+
+    /// What was agreed on with the other end.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.features.capabilities(&self.handle.config)
+    }
 }
 
 #[derive(Debug)]

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod cores;
 mod echo;
 mod idle;
 mod pair;
