@@ -1,9 +1,12 @@
 //! Devices with queues: opened once, each queue for the thread that serves it.
 
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
+use std::time::Duration;
+
 use libos::{Arena, Capabilities, Config, LibOs, Runtime, SetupError};
 
 use crate::gathered::Gathered;
-use crate::open::network;
+use crate::open::{self, network};
 
 /// A queue of an open device, on its way to the thread that serves it.
 pub trait DeviceQueue: Send + Sized + 'static {
@@ -22,22 +25,29 @@ pub trait DeviceQueue: Send + Sized + 'static {
     /// What the device can do, where that is known before a thread has the queue.
     fn capabilities(&self) -> Option<Capabilities>;
 
-    /// True when the memory of those who serve the queues has to be one that another process can map.
-    fn needs_shared_memory(config: &Config) -> Result<bool, SetupError> {
-        let _ = config;
-        Ok(false)
+    /// Builds the library OS of the thread that will serve the queue, with memory that the device can use. It has
+    /// in-memory queues and nothing else.
+    fn library_os(&self, config: &Config) -> Result<LibOs, SetupError> {
+        open::empty(LibOs::builder(), config)
     }
 
     /// Makes the runtime, on the thread that `arena` belongs to.
     fn serve(self, arena: &Arena) -> Result<Self::Runtime, SetupError>;
 }
 
-/// Puts a stack on all queues of the device that the configuration names.
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp"))]
-pub fn install<Q: DeviceQueue>(libos: &LibOs, config: &Config) -> Result<(), SetupError> {
+/// Builds a library OS with a stack on all queues of the device that the configuration names.
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
+pub fn open<Q: DeviceQueue>(config: &Config, wait_for_addresses: Duration) -> Result<LibOs, SetupError> {
     let queues = Q::open(config, None)?;
+    let libos = queues.first().ok_or_else(|| without_queues(Q::TABLE))?.library_os(config)?;
     let runtimes = queues.into_iter().map(|queue| queue.serve(libos.device_arena()));
-    install_all(libos, config, Q::TABLE, runtimes.collect::<Result<_, _>>()?)
+    install_all(&libos, config, Q::TABLE, runtimes.collect::<Result<_, _>>()?)?;
+    network::wait_for_addresses(&libos, wait_for_addresses)?;
+    Ok(libos)
+}
+
+fn without_queues(device: &str) -> SetupError {
+    network::failed(device, "open", "the device has no queue".to_owned())
 }
 
 /// Puts a stack on all queues of a device.
@@ -49,7 +59,7 @@ pub fn install_all<R: Runtime + 'static>(
 ) -> Result<(), SetupError> {
     let mut runtimes = runtimes.into_iter();
     let Some(first) = runtimes.next() else {
-        return Err(network::failed(device, "open", "the device has no queue".to_owned()));
+        return Err(without_queues(device));
     };
     // The usual case without a step between.
     if runtimes.len() == 0 {
@@ -155,13 +165,66 @@ mod xdp {
     }
 }
 
+#[cfg(feature = "dpdk")]
+mod dpdk {
+    use catnip::steering::CoreShare;
+    use libos::memory::ArenaConfig;
+    use libos::{Arena, Capabilities, Config, LibOs, SetupError};
+    use runtime_dpdk::{Dpdk, DpdkConfig, DpdkPort, DpdkQueue, Spreading};
+
+    use super::DeviceQueue;
+    use crate::cores::CoresConfig;
+    use crate::open;
+
+    /// What the device is to be told, so that flows arrive at their cores.
+    fn spreading(config: &Config, queues: usize) -> Result<Spreading, SetupError> {
+        let cores = CoresConfig::from_config(config)?;
+        let table = CoreShare::table(cores.count).map(|core| (core % queues) as u16);
+        Ok(Spreading { key: cores.hash_key.0, queues: table.collect() })
+    }
+
+    impl DeviceQueue for DpdkQueue {
+        type Runtime = Dpdk;
+
+        const TABLE: &str = "dpdk";
+
+        fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
+            let mut settings = DpdkConfig::from_config(config)?;
+            let region_bytes = ArenaConfig::from_config(config)?.region_bytes;
+            let Some(queues) = queues else {
+                return Ok(DpdkPort::open(&settings, region_bytes)?.into_queues());
+            };
+            settings.queues = queues;
+            settings.spreading = Some(spreading(config, queues)?);
+            Ok(DpdkPort::open(&settings, region_bytes.saturating_mul(queues))?.into_queues())
+        }
+
+        fn device(&self) -> &str {
+            self.name()
+        }
+
+        fn capabilities(&self) -> Option<Capabilities> {
+            Some(self.capabilities())
+        }
+
+        fn library_os(&self, config: &Config) -> Result<LibOs, SetupError> {
+            let arena = self.arena(&ArenaConfig::from_config(config)?)?;
+            open::empty(LibOs::builder().arena(arena), config)
+        }
+
+        fn serve(self, arena: &Arena) -> Result<Dpdk, SetupError> {
+            Dpdk::new(self, arena)
+        }
+    }
+}
+
 #[cfg(feature = "vhost")]
 mod vhost {
-    use libos::{Arena, Capabilities, Config, SetupError};
+    use libos::{Arena, Capabilities, Config, LibOs, SetupError};
     use runtime_vhost::{Vhost, VhostConfig, VhostQueue};
 
     use super::DeviceQueue;
-    use crate::open::network;
+    use crate::open::{self, network};
 
     impl DeviceQueue for VhostQueue {
         type Runtime = Vhost;
@@ -182,8 +245,8 @@ mod vhost {
             Some(self.capabilities())
         }
 
-        fn needs_shared_memory(config: &Config) -> Result<bool, SetupError> {
-            network::vhost_shares_memory(config)
+        fn library_os(&self, config: &Config) -> Result<LibOs, SetupError> {
+            open::empty(network::vhost_builder(config)?, config)
         }
 
         fn serve(self, arena: &Arena) -> Result<Vhost, SetupError> {

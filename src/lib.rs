@@ -2,11 +2,9 @@
 
 #[cfg(feature = "catnip")]
 mod cores;
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
 mod device;
-#[cfg(feature = "dpdk")]
-mod dpdk;
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
 mod gathered;
 #[cfg(feature = "catnip")]
 mod loopback;

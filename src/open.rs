@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use libos::{Config, LibOs, MemoryQueues, Module, SetupError};
+use libos::{Config, LibOs, LibOsBuilder, MemoryQueues, Module, SetupError};
 
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
 use crate::device;
 
 /// The tables that every library OS reads; modules and runtimes have theirs.
@@ -75,43 +75,30 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
 
 /// Builds the library OS with its modules, on the device of that kind.
 fn open_kind(config: &Config, kind: &str, wait: Duration) -> Result<LibOs, SetupError> {
-    #[cfg(feature = "dpdk")]
-    if kind == "dpdk" {
-        return crate::dpdk::open(config, wait);
-    }
-    let libos = match kind {
-        #[cfg(feature = "vhost")]
-        "vhost" if network::vhost_shares_memory(config)? => LibOs::builder().config(config).shared_memory(),
-        _ => LibOs::builder().config(config),
-    }
-    .build()?;
-    install_memory_queues(&libos, config)?;
     match kind {
         #[cfg(feature = "catnip")]
-        "loopback" => network::install(&libos, config, network::loopback()?)?,
+        "loopback" => {
+            let libos = empty(LibOs::builder(), config)?;
+            network::install(&libos, config, network::loopback()?)?;
+            Ok(libos)
+        }
         #[cfg(feature = "tap")]
-        "tap" => {
-            device::install::<runtime_linux::tap::TapQueue>(&libos, config)?;
-            network::wait_for_addresses(&libos, wait)?;
-        }
+        "tap" => device::open::<runtime_linux::tap::TapQueue>(config, wait),
         #[cfg(feature = "packet")]
-        "packet" => {
-            device::install::<runtime_linux::packet::PacketSocket>(&libos, config)?;
-            network::wait_for_addresses(&libos, wait)?;
-        }
+        "packet" => device::open::<runtime_linux::packet::PacketSocket>(config, wait),
         #[cfg(feature = "xdp")]
-        "xdp" => {
-            device::install::<runtime_linux::xdp::XdpQueue>(&libos, config)?;
-            network::wait_for_addresses(&libos, wait)?;
-        }
+        "xdp" => device::open::<runtime_linux::xdp::XdpQueue>(config, wait),
+        #[cfg(feature = "dpdk")]
+        "dpdk" => device::open::<runtime_dpdk::DpdkQueue>(config, wait),
         #[cfg(feature = "vhost")]
         "vhost" => {
+            let libos = empty(network::vhost_builder(config)?, config)?;
             device::install_all(&libos, config, "vhost", network::vhost(&libos, config)?)?;
             network::wait_for_addresses(&libos, wait)?;
+            Ok(libos)
         }
-        _ => {}
+        _ => empty(LibOs::builder(), config),
     }
-    Ok(libos)
 }
 
 /// Rejects tables that nothing reads.
@@ -145,9 +132,11 @@ fn tables() -> Vec<&'static str> {
     tables
 }
 
-/// Installs the queues that need no device.
-pub(crate) fn install_memory_queues(libos: &LibOs, config: &Config) -> Result<(), SetupError> {
-    install(libos, MemoryQueues::from_config(config)?)
+/// Builds a library OS that has the queues which need no device, and nothing else.
+pub(crate) fn empty(builder: LibOsBuilder, config: &Config) -> Result<LibOs, SetupError> {
+    let libos = builder.config(config).build()?;
+    install(&libos, MemoryQueues::from_config(config)?)?;
+    Ok(libos)
 }
 
 /// Installs a module into a library OS that nobody else uses yet.
@@ -234,11 +223,14 @@ pub(crate) mod network {
         Vhost::open(&VhostConfig::from_config(config)?, libos.device_arena())
     }
 
-    /// True when the other process is to see this one's memory.
+    /// Begins a library OS with memory that the other process can see, if it is to.
     #[cfg(feature = "vhost")]
-    pub fn vhost_shares_memory(config: &Config) -> Result<bool, SetupError> {
+    pub fn vhost_builder(config: &Config) -> Result<libos::LibOsBuilder, SetupError> {
         use runtime_vhost::{VhostConfig, VhostRole};
-        Ok(VhostConfig::from_config(config)?.role == VhostRole::Front)
+        Ok(match VhostConfig::from_config(config)?.role {
+            VhostRole::Front => LibOs::builder().shared_memory(),
+            VhostRole::Back => LibOs::builder(),
+        })
     }
 
     pub fn failed(device: &str, call: &'static str, reason: String) -> SetupError {

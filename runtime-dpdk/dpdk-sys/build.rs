@@ -18,7 +18,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_(extmem_(register|unregister)|zmalloc|free|lcore_id|thread_register|thread_unregister)",
     "rte_eth_dev_(adjust_nb_rx_tx_desc|callback_register|callback_unregister|close|configure)",
     "rte_eth_dev_(default_mac_addr_set|get_mtu|get_name_by_port|get_port_by_name|info_get|is_valid_port)",
-    "rte_eth_dev_(rx_intr_ctl_q|rx_intr_disable|rx_intr_enable|set_mtu|start|stop)",
+    "rte_eth_dev_(rss_hash_(conf_get|update)|rss_reta_(query|update)|rx_intr_ctl_q|rx_intr_disable|rx_intr_enable|set_mtu|start|stop)",
     "rte_eth_(link_get_nowait|macaddr_get)",
     "rte_eth_(allmulticast_enable|promiscuous_enable|rx_burst|rx_queue_count|rx_queue_setup)",
     "rte_eth_(tx_burst|tx_prepare|tx_done_cleanup|tx_queue_setup|xstats_get|xstats_get_names)",

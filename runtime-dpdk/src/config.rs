@@ -6,6 +6,8 @@ use libos::SetupError;
 
 use libos::mac::{Mac, is_station};
 
+use crate::spreading::Spreading;
+
 /// Smallest MTU: what every IPv4 host must take (RFC 791, section 3.2). IPv6 needs 1280.
 pub const MIN_MTU: usize = 68;
 /// Largest MTU: what fits the receive buffers of a port without scattered receiving.
@@ -60,6 +62,8 @@ pub struct DpdkConfig {
     pub memory: MemoryPolicy,
     /// How long opening waits for the link to come up; zero for not at all.
     pub link_wait: Duration,
+    /// How flows are spread over several queues; without it, as the driver does by itself.
+    pub spreading: Option<Spreading>,
 }
 
 impl Default for DpdkConfig {
@@ -78,6 +82,7 @@ impl Default for DpdkConfig {
             offload: true,
             memory: MemoryPolicy::Auto,
             link_wait: Duration::from_secs(10),
+            spreading: None,
         }
     }
 }
@@ -104,6 +109,10 @@ impl DpdkConfig {
         }
         if let Some(mac) = self.mac {
             refuse_unless(is_station(mac), "mac", &format!("{mac:x?}"), Mac::RULE)?;
+        }
+        if let Some(queue) = self.spreading.iter().flat_map(|spreading| &spreading.queues).max() {
+            let last = self.queues - 1;
+            within("spreading", usize::from(*queue), 0, last)?;
         }
         for text in self.eal_args.iter().chain([&self.device]) {
             refuse_unless(!text.contains('\0'), "device", text, "a text without zero bytes")?;
@@ -140,6 +149,10 @@ mod tests {
             (DpdkConfig { mtu: MAX_MTU + 1, ..good() }, "dpdk.mtu"),
             (DpdkConfig { mac: Some([1, 0, 0, 0, 0, 1]), ..good() }, "dpdk.mac"),
             (DpdkConfig { device: "net\0null".into(), ..good() }, "dpdk.device"),
+            (
+                DpdkConfig { spreading: Some(Spreading { key: [0; 40], queues: vec![0, 1] }), ..good() },
+                "dpdk.spreading",
+            ),
         ] {
             match config.validate() {
                 Err(SetupError::Config { key: found, .. }) => assert_eq!(found, key, "{config:?}"),

@@ -19,6 +19,7 @@ mod receiver;
 mod registration;
 mod runtime;
 mod section;
+mod spreading;
 mod transmitter;
 mod xstats;
 
@@ -26,3 +27,4 @@ pub use config::{DpdkConfig, MAX_DESCRIPTORS, MAX_MTU, MAX_QUEUES, MIN_DESCRIPTO
 pub use counters::DpdkCounters;
 pub use port::{DpdkPort, DpdkQueue};
 pub use runtime::Dpdk;
+pub use spreading::{HASH_KEY_BYTES, Spreading};

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use dpdk_sys as sys;
 use libos::memory::ArenaConfig;
-use libos::{Arena, MemoryAccess, SetupError, mac};
+use libos::runtime::Medium;
+use libos::{Arena, Capabilities, MemoryAccess, SetupError, mac};
 
 use crate::config::{DpdkConfig, MAX_MTU};
 use crate::failure::{check, describe, failed};
 use crate::negotiation::{Negotiated, Offered};
 use crate::registration::{self, Device};
+use crate::spreading::Spreading;
 use crate::{drivers, eal};
 
 /// Between two looks at the link.
@@ -52,6 +54,9 @@ pub(crate) struct Port {
     pub device: Device,
     pub interrupts: bool,
     queues: u16,
+    spreading: Option<Spread>,
+    /// The device chooses queues by the hash and the table that it was told.
+    spreads: AtomicBool,
     link_wait: Duration,
     /// Set by DPDK when the device is taken away, and when a queue could not be set up.
     removed: AtomicBool,
@@ -60,6 +65,15 @@ pub(crate) struct Port {
     /// The device was plugged in for this port, and is to be unplugged.
     plugged: bool,
     state: Mutex<State>,
+}
+
+/// How the device is told to spread flows.
+#[derive(Debug)]
+struct Spread {
+    /// As long as the device wants it. Drivers keep the address that they were given it at.
+    key: Box<[u8]>,
+    spreading: Spreading,
+    device_entries: u16,
 }
 
 /// How far the port is.
@@ -106,18 +120,35 @@ impl DpdkPort {
     /// # Errors
     /// [`SetupError`] when there is not as much.
     pub fn arena(&self, config: &ArenaConfig) -> Result<Arena, SetupError> {
-        match self.port.memory {
-            MemoryAccess::RuntimeHeapOnly => {
-                Arena::with_region(registration::region_from_heap(&self.port.name, config.region_bytes)?)
-            }
-            MemoryAccess::Dma | MemoryAccess::Copy => Arena::new(config),
-        }
+        self.port.arena(config)
     }
 
     /// The port's queue pairs. Frames flow once a runtime was made of each.
     #[must_use]
     pub fn into_queues(self) -> Vec<DpdkQueue> {
         (0..self.port.queues).map(|index| DpdkQueue { port: self.port.clone(), index }).collect()
+    }
+}
+
+impl DpdkQueue {
+    /// The port's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.port.name
+    }
+
+    /// What the port can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.port.capabilities()
+    }
+
+    /// Memory for the library OS that will use the queue; as [`DpdkPort::arena`].
+    ///
+    /// # Errors
+    /// [`SetupError`] when there is not as much.
+    pub fn arena(&self, config: &ArenaConfig) -> Result<Arena, SetupError> {
+        self.port.arena(config)
     }
 }
 
@@ -199,7 +230,11 @@ impl Port {
             max_segments_uncut: info.tx_desc_lim.nb_mtu_seg_max,
         };
         let negotiated = Negotiated::new(config, &offered, mtu);
-        let interrupts = configure(&name, id, config.queues as u16, mtu, &negotiated)?;
+        let queues = config.queues as u16;
+        let spreading =
+            if queues > 1 && negotiated.rss_functions != 0 { spread(config, &info) } else { None };
+        let key = spreading.as_ref().map(|spread| &*spread.key);
+        let interrupts = configure(&name, id, queues, mtu, &negotiated, key)?;
         // SAFETY: the port is valid.
         let accepted = unsafe { sys::rte_eth_dev_set_mtu(id, mtu as u16) };
         if accepted != 0 && current_mtu(id) != Some(mtu) && config.mtu != 0 {
@@ -234,7 +269,9 @@ impl Port {
             negotiated,
             device: Device(info.device),
             interrupts,
-            queues: config.queues as u16,
+            queues,
+            spreading,
+            spreads: AtomicBool::new(false),
             link_wait: config.link_wait,
             removed: AtomicBool::new(false),
             destroyed: AtomicBool::new(false),
@@ -242,6 +279,31 @@ impl Port {
             state: Mutex::default(),
             name,
         })
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            medium: Medium::Ethernet,
+            hardware_address: self.hardware_address,
+            mtu: self.mtu,
+            tx_checksum: self.negotiated.tx_checksum,
+            tcp_segmentation_bytes: self.negotiated.tcp_segmentation_bytes,
+            max_segments: self.negotiated.max_segments,
+        }
+    }
+
+    fn arena(&self, config: &ArenaConfig) -> Result<Arena, SetupError> {
+        match self.memory {
+            MemoryAccess::RuntimeHeapOnly => {
+                Arena::with_region(registration::region_from_heap(&self.name, config.region_bytes)?)
+            }
+            MemoryAccess::Dma | MemoryAccess::Copy => Arena::new(config),
+        }
+    }
+
+    /// True when the device chooses a flow's queue by the hash and the table that it was told.
+    pub(crate) fn spreads(&self) -> bool {
+        self.spreads.load(Ordering::Relaxed)
     }
 
     /// True once DPDK has said that the device is gone.
@@ -303,6 +365,11 @@ impl Port {
         // SAFETY: the port is configured, with all queues set up.
         check(&self.name, "rte_eth_dev_start", unsafe { sys::rte_eth_dev_start(self.id) })?;
         state.started = true;
+        if let Some(Spread { key, spreading, device_entries }) = &self.spreading {
+            let told = Spreading::tell_key(self.id, key, self.negotiated.rss_functions)
+                && spreading.apply(self.id, *device_entries);
+            self.spreads.store(told, Ordering::Relaxed);
+        }
         // Groups that the stack joins are not told to the port one by one. What a driver without the call
         // does not filter arrives anyway.
         // SAFETY: the port is started.
@@ -417,6 +484,13 @@ unsafe extern "C" fn note(
     0
 }
 
+/// What the device is to be told of how to spread flows; None when it has no use for that.
+fn spread(config: &DpdkConfig, info: &sys::rte_eth_dev_info) -> Option<Spread> {
+    let spreading = config.spreading.clone()?;
+    let key = spreading.key_of(info.hash_key_size)?;
+    Some(Spread { key, spreading, device_entries: info.reta_size })
+}
+
 /// Configures the port, with receive interrupts if it has them: true then.
 fn configure(
     name: &str,
@@ -424,6 +498,7 @@ fn configure(
     queues: u16,
     mtu: usize,
     negotiated: &Negotiated,
+    hash_key: Option<&[u8]>,
 ) -> Result<bool, SetupError> {
     let mut conf: sys::rte_eth_conf = zeroed();
     conf.rxmode.mtu = mtu as u32;
@@ -432,9 +507,14 @@ fn configure(
     if queues > 1 && negotiated.rss_functions != 0 {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf.rss_hf = negotiated.rss_functions;
+        if let Some(key) = hash_key {
+            // DPDK reads it alone.
+            conf.rx_adv_conf.rss_conf.rss_key = key.as_ptr().cast_mut();
+            conf.rx_adv_conf.rss_conf.rss_key_len = key.len() as u8;
+        }
     }
     conf.intr_conf.set_rxq(1);
-    // SAFETY: the port is valid and stopped.
+    // SAFETY: the port is valid and stopped, and the key lives as long as it.
     if unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) } == 0 {
         return Ok(true);
     }

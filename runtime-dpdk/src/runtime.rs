@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use libos::memory::DeviceRegions;
 use libos::metrics::MetricsSink;
-use libos::runtime::{Medium, RxBatch};
+use libos::runtime::RxBatch;
 use libos::{Arena, Capabilities, Error, FrameBatch, Instant, MemoryAccess, Runtime, SetupError};
 
 use crate::counters::DpdkCounters;
@@ -117,14 +117,7 @@ impl Runtime for Dpdk {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            medium: Medium::Ethernet,
-            hardware_address: self.port.hardware_address,
-            mtu: self.port.mtu,
-            tx_checksum: self.port.negotiated.tx_checksum,
-            tcp_segmentation_bytes: self.port.negotiated.tcp_segmentation_bytes,
-            max_segments: self.port.negotiated.max_segments,
-        }
+        self.port.capabilities()
     }
 
     fn memory_access(&self) -> MemoryAccess {
@@ -162,6 +155,7 @@ impl Runtime for Dpdk {
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.counters.write(sink);
         sink.gauge("tx_buffers_on_loan", self.buffers_on_loan() as u64);
+        sink.gauge("spreads_flows", u64::from(self.port.spreads()));
         if self.running && !self.port.is_removed() {
             sink.enter("port");
             xstats::write(self.port.id, sink);

@@ -57,6 +57,7 @@ impl DpdkConfig {
             offload: section.bool("offload", default.offload)?,
             memory: memory.map_or(default.memory, |(_, policy)| policy),
             link_wait: section.duration_ms("link_wait_ms", 0..=HOUR_MS, 10_000)?,
+            spreading: default.spreading,
         };
         section.finish()?;
         Ok(read)
@@ -109,6 +110,7 @@ mod tests {
             offload: false,
             memory: MemoryPolicy::RuntimeHeap,
             link_wait: Duration::from_millis(250),
+            spreading: None,
         };
         assert_eq!(read(text), Ok(expected));
     }

@@ -7,23 +7,16 @@ use catnip::steering::{CoreShare, ExchangeSeat, Link, Steered, exchange};
 use libos::{Config, LibOs, Runtime, SetupError, affinity};
 
 use super::CoresConfig;
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
 use crate::device::DeviceQueue;
 use crate::open::{self, network};
 
 /// Stands for a number of queues that nobody set: as many as cores.
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
 const NOT_SET: usize = usize::MAX;
 
-/// Puts a stack on a core's library OS.
-type InstallStack = Box<dyn FnOnce(&LibOs, Part<'_>) -> Result<(), SetupError> + Send>;
-
-/// How a core gets its stack.
-struct Install {
-    stack: InstallStack,
-    /// Another process has to be able to map the core's memory.
-    shared_memory: bool,
-}
+/// Builds a core's library OS, on the core's thread.
+type Build = Box<dyn FnOnce(Part<'_>) -> Result<LibOs, SetupError> + Send>;
 
 /// A core's part of what the cores have in common.
 struct Part<'a> {
@@ -43,7 +36,7 @@ pub struct CoreSeat {
     share: CoreShare,
     exchange: ExchangeSeat,
     address_secret: u128,
-    install: Option<Install>,
+    build: Build,
 }
 
 impl CoreSeat {
@@ -64,21 +57,12 @@ impl CoreSeat {
     /// # Errors
     /// [`SetupError`]: a mistake in the configuration, what the machine does not provide, or no address in time.
     pub fn open(self) -> Result<LibOs, SetupError> {
-        let Self { core: _, cpu, config, wait_for_addresses, share, exchange, address_secret, install } =
-            self;
+        let Self { core: _, cpu, config, wait_for_addresses, share, exchange, address_secret, build } = self;
         if let Some(cpu) = cpu {
             affinity::pin_to(cpu)?;
         }
-        let builder = match &install {
-            Some(Install { shared_memory: true, .. }) => LibOs::builder().config(&config).shared_memory(),
-            Some(Install { shared_memory: false, .. }) | None => LibOs::builder().config(&config),
-        };
-        let libos = builder.build()?;
-        open::install_memory_queues(&libos, &config)?;
-        if let Some(install) = install {
-            (install.stack)(&libos, Part { config: &config, share, exchange, address_secret })?;
-            network::wait_for_addresses(&libos, wait_for_addresses)?;
-        }
+        let libos = build(Part { config: &config, share, exchange, address_secret })?;
+        network::wait_for_addresses(&libos, wait_for_addresses)?;
         Ok(libos)
     }
 }
@@ -93,16 +77,18 @@ impl fmt::Debug for CoreSeat {
 pub(super) fn open_seats(config: &Config) -> Result<Vec<CoreSeat>, SetupError> {
     let cores = CoresConfig::from_config(config)?;
     let (kind, wait_for_addresses) = open::kind_and_wait(config)?;
-    let installs: Vec<Option<Install>> = match kind {
-        "none" => (0..cores.count).map(|_| None).collect(),
+    let builds: Vec<Build> = match kind {
+        "none" => (0..cores.count).map(|_| without_stack()).collect(),
         // Each core reaches itself alone.
-        "loopback" => (0..cores.count).map(|_| Some(loopback())).collect(),
+        "loopback" => (0..cores.count).map(|_| loopback()).collect(),
         #[cfg(feature = "tap")]
         "tap" => queues::<runtime_linux::tap::TapQueue>(config, cores.count)?,
         #[cfg(feature = "packet")]
         "packet" => queues::<runtime_linux::packet::PacketSocket>(config, cores.count)?,
         #[cfg(feature = "xdp")]
         "xdp" => queues::<runtime_linux::xdp::XdpQueue>(config, cores.count)?,
+        #[cfg(feature = "dpdk")]
+        "dpdk" => queues::<runtime_dpdk::DpdkQueue>(config, cores.count)?,
         #[cfg(feature = "vhost")]
         "vhost" => queues::<runtime_vhost::VhostQueue>(config, cores.count)?,
         _ => return Err(config.section("runtime").reject("kind", "a device that several cores can share")),
@@ -110,9 +96,9 @@ pub(super) fn open_seats(config: &Config) -> Result<Vec<CoreSeat>, SetupError> {
     let shares = CoreShare::split(cores.count, cores.hash_key);
     let exchange = exchange(cores.count, cores.ring_frames)?;
     let address_secret = u128::from(network::seed()?) << 64 | u128::from(network::seed()?);
-    let parts = shares.into_iter().zip(exchange).zip(installs).enumerate();
+    let parts = shares.into_iter().zip(exchange).zip(builds).enumerate();
     Ok(parts
-        .map(|(core, ((share, exchange), install))| CoreSeat {
+        .map(|(core, ((share, exchange), build))| CoreSeat {
             core,
             cpu: cores.cpu_of(core),
             config: config.clone(),
@@ -120,20 +106,26 @@ pub(super) fn open_seats(config: &Config) -> Result<Vec<CoreSeat>, SetupError> {
             share,
             exchange,
             address_secret,
-            install,
+            build,
         })
         .collect())
 }
 
-fn loopback() -> Install {
-    let stack: InstallStack =
-        Box::new(|libos, part| network::install(libos, part.config, network::loopback()?));
-    Install { stack, shared_memory: false }
+fn without_stack() -> Build {
+    Box::new(|part| open::empty(LibOs::builder(), part.config))
+}
+
+fn loopback() -> Build {
+    Box::new(|part| {
+        let libos = open::empty(LibOs::builder(), part.config)?;
+        network::install(&libos, part.config, network::loopback()?)?;
+        Ok(libos)
+    })
 }
 
 /// Opens the device, with a queue for each core unless its table says how many.
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
-fn queues<Q: DeviceQueue>(config: &Config, cores: usize) -> Result<Vec<Option<Install>>, SetupError> {
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
+fn queues<Q: DeviceQueue>(config: &Config, cores: usize) -> Result<Vec<Build>, SetupError> {
     let mut section = config.section(Q::TABLE);
     let wanted = section.usize("queues", 1..=usize::MAX >> 1, NOT_SET)?;
     if wanted > cores && wanted != NOT_SET {
@@ -142,28 +134,31 @@ fn queues<Q: DeviceQueue>(config: &Config, cores: usize) -> Result<Vec<Option<In
     let queues = Q::open(config, Some(wanted.min(cores)))?;
     let names: Vec<_> =
         queues.iter().map(|queue| (queue.device().to_owned(), queue.capabilities())).collect();
-    let shared_memory = Q::needs_shared_memory(config)?;
-    let mut installs: Vec<InstallStack> = Vec::with_capacity(cores);
+    let mut builds: Vec<Build> = Vec::with_capacity(cores);
     for queue in queues {
-        installs.push(Box::new(|libos, part| {
+        builds.push(Box::new(|part| {
+            let libos = queue.library_os(part.config)?;
             let runtime = queue.serve(libos.device_arena())?;
-            install(libos, part, Link::Queue(runtime))
+            install(&libos, part, Link::Queue(runtime))?;
+            Ok(libos)
         }));
     }
     // The others share the queues that there are.
-    for core in installs.len()..cores {
+    for core in builds.len()..cores {
         let owner = core.checked_rem(names.len()).unwrap_or(0);
         let Some((name, Some(capabilities))) = names.get(owner).cloned() else {
             return Err(section.reject("queues", format!("one for each core with this device: {cores}")));
         };
-        installs.push(Box::new(move |libos, part| {
-            install::<Q::Runtime>(libos, part, Link::Through { core: owner, name, capabilities })
+        builds.push(Box::new(move |part| {
+            let libos = open::empty(LibOs::builder(), part.config)?;
+            install::<Q::Runtime>(&libos, part, Link::Through { core: owner, name, capabilities })?;
+            Ok(libos)
         }));
     }
-    Ok(installs.into_iter().map(|stack| Some(Install { stack, shared_memory })).collect())
+    Ok(builds)
 }
 
-#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "vhost"))]
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
 fn install<R: Runtime + 'static>(libos: &LibOs, part: Part<'_>, link: Link<R>) -> Result<(), SetupError> {
     let Part { config, share, exchange, address_secret } = part;
     // One core needs nothing of all this.

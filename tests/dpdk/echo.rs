@@ -62,7 +62,7 @@ pub fn nothing_is_copied(libos: &LibOs) {
 /// Echoes datagrams and streams until `done` is; says in `over` that a client has said farewell.
 pub fn serve<T>(libos: &LibOs, local: IpAddr, over: Rc<Cell<bool>>, done: impl Future<Output = T>) -> T {
     serve_datagrams(libos, local, over);
-    serve_streams(libos, local);
+    serve_streams(libos, local, |_| {});
     let served = libos.block_on(libos.timeout(2 * PATIENCE, done)).unwrap();
     served.unwrap_or_else(|_| panic!("the client hangs\n{}", libos.metrics().unwrap()))
 }
@@ -91,12 +91,17 @@ fn serve_datagrams(libos: &LibOs, local: IpAddr, over: Rc<Cell<bool>>) {
     });
 }
 
-fn serve_streams(libos: &LibOs, local: IpAddr) {
+/// Echoes streams, and says of each that has ended whose it was.
+pub fn serve_streams(libos: &LibOs, local: IpAddr, ended: impl Fn(SocketAddr) + 'static) {
     let mut listener = TcpListener::bind(libos, SocketAddr::new(local, PORT)).unwrap();
-    let spawner = libos.clone();
+    let (spawner, ended) = (libos.clone(), Rc::new(ended));
     libos.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            spawner.spawn(async move { echo(&stream).await });
+        while let Ok((stream, peer)) = listener.accept().await {
+            let ended = ended.clone();
+            spawner.spawn(async move {
+                echo(&stream).await.unwrap();
+                ended(peer);
+            });
         }
     });
 }
@@ -120,7 +125,7 @@ pub fn talk(libos: &LibOs, local: IpAddr, server: IpAddr) {
         for (seed, bytes) in DATAGRAM_BYTES.into_iter().enumerate() {
             exchange(libos, &socket, server, &pattern(bytes, seed as u64)).await;
         }
-        transfer(libos, server).await;
+        transfer(libos, server, TRANSFER_BYTES).await;
         exchange(libos, &socket, server, FAREWELL).await;
     };
     let talked = libos.block_on(libos.timeout(2 * PATIENCE, talking)).unwrap();
@@ -147,8 +152,8 @@ async fn exchange(libos: &LibOs, socket: &UdpSocket, server: SocketAddr, sent: &
 }
 
 /// Sends a stream and compares what comes back with it.
-async fn transfer(libos: &LibOs, server: SocketAddr) {
-    let sent = pattern(TRANSFER_BYTES, 77);
+pub async fn transfer(libos: &LibOs, server: SocketAddr, bytes: usize) {
+    let sent = pattern(bytes, 77);
     let stream = Rc::new(TcpStream::connect(libos, server).await.unwrap());
     let (writer, in_libos, data) = (stream.clone(), libos.clone(), sent.clone());
     let writing = libos.spawn(async move {
@@ -174,7 +179,7 @@ async fn transfer(libos: &LibOs, server: SocketAddr) {
         data.iter().for_each(|part| received.extend_from_slice(part));
     }
     writing.await.unwrap();
-    assert!(received == sent, "{} bytes came back, of {TRANSFER_BYTES}, or others", received.len());
+    assert!(received == sent, "{} bytes came back, of {bytes}, or others", received.len());
 }
 
 /// A copy in the library OS's memory.

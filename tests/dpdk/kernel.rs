@@ -15,7 +15,7 @@ use crate::echo::{
 use crate::namespace;
 
 /// Runs a program of iproute2 or the like, and wants it to succeed.
-fn run(line: &str) {
+pub fn run(line: &str) {
     let mut words = line.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -47,21 +47,26 @@ fn talk_from_kernel(server: IpAddr, datagram_bytes: &[usize]) {
             }
         }
     }
+    stream_from_kernel(address, TRANSFER_BYTES);
+}
 
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+/// Sends so many bytes from a kernel's socket, and compares what comes back. Returns the socket's own address.
+pub fn stream_from_kernel(server: SocketAddr, bytes: usize) -> SocketAddr {
+    let mut stream = TcpStream::connect_timeout(&server, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut writer = stream.try_clone().unwrap();
-    let sent = pattern(TRANSFER_BYTES, 77);
+    let sent = pattern(bytes, 77);
     let expected = sent.clone();
     let writing = thread::spawn(move || {
         writer.write_all(&sent).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
     });
-    let mut received = Vec::with_capacity(TRANSFER_BYTES);
+    let mut received = Vec::with_capacity(bytes);
     stream.read_to_end(&mut received).unwrap();
     writing.join().unwrap();
-    assert!(received == expected, "{} bytes came back, of {TRANSFER_BYTES}, or others", received.len());
+    assert!(received == expected, "{} bytes came back, of {bytes}, or others", received.len());
+    stream.local_addr().unwrap()
 }
 
 /// Serves a client on the kernel's sockets, which compares what it gets.

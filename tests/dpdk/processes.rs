@@ -89,9 +89,13 @@ fn wait_for_socket(folder: &Path) {
     }
 }
 
-/// Runs the server here and the client in a process of its own, which compares what comes back; `check` looks at each end's
-/// metrics in the end. `open_client` opens the client's end.
-pub fn exchange(link: &Link, open_client: impl Fn(&Config) -> LibOs, check: impl Fn(&LibOs)) {
+/// Runs one end here and the other in a process of its own, each with its device's configuration, its own address
+/// and the other one's.
+pub fn run_ends(
+    link: &Link,
+    serve: impl FnOnce(Config, IpAddr, IpAddr),
+    talk: impl FnOnce(Config, IpAddr, IpAddr),
+) {
     let (server, client): (IpAddr, IpAddr) =
         (SERVER_ADDRESS.parse().unwrap(), CLIENT_ADDRESS.parse().unwrap());
     if let Some(folder) = env::var_os(CLIENT) {
@@ -99,14 +103,26 @@ pub fn exchange(link: &Link, open_client: impl Fn(&Config) -> LibOs, check: impl
         if link.client.contains(SOCKET) {
             wait_for_socket(&folder);
         }
-        let libos = open_client(&config(link.client, &folder, CLIENT_ADDRESS));
-        echo::talk(&libos, client, server);
-        return check(&libos);
+        return talk(config(link.client, &folder, CLIENT_ADDRESS), client, server);
     }
     let folder = Folder::new();
     let started = Started::this_test_as_client(&folder.0);
-    let libos = open(&config(link.server, &folder.0, SERVER_ADDRESS));
-    echo::serve_until_farewell(&libos, server);
-    check(&libos);
+    serve(config(link.server, &folder.0, SERVER_ADDRESS), server, client);
     started.wait();
+}
+
+/// Runs the server here and the client in a process of its own, which compares what comes back; `check` looks at each end's
+/// metrics in the end. `open_client` opens the client's end.
+pub fn exchange(link: &Link, open_client: impl Fn(&Config) -> LibOs, check: impl Fn(&LibOs)) {
+    let serve = |config: Config, own, _| {
+        let libos = open(&config);
+        echo::serve_until_farewell(&libos, own);
+        check(&libos);
+    };
+    let talk = |config: Config, own, server| {
+        let libos = open_client(&config);
+        echo::talk(&libos, own, server);
+        check(&libos);
+    };
+    run_ends(link, serve, talk);
 }

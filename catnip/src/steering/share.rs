@@ -89,6 +89,12 @@ impl CoreShare {
         (0..cores).map(part).collect()
     }
 
+    /// The table from hashes to so many cores, for a device that has one: the core of each remainder that a hash leaves
+    /// when it is divided by the table's length.
+    pub fn table(cores: usize) -> impl Iterator<Item = usize> {
+        (0..TABLE_ENTRIES as usize).map(move |entry| entry % cores.clamp(1, MAX_CORES))
+    }
+
     /// This core's number, from 0 on.
     #[must_use]
     pub const fn core(&self) -> usize {
@@ -216,6 +222,15 @@ mod tests {
             flows[homes[0].core()] += 1;
         }
         assert!(flows.iter().all(|&flows| (800..1200).contains(&flows)), "{flows:?}");
+    }
+
+    #[test]
+    fn a_device_with_the_table_chooses_the_same_cores() {
+        let share = &CoreShare::split(5, HashKey::SYMMETRIC)[0];
+        let table: Vec<usize> = CoreShare::table(5).collect();
+        for hash in (0..u32::MAX).step_by(0x0123_4567) {
+            assert_eq!(table[hash as usize % table.len()], share.core_of_hash(hash));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod errors;
 mod loans;
 #[path = "../../../tests/common/namespace.rs"]
 mod namespace;
+mod queues;
 mod removal;
 mod ring;
 mod sleeping;
