@@ -7,6 +7,7 @@ SEEDS ?=
 SEED ?=
 SECONDS ?= 600
 TARGETS ?=
+FEATURES ?=
 
 .PHONY: help setup setup-dpdk build test test-vm dpdk test-rust test-sanitizers conformance interop sim soak congestion fuzz fuzz-smoke demo bench bench-dpdk bench-gate install doc lint clean
 
@@ -29,6 +30,7 @@ test: setup setup-dpdk ## Runs all tests.
 	cargo build -p catnip-capi
 	cargo test --workspace
 	cargo test --package catnip-os --features dpdk --test dpdk
+	cargo test --package catnip-capi --features dpdk --test dpdk --test install
 	tests/sanitizers.sh address
 	tests/sanitizers.sh thread
 
@@ -74,8 +76,8 @@ bench-dpdk: setup setup-dpdk ## Cycles per packet of the stack on DPDK, beside t
 bench-gate: setup ## Checks the instruction counts against their limits.
 	tools/bench.sh --gate
 
-install: ## Installs library, headers, pkg-config and CMake files under PREFIX.
-	tools/install.sh '$(PREFIX)'
+install: ## Installs library, headers, pkg-config and CMake files under PREFIX; FEATURES=dpdk builds DPDK in.
+	FEATURES='$(FEATURES)' tools/install.sh '$(PREFIX)'
 
 doc: ## Builds the API documentation.
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
@@ -83,7 +85,7 @@ doc: ## Builds the API documentation.
 lint: ## Format and clippy, as the gate runs them.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --package catnip-os --features dpdk --all-targets --test vm -- -D warnings
+	cargo clippy --package catnip-os --package catnip-capi --features dpdk --all-targets --test vm -- -D warnings
 	cargo clippy --package runtime-dpdk --test vm -- -D warnings
 
 clean: ## Removes what was built.

@@ -10,8 +10,11 @@ fn main() {
         return;
     }
     match env::var("DEP_RUNTIME_DPDK_LIBRARY_PATH") {
-        // What `make dpdk` built: programs have to find it when they start.
-        Ok(path) => println!("cargo::rustc-link-arg=-Wl,-rpath,{path}"),
+        // What `make dpdk` built: programs have to find it when they start, those of other packages too.
+        Ok(path) => {
+            println!("cargo::rustc-link-arg=-Wl,-rpath,{path}");
+            println!("cargo::metadata=library_path={path}");
+        }
         Err(_) => need_library("dpdk", "libdpdk", "21.11", "DPDK 21.11 or newer", "libdpdk-dev"),
     }
 }

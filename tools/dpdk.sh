@@ -73,11 +73,21 @@ mkdir -p "$here"
 exec 9>"$here/lock"
 flock 9
 source=$(source_folder)
-if [ ! -f "$here/objects/build.ninja" ]; then
+# The libraries find each other, wherever the program looks that loads one of them.
+export LDFLAGS="-Wl,-rpath,$here/install/lib ${LDFLAGS-}"
+# What was set up for another source, or otherwise, is of no use.
+wanted="$source $drivers $LDFLAGS"
+if [ "$(cat "$here/objects/set-up-for" 2>/dev/null)" != "$wanted" ]; then
     rm -rf "$here/objects"
-    meson setup "$here/objects" "$source" --prefix "$here/install" --buildtype release \
+    meson setup "$here/objects" "$source" --prefix "$here/install" --libdir lib --buildtype release \
         -Dplatform=generic -Dtests=false -Denable_docs=false -Denable_apps=test-pmd -Denable_drivers="$drivers"
+    echo "$wanted" >"$here/objects/set-up-for"
 fi
 ninja -C "$here/objects" ${JOBS:+-j "$JOBS"}
-meson install -C "$here/objects" --no-rebuild --quiet
+# What is installed knows its final place, and gets there at once.
+rm -rf "$here/installing" "$here/replaced"
+DESTDIR=$here/installing meson install -C "$here/objects" --no-rebuild --quiet
+[ ! -d "$here/install" ] || mv "$here/install" "$here/replaced"
+mv "$here/installing$here/install" "$here/install"
+rm -rf "$here/installing" "$here/replaced"
 echo "DPDK $(cat "$source/VERSION") is in $here/install, where builds with the feature dpdk find it"

@@ -6,6 +6,7 @@
 #   LIBDIR   folder for libraries below PREFIX (default lib)
 #   DESTDIR  put in front of every path, for packagers
 #   PROFILE  cargo profile to build with (default release)
+#   FEATURES features of catnip-capi to build in, such as dpdk
 set -eu
 
 prefix=${1:?usage: tools/install.sh PREFIX}
@@ -16,6 +17,7 @@ esac
 libdir=${LIBDIR:-lib}
 root=${DESTDIR:-}$prefix
 profile=${PROFILE:-release}
+features=${FEATURES:-}
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
@@ -28,13 +30,27 @@ major=${version%%.*}
 minor=${version#*.}
 minor=${minor%%.*}
 
+# What programs are linked with beside libcatnip.a.
+libraries='-lgcc_s -lutil -lrt -lpthread -lm -ldl'
+folders=''
+case " $(echo "$features" | tr ',' ' ') " in
+*' dpdk '*)
+    libraries="-lrte_ethdev -lrte_mbuf -lrte_mempool -lrte_eal $libraries"
+    # Where dpdk-sys looks too: the machine's DPDK, or else what `make dpdk` built.
+    if ! pkg-config --exists 'libdpdk >= 21.11' && [ -d build/dpdk/install/lib ]; then
+        folders=" -L$PWD/build/dpdk/install/lib -Wl,-rpath,$PWD/build/dpdk/install/lib"
+    fi
+    ;;
+esac
+
 fill_in() { # TEMPLATE FILE
     sed -e "s|@PREFIX@|$prefix|g" -e "s|@LIBDIR@|$libdir|g" -e "s|@VERSION@|$version|g" \
-        -e "s|@MAJOR@|$major|g" -e "s|@MINOR@|$minor|g" "$1" >"$2"
+        -e "s|@MAJOR@|$major|g" -e "s|@MINOR@|$minor|g" \
+        -e "s|@PRIVATE_FOLDERS@|$folders|g" -e "s|@PRIVATE_LIBRARIES@|$libraries|g" "$1" >"$2"
     chmod 644 "$2"
 }
 
-cargo build --quiet --package catnip-capi --profile "$profile"
+cargo build --quiet --package catnip-capi --profile "$profile" ${features:+--features "$features"}
 
 mkdir -p "$root/include/demi" "$root/$libdir/pkgconfig" "$root/$libdir/cmake/Catnip"
 install -m 644 capi/include/demi/*.h capi/include/demi/*.hpp "$root/include/demi/"

@@ -20,7 +20,7 @@ fn install(libdir: &str) -> PathBuf {
     fs::remove_dir_all(&prefix).ok();
     let mut command = Command::new(crate_folder().join("../tools/install.sh"));
     command.arg(&prefix).env("LIBDIR", libdir).env("PROFILE", common::profile()).env("DESTDIR", "");
-    command.env("CARGO_TARGET_DIR", common::target_folder());
+    command.env("FEATURES", common::FEATURES).env("CARGO_TARGET_DIR", common::target_folder());
     assert_success("tools/install.sh", &run(command));
     prefix
 }

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// Longest time that a test program may take.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
+/// What the library is built with: what this test was.
+pub const FEATURES: &str = if cfg!(feature = "dpdk") { "dpdk" } else { "" };
+
 /// How a program is built and run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
@@ -56,7 +59,8 @@ pub fn library_folder() -> &'static Path {
 /// `cargo test` builds no shared library for integration tests, so it is built here, with the profile of the tests.
 fn build_libraries() -> PathBuf {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "catnip-capi", "--profile", &profile(), "--target-dir"])
+        .args(["build", "--quiet", "--package", "catnip-capi", "--profile", &profile()])
+        .args(["--features", FEATURES, "--target-dir"])
         .arg(target_folder())
         .current_dir(crate_folder())
         .output()
