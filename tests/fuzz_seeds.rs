@@ -83,18 +83,32 @@ impl MetricsSink for Sums {
     fn leave(&mut self) {}
 }
 
-/// What the kept inputs have to get to: the repair of losses in all its forms, and what refuses attacks.
-const REACHED: [&str; 12] = [
+/// What the kept inputs have to get to: the repair of losses in all its forms, what refuses attacks, and what
+/// only peers reach that agreed to it before.
+const REACHED: [&str; 25] = [
     "challenge_acks",
+    "congestion_echoes",
+    "congestion_marks",
     "delayed_acks",
     "dsacks_received",
+    "fast_open_active",
+    "fast_open_active_fails",
+    "fast_open_cookies_asked",
+    "fast_open_listen_overflows",
+    "fast_open_passive",
+    "fast_open_passive_fails",
     "fast_retransmits",
     "listen_overflows",
     "malformed_options",
+    "out_of_order",
+    "out_of_order_drops",
     "out_of_window",
     "paws_rejected",
     "recoveries_undone",
     "retransmission_timeouts",
+    "syn_cookies_failed",
+    "syn_cookies_received",
+    "syn_cookies_sent",
     "tail_loss_probes",
     "zero_window_probes",
 ];

@@ -29,6 +29,10 @@ pub struct Setup {
     /// Memory for some packets only.
     pub little_memory: bool,
     pub path_mtu_search: bool,
+    /// The peers ask for congestion marks, and agree to them.
+    pub ecn_peers: bool,
+    /// Both ways.
+    pub fast_open: bool,
     pub backlog: u8,
     /// Connections that stand from the start, from the peer and to it by turns.
     pub opened: u8,
@@ -79,6 +83,12 @@ pub enum Action {
     Converse { on: u8, rounds: u8, write_bytes: u16, scale: u8 },
     /// The peer opens a connection, or tries to.
     Syn { family: Family, port: u8, options: Options },
+    /// Openings in the names of hosts that are not there, so many.
+    Flood { family: Family, syns: u8 },
+    /// The peer opens a connection with data on the SYN; without a cookie it asks for one.
+    FastOpen { family: Family, port: u8, payload_bytes: u16, damaged: bool },
+    /// The peer's data comes in another order, and some of it twice or never.
+    Reorder { on: u8, piece_bytes: u16, order: [Arrival; ARRIVALS] },
     /// A segment about where the connection is.
     Segment { on: u8, segment: Segment, delivery: Delivery },
     /// An ICMP error that quotes something the stack sent.
@@ -95,6 +105,18 @@ pub enum Action {
     Pass { scale: u8 },
     /// The program does something.
     Call(Call),
+}
+
+/// Segments of one [`Action::Reorder`].
+pub const ARRIVALS: usize = 6;
+
+/// One of the pieces that a peer's data is cut into.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+pub struct Arrival {
+    /// Which one, counted from where the stack is.
+    pub piece: u8,
+    /// With a mark of congestion.
+    pub marked: bool,
 }
 
 /// A segment, in terms of where the connection is.
@@ -135,6 +157,10 @@ pub enum Options {
     None,
     /// Those of most connections: MSS, window scale, SACK permitted, timestamps (on a SYN), or timestamps alone.
     Usual,
+    /// As usual, with the peer's Fast Open cookie; without one, with the question for it.
+    Cookie {
+        damaged: bool,
+    },
     /// As usual, with what has arrived out of order, and first what came twice.
     Received {
         doubled: bool,

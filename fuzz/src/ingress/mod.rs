@@ -10,6 +10,7 @@
 #[allow(missing_docs, reason = "the vocabulary of one target")]
 mod action;
 mod packet;
+mod pattern;
 mod peer;
 mod program;
 mod received;
@@ -38,7 +39,7 @@ const MAX_DEADLINES: usize = 100_000;
 const TAKEN_BLOCKS: usize = 240;
 const TAKEN_BLOCK_BYTES: usize = 8_000;
 /// Most flights of one conversation.
-const MAX_ROUNDS: u8 = 40;
+const MAX_ROUNDS: u8 = 16;
 /// Peers that acknowledge in each.
 const PEERS_OF_A_ROUND: u8 = 3;
 /// Connections the stack may have: few, so that runs get to the limit.
@@ -119,6 +120,10 @@ impl World {
             config.tcp.clock_granularity = Duration::from_millis(1);
         }
         config.tcp.path_mtu_search = setup.path_mtu_search;
+        if setup.fast_open {
+            config.tcp.options.fast_open_queue = 2;
+            config.tcp.options.fast_open_connect = true;
+        }
         if setup.small_send_buffer {
             config.tcp.options.send_buffer_bytes = 3_000;
         }
@@ -133,7 +138,7 @@ impl World {
             now,
             medium,
             mtu,
-            ends: Ends::default(),
+            ends: Ends::of(setup),
             program: Program::default(),
             asked: Vec::new(),
         };
@@ -151,7 +156,7 @@ impl World {
         if number.is_multiple_of(2) {
             let remote_port = program::FIRST_REMOTE_PORT + u16::from(number);
             let tuple = Tuple { family, local_port: program::LISTEN_PORT, remote_port };
-            self.send_syn(tuple, Options::Usual);
+            self.send_syn(tuple, 0, Options::Usual);
         } else {
             self.act(Action::Call(Call::Connect { family, port: number }));
         }
@@ -211,8 +216,10 @@ impl World {
     }
 
     fn take_frames(&mut self) {
+        let mut bytes = Vec::new();
         while let Some(frame) = self.stack.frames().front() {
-            let bytes: Vec<u8> = frame.segments.iter().flat_map(|segment| segment.iter().copied()).collect();
+            bytes.clear();
+            frame.segments.iter().for_each(|segment| bytes.extend_from_slice(segment));
             self.stack.frames().pop_front();
             self.see(&bytes);
         }

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Family, Listed, Options, Place};
+use super::action::{Family, Listed, Options, Place, Setup};
 use super::packet::Sent;
+use super::pattern::sent_bytes;
 use super::received::Received;
+use super::traffic::FIRST_FLOOD_PORT;
 
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
 pub const ACK: u8 = 16;
+const ECE: u8 = 64;
+const CWR: u8 = 128;
+
+/// The cookie that the peers give as Fast Open's servers.
+const PEER_COOKIE: [u8; 8] = [0x5a; 8];
 
 /// Most connections remembered; the oldest give way to none.
 const MAX_ENDS: usize = 32;
@@ -39,7 +46,17 @@ pub struct End {
     pub timestamp: u32,
     /// What arrived.
     pub received: Received,
+    /// Its SYN asked for a Fast Open cookie.
+    pub asks_cookie: bool,
+    /// The cookie that the stack gave the peers of this family.
+    pub cookie: Option<Cookie>,
 }
+
+/// A Fast Open cookie of the stack's.
+pub type Cookie = [u8; 8];
+
+/// Options of a SYN but the timestamps: MSS, window scale, SACK permitted.
+const OF_A_SYN: [u8; 12] = [2, 4, 5, 0xb4, 1, 3, 3, 4, 1, 1, 4, 2];
 
 /// All far ends.
 #[derive(Debug, Default)]
@@ -47,19 +64,29 @@ pub struct Ends {
     ends: BTreeMap<Tuple, End>,
     /// Which segments are lost: the lowest bit is the next one's.
     losses: u32,
-}
-
-/// What a byte of the peers' streams is, by its sequence number as it stands in the header.
-pub fn received_pattern(number: u32) -> u8 {
-    number as u8
-}
-
-/// What a byte of the program's streams is, by its offset.
-pub fn sent_pattern(offset: u32) -> u8 {
-    (offset % 251) as u8
+    cookies: BTreeMap<Family, Cookie>,
+    ecn: bool,
 }
 
 impl Ends {
+    pub fn of(setup: Setup) -> Self {
+        Self { ecn: setup.ecn_peers, ..Self::default() }
+    }
+
+    /// Flags of a SYN, and of the answer to one, that are about congestion marks (RFC 3168, section 6.1.1).
+    pub fn ecn_question(&self) -> u8 {
+        if self.ecn { ECE | CWR } else { 0 }
+    }
+
+    pub fn ecn_answer(&self) -> u8 {
+        if self.ecn { ECE } else { 0 }
+    }
+
+    /// The cookie that the stack gave the peer of this family.
+    pub fn cookie(&self, family: Family) -> Option<Cookie> {
+        self.cookies.get(&family).copied()
+    }
+
     /// The connection that `number` picks.
     pub fn pick(&self, number: u8) -> Option<(Tuple, End)> {
         let at = usize::from(number) % self.ends.len().max(1);
@@ -73,7 +100,7 @@ impl Ends {
 
     /// Makes a connection known before the stack has said anything about it.
     pub fn expect(&mut self, tuple: Tuple, rcv_nxt: u32) {
-        if self.ends.len() < MAX_ENDS {
+        if self.ends.len() < MAX_ENDS && tuple.remote_port < FIRST_FLOOD_PORT {
             let end = self.ends.entry(tuple).or_default();
             end.rcv_nxt = rcv_nxt;
         }
@@ -90,14 +117,17 @@ impl Ends {
         let flags = tcp[13];
         assert!(flags & (SYN | FIN) != SYN | FIN, "SYN and FIN were sent together");
         assert!(flags & (SYN | ACK | RST) != 0, "a segment without SYN, ACK and RST was sent");
-        let timestamp = check_options(&tcp[20..header_len], flags & SYN != 0);
+        let options = check_options(&tcp[20..header_len], flags & SYN != 0);
         let payload = &tcp[header_len..];
         let tuple = Tuple { family: Family::of(sent.source), local_port: port(0), remote_port: port(2) };
         if self.ends.len() >= MAX_ENDS && !self.ends.contains_key(&tuple) {
             return;
         }
-        if flags & RST != 0 {
+        if flags & RST != 0 || tuple.remote_port >= FIRST_FLOOD_PORT {
             return;
+        }
+        if let (Ok(cookie), true) = (options.fast_open.try_into(), flags & ACK != 0) {
+            self.cookies.insert(tuple.family, cookie);
         }
         let end = self.ends.entry(tuple).or_default();
         let seq = number(4);
@@ -108,10 +138,18 @@ impl Ends {
                 end.snd_max = seq;
                 end.received = Received::after(seq);
             }
+            if flags & ACK == 0 {
+                end.asks_cookie = options.asks_cookie;
+                assert!(
+                    payload.is_empty() || options.fast_open == PEER_COOKIE,
+                    "data on a SYN without a cookie"
+                );
+                assert!(payload == sent_bytes(0, payload.len()), "the program never wrote what was on a SYN");
+            }
         } else if end.iss[0].is_some() {
             let is_stream_from = |iss: u32| {
                 let first = seq.wrapping_sub(iss).wrapping_sub(1);
-                (0..).zip(payload).all(|(at, &byte)| byte == sent_pattern(first.wrapping_add(at)))
+                payload == sent_bytes(first, payload.len())
             };
             let right = end.iss.iter().flatten().any(|iss| is_stream_from(*iss));
             assert!(right, "the program never wrote what was sent on {tuple:?} at {seq}");
@@ -130,13 +168,22 @@ impl Ends {
         if flags & ACK != 0 {
             end.rcv_nxt = number(8);
         }
-        end.timestamp = timestamp.unwrap_or(end.timestamp);
+        end.timestamp = options.timestamp.unwrap_or(end.timestamp);
     }
 }
 
-/// Walks a sent segment's options, which must all be well formed; returns the timestamp.
-fn check_options(mut options: &[u8], syn: bool) -> Option<u32> {
-    let mut timestamp = None;
+/// What a sent segment's options say.
+#[derive(Default)]
+struct SentOptions<'a> {
+    timestamp: Option<u32>,
+    /// A Fast Open cookie.
+    fast_open: &'a [u8],
+    asks_cookie: bool,
+}
+
+/// Walks a sent segment's options, which must all be well formed.
+fn check_options(mut options: &[u8], syn: bool) -> SentOptions<'_> {
+    let mut sent = SentOptions::default();
     while let [kind, rest @ ..] = options {
         match kind {
             0 => {
@@ -150,22 +197,29 @@ fn check_options(mut options: &[u8], syn: bool) -> Option<u32> {
                 let body = &options[2..len];
                 match (kind, body.len()) {
                     (2, 2) | (3, 1) | (4, 0) => assert!(syn, "option {kind} belongs on a SYN"),
-                    (8, 8) => timestamp = Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]])),
+                    (8, 8) => {
+                        sent.timestamp = Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
+                    }
                     (5, len) => assert!(len > 0 && len % 8 == 0 && len <= 32),
-                    (30 | 34 | 172 | 174 | 254, _) => {}
+                    (34, _) => {
+                        assert!(syn, "option {kind} belongs on a SYN");
+                        sent.asks_cookie = body.is_empty();
+                        sent.fast_open = body;
+                    }
+                    (30 | 172 | 174 | 254, _) => {}
                     _ => panic!("option {kind} of {len} bytes was sent"),
                 }
                 options = &options[len..];
             }
         }
     }
-    timestamp
+    sent
 }
 
 impl Options {
     /// The option bytes of a segment to the connection with `end`; at most forty.
     pub fn bytes(&self, end: &End, syn: bool) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(60);
         let stamped = |bytes: &mut Vec<u8>, value: Place, echo: Place| {
             bytes.extend([1, 1, 8, 10]);
             // The peers' clocks stand still, which is allowed. A SYN that begins a connection has nothing to echo.
@@ -176,9 +230,23 @@ impl Options {
             Self::None => {}
             Self::Usual => {
                 if syn {
-                    bytes.extend([2, 4, 5, 0xb4, 1, 3, 3, 4, 1, 1, 4, 2]);
+                    bytes.extend(OF_A_SYN);
                 }
                 stamped(&mut bytes, Place::Exact, Place::Exact);
+                if syn && end.asks_cookie {
+                    bytes.extend([34, 2 + PEER_COOKIE.len() as u8]);
+                    bytes.extend(PEER_COOKIE);
+                }
+            }
+            Self::Cookie { damaged } => {
+                bytes.extend(OF_A_SYN);
+                stamped(&mut bytes, Place::Exact, Place::Exact);
+                let mut cookie = end.cookie.map_or(Vec::new(), Vec::from);
+                if let Some(last) = cookie.last_mut().filter(|_| *damaged) {
+                    *last ^= 1;
+                }
+                bytes.extend([34, 2 + cookie.len() as u8]);
+                bytes.extend(cookie);
             }
             Self::Received { doubled } => {
                 stamped(&mut bytes, Place::Exact, Place::Exact);

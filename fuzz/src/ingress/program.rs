@@ -9,7 +9,7 @@ use libos::{CongestionName, PathMtuDiscovery, PopLimit, ScatterGather, Shutdown,
 
 use super::World;
 use super::action::{Call, Family};
-use super::peer::sent_pattern;
+use super::pattern::{MAX_PIECE_BYTES, received_bytes, sent_bytes};
 
 /// The listener's port.
 pub const LISTEN_PORT: u16 = 80;
@@ -23,6 +23,9 @@ pub const REMOTE_PORTS: u8 = 6;
 
 /// Most connections the program holds at a time.
 const MAX_HELD: usize = 8;
+
+/// Bytes of one call, fewer than these: a few segments of the largest link.
+const MAX_SEND_BYTES: usize = 12_000;
 
 /// The longest user timeout: every run has to come to an end.
 const MAX_USER_TIMEOUT_MS: u64 = 600_000;
@@ -95,7 +98,7 @@ impl World {
             Call::Connect { family, port } => self.connect(family, port),
             Call::Send { on, len } => {
                 if let Some(at) = self.held(on) {
-                    self.send(at, usize::from(len) % 20_000);
+                    self.send(at, usize::from(len) % MAX_SEND_BYTES);
                 }
             }
             Call::Receive { on, len } => {
@@ -174,8 +177,7 @@ impl World {
 
     fn send(&mut self, at: usize, len: usize) {
         let held = &mut self.program.connections[at];
-        let bytes: Vec<u8> = (held.written..).take(len).map(sent_pattern).collect();
-        let Some(buffer) = self.arena.copy_from(&bytes) else { return };
+        let Some(buffer) = self.arena.copy_from(sent_bytes(held.written, len)) else { return };
         let mut data = ScatterGather::from(buffer.freeze());
         if let Ok(taken) = self.stack.tcp_send(held.id, &mut data) {
             assert_eq!(taken + data.len(), len);
@@ -185,16 +187,18 @@ impl World {
 
     fn receive(&mut self, at: usize, len: usize) {
         let held = &mut self.program.connections[at];
-        let len = len.max(1);
+        let len = len.clamp(1, MAX_PIECE_BYTES);
         let limit = PopLimit { segments: usize::MAX, bytes: len };
         if let Ok(Some(data)) = self.stack.tcp_receive(held.id, limit) {
             assert!(data.len() <= len);
-            for byte in data.to_vec() {
-                // The peers' bytes are their sequence numbers.
-                if let Some(last) = held.last_read {
-                    assert_eq!(byte, last.wrapping_add(1), "a byte read out of turn");
-                }
-                held.last_read = Some(byte);
+            let data = data.to_vec();
+            if let (Some(&first), Some(&last)) = (data.first(), data.last()) {
+                assert!(
+                    held.last_read.is_none_or(|read| first == read.wrapping_add(1)),
+                    "a byte read out of turn"
+                );
+                assert!(data == received_bytes(first.into(), data.len()), "bytes read out of turn");
+                held.last_read = Some(last);
             }
         }
     }

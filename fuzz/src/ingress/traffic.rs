@@ -6,15 +6,23 @@ use libos::RxFrame;
 use libos::runtime::Medium;
 
 use super::World;
-use super::action::{Action, Delivery, Family, Neighbor, Options, Place, Segment};
+use super::action::{ARRIVALS, Action, Arrival, Delivery, Family, Neighbor, Options, Place, Segment};
 use super::packet::{self, Ip, OUR_MAC, PEER_MAC, TCP, UDP};
-use super::peer::{ACK, End, FIN, RST, SYN, Tuple, received_pattern};
+use super::pattern::received_bytes;
+use super::peer::{ACK, End, FIN, RST, SYN, Tuple};
 use super::program::{
     CONNECTED_PORT, DATAGRAM_PORT, FIRST_REMOTE_PORT, LISTEN_PORT, PEER_PORT, REMOTE_PORTS,
 };
 
 /// Most payload of one packet of a peer.
 const MAX_PAYLOAD_BYTES: usize = 9_000;
+/// Most openings of one flood, and the first of their ports, which no peer has.
+const MAX_FLOOD: u8 = 12;
+pub const FIRST_FLOOD_PORT: u16 = 50_000;
+/// Pieces that a peer's data is cut into.
+const MAX_PIECES: u8 = 8;
+/// The field of explicit congestion notification of a packet that was marked (RFC 3168, section 5).
+const CONGESTION_EXPERIENCED: u8 = 3;
 /// Most fragments of one packet.
 const MAX_FRAGMENTS: usize = 8;
 /// Most neighbours' questions remembered.
@@ -27,7 +35,7 @@ impl World {
         match action {
             Action::Answer { on, window, payload_bytes, fin } => {
                 if let Some((tuple, end)) = self.ends.pick(on) {
-                    let mut flags = if end.rcv_nxt == 0 { SYN | ACK } else { ACK };
+                    let mut flags = if end.rcv_nxt == 0 { SYN | ACK | self.ends.ecn_answer() } else { ACK };
                     if fin && flags & SYN == 0 {
                         flags |= FIN;
                     }
@@ -51,8 +59,20 @@ impl World {
             }
             Action::Syn { family, port, options } => {
                 let remote_port = FIRST_REMOTE_PORT + u16::from(port % REMOTE_PORTS);
-                self.send_syn(Tuple { family, local_port: LISTEN_PORT, remote_port }, options);
+                self.send_syn(Tuple { family, local_port: LISTEN_PORT, remote_port }, 0, options);
             }
+            Action::Flood { family, syns } => {
+                for number in 0..syns % MAX_FLOOD {
+                    let remote_port = FIRST_FLOOD_PORT + u16::from(number);
+                    self.send_syn(Tuple { family, local_port: LISTEN_PORT, remote_port }, 0, Options::Usual);
+                }
+            }
+            Action::FastOpen { family, port, payload_bytes, damaged } => {
+                let remote_port = FIRST_REMOTE_PORT + u16::from(port % REMOTE_PORTS);
+                let tuple = Tuple { family, local_port: LISTEN_PORT, remote_port };
+                self.send_syn(tuple, payload_bytes % 1_500, Options::Cookie { damaged });
+            }
+            Action::Reorder { on, piece_bytes, order } => self.reorder(on, piece_bytes, order),
             Action::Segment { on, segment, delivery } => {
                 if let Some((tuple, end)) = self.ends.pick(on) {
                     self.send_segment(tuple, end, &segment, &delivery);
@@ -88,7 +108,7 @@ impl World {
                     fragment: None,
                 };
                 // Neighbour discovery is often to groups.
-                if protocol == packet::ICMPV6 && bytes.len() % 2 == 1 {
+                if (family, protocol) == (Family::V6, packet::ICMPV6) && bytes.len() % 2 == 1 {
                     packet.destination = IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]);
                 }
                 packet::complete(packet.source, packet.destination, protocol, &mut bytes);
@@ -104,19 +124,44 @@ impl World {
     }
 
     /// The peer begins a connection.
-    pub fn send_syn(&mut self, tuple: Tuple, options: Options) {
+    pub fn send_syn(&mut self, tuple: Tuple, payload_bytes: u16, options: Options) {
         self.ends.expect(tuple, PEER_ISN);
-        let end = End { rcv_nxt: PEER_ISN, ..End::default() };
+        let cookie = self.ends.cookie(tuple.family);
+        let end = End { rcv_nxt: PEER_ISN, cookie, ..End::default() };
         let (seq, ack) = (Place::Exact, Place::Exact);
-        let segment = Segment { seq, ack, flags: SYN, window: 30_000, urgent: 0, payload_bytes: 0, options };
+        let flags = SYN | self.ends.ecn_question();
+        let segment = Segment { seq, ack, flags, window: 30_000, urgent: 0, payload_bytes, options };
         self.send_segment(tuple, end, &segment, &Delivery::Whole);
+    }
+
+    /// A piece of the peer's stream after the other, in the order asked for.
+    fn reorder(&mut self, on: u8, piece_bytes: u16, order: [Arrival; ARRIVALS]) {
+        let Some((tuple, end)) = self.ends.pick(on) else { return };
+        let payload_bytes = piece_bytes % 1_500;
+        for arrival in order {
+            let offset = usize::from(payload_bytes) * usize::from(arrival.piece % MAX_PIECES);
+            let segment = Segment {
+                seq: Place::Far(offset as i32),
+                ack: Place::Exact,
+                flags: ACK,
+                window: 30_000,
+                urgent: 0,
+                payload_bytes,
+                options: Options::Usual,
+            };
+            let traffic_class = if arrival.marked { CONGESTION_EXPERIENCED } else { 0 };
+            self.send_segment(tuple, end, &segment, &Delivery::Marked { traffic_class });
+        }
     }
 
     fn send_segment(&mut self, tuple: Tuple, end: End, segment: &Segment, delivery: &Delivery) {
         let seq = segment.seq.around(end.rcv_nxt);
         let ack = if segment.flags & ACK == 0 { 0 } else { segment.ack.around(end.snd_max) };
         let options = segment.options.bytes(&end, segment.flags & SYN != 0);
-        let mut tcp = [tuple.remote_port.to_be_bytes(), tuple.local_port.to_be_bytes()].concat();
+        let len = usize::from(segment.payload_bytes) % MAX_PAYLOAD_BYTES;
+        let mut tcp = Vec::with_capacity(20 + options.len() + len);
+        tcp.extend(tuple.remote_port.to_be_bytes());
+        tcp.extend(tuple.local_port.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(ack.to_be_bytes());
         tcp.extend([((20 + options.len()) as u8 / 4) << 4, segment.flags]);
@@ -126,8 +171,7 @@ impl World {
         tcp.extend(options);
         // A SYN takes a number in front of the data.
         let first = seq.wrapping_add(u32::from(segment.flags & SYN != 0));
-        let len = usize::from(segment.payload_bytes) % MAX_PAYLOAD_BYTES;
-        tcp.extend((0..len as u32).map(|at| received_pattern(first.wrapping_add(at))));
+        tcp.extend_from_slice(received_bytes(first, len));
         let (source, destination) = (tuple.family.remote(), tuple.family.local());
         packet::complete(source, destination, TCP, &mut tcp);
         self.send_ip(tuple.family, TCP, 64, &tcp, delivery);
@@ -255,7 +299,7 @@ impl World {
     }
 
     fn send_frame(&mut self, to: [u8; 6], kind: u16, packet: &[u8], delivery: &Delivery) {
-        let mut frame = Vec::new();
+        let mut frame = Vec::with_capacity(14 + packet.len());
         if self.medium == Medium::Ethernet {
             frame.extend(to);
             frame.extend(PEER_MAC);
