@@ -12,6 +12,7 @@ use catnip_os::libos::{Completion, LibOs, Token};
 
 use crate::abi::Callback;
 use crate::arrays::Arrays;
+use crate::logger;
 use crate::metrics::Metrics;
 
 /// Belongs to each library OS of a group of cores: the group is over when nobody has it any more.
@@ -127,7 +128,7 @@ fn reported<T>(work: impl FnOnce() -> Result<T, (c_int, String)>) -> Result<T, c
             Ok(result)
         }
         Ok(Err((number, message))) => {
-            eprintln!("catnip: {message}");
+            logger::say(format_args!("{message}"));
             set_init_error(CString::new(message).ok());
             Err(number)
         }

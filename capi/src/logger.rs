@@ -2,6 +2,8 @@
 //!
 //! `CATNIP_LOG` is `off`, `error`, `warn`, `info`, `debug` or `trace`.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::sync::Once;
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -15,11 +17,17 @@ impl Log for StandardError {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            eprintln!("catnip: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args());
+            say(format_args!("{}: {}", record.level().as_str().to_ascii_lowercase(), record.args()));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a line to standard error. Nobody may be there to read it, and that is no reason to panic, as `eprintln!` does.
+pub fn say(line: fmt::Arguments<'_>) {
+    // One write, so that lines of threads do not mix.
+    let _ = io::stderr().write_all(format!("catnip: {line}\n").as_bytes());
 }
 
 /// Installs the logger, once in a process.

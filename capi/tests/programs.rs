@@ -30,6 +30,13 @@ fn every_mistake_of_a_program_gets_its_error_number() {
 }
 
 #[test]
+fn a_program_whose_standard_error_takes_nothing_goes_on() {
+    for check in [Check::Plain, Check::Static] {
+        run_test_program("c/unheard.c", &[], check, &[]);
+    }
+}
+
+#[test]
 fn in_memory_queues_carry_bytes_and_memory_in_order() {
     run_checked("c/queues.c");
 }
