@@ -83,8 +83,8 @@ pub enum Action {
     Converse { on: u8, rounds: u8, write_bytes: u16, scale: u8 },
     /// The peer opens a connection, or tries to.
     Syn { family: Family, port: u8, options: Options },
-    /// Openings in the names of hosts that are not there, so many.
-    Flood { family: Family, syns: u8 },
+    /// Openings in the names of hosts that are not there, so many, and acknowledgments of what nobody sent.
+    Flood { family: Family, number: u8 },
     /// The peer opens a connection with data on the SYN; without a cookie it asks for one.
     FastOpen { family: Family, port: u8, payload_bytes: u16, damaged: bool },
     /// The peer's data comes in another order, and some of it twice or never.

@@ -121,7 +121,7 @@ impl World {
         }
         config.tcp.path_mtu_search = setup.path_mtu_search;
         if setup.fast_open {
-            config.tcp.options.fast_open_queue = 2;
+            config.tcp.options.fast_open_queue = 1;
             config.tcp.options.fast_open_connect = true;
         }
         if setup.small_send_buffer {

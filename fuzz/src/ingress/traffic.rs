@@ -61,12 +61,7 @@ impl World {
                 let remote_port = FIRST_REMOTE_PORT + u16::from(port % REMOTE_PORTS);
                 self.send_syn(Tuple { family, local_port: LISTEN_PORT, remote_port }, 0, options);
             }
-            Action::Flood { family, syns } => {
-                for number in 0..syns % MAX_FLOOD {
-                    let remote_port = FIRST_FLOOD_PORT + u16::from(number);
-                    self.send_syn(Tuple { family, local_port: LISTEN_PORT, remote_port }, 0, Options::Usual);
-                }
-            }
+            Action::Flood { family, number } => self.flood(family, number % MAX_FLOOD, number / MAX_FLOOD),
             Action::FastOpen { family, port, payload_bytes, damaged } => {
                 let remote_port = FIRST_REMOTE_PORT + u16::from(port % REMOTE_PORTS);
                 let tuple = Tuple { family, local_port: LISTEN_PORT, remote_port };
@@ -132,6 +127,31 @@ impl World {
         let flags = SYN | self.ends.ecn_question();
         let segment = Segment { seq, ack, flags, window: 30_000, urgent: 0, payload_bytes, options };
         self.send_segment(tuple, end, &segment, &Delivery::Whole);
+    }
+
+    /// Openings that nobody goes on with, and guesses at cookies.
+    fn flood(&mut self, family: Family, syns: u8, guesses: u8) {
+        let tuple = |number: u8| Tuple {
+            family,
+            local_port: LISTEN_PORT,
+            remote_port: FIRST_FLOOD_PORT + u16::from(number),
+        };
+        for number in 0..syns {
+            self.send_syn(tuple(number), 0, Options::Usual);
+        }
+        for number in 0..guesses % MAX_FLOOD {
+            let (seq, ack) = (Place::Exact, Place::Far(i32::from(number) << 24));
+            let segment = Segment {
+                seq,
+                ack,
+                flags: ACK,
+                window: 30_000,
+                urgent: 0,
+                payload_bytes: 0,
+                options: Options::Usual,
+            };
+            self.send_segment(tuple(MAX_FLOOD + number), End::default(), &segment, &Delivery::Whole);
+        }
     }
 
     /// A piece of the peer's stream after the other, in the order asked for.
