@@ -37,6 +37,14 @@ pub struct World {
     heal_at: Option<Instant>,
     /// Buffers that each host's arena had in use before anything was done.
     buffers_at_start: Vec<usize>,
+    turns: Vec<Turn>,
+}
+
+/// When a host that takes its time may have its next turn.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    length: Duration,
+    next_at: Instant,
 }
 
 impl World {
@@ -51,7 +59,8 @@ impl World {
         let shared = Rc::clone(&watch);
         fabric.observe(move |sighting: &Sighting<'_>| shared.borrow_mut().see(sighting));
         let buffers_at_start = hosts.iter().map(|host| host.arena().stats().live_buffers).collect();
-        Self { clock, fabric, hosts, apps: Vec::new(), watch, heal_at: None, buffers_at_start }
+        let turns = configs.iter().map(|config| Turn { length: config.turn, next_at: START }).collect();
+        Self { clock, fabric, hosts, apps: Vec::new(), watch, heal_at: None, buffers_at_start, turns }
     }
 
     /// Writes what each port sends and is given to `<path>.<port>.pcap`.
@@ -124,7 +133,12 @@ impl World {
             let traffic = self.traffic();
             let mut progress = false;
             let now = self.now();
-            self.hosts.iter_mut().for_each(|host| host.poll());
+            for (host, turn) in self.hosts.iter_mut().zip(&mut self.turns) {
+                if turn.next_at <= now {
+                    host.poll();
+                    turn.next_at = now + turn.length;
+                }
+            }
             for (host, app) in &mut self.apps {
                 progress |= app.step(&mut *self.hosts[*host], now);
             }
@@ -134,7 +148,7 @@ impl World {
                 continue;
             }
             fruitless += 1;
-            let due = self.hosts.iter_mut().any(|host| host.next_deadline().is_some_and(|time| time <= now));
+            let due = (0..self.hosts.len()).any(|host| self.due_at(host).is_some_and(|time| time <= now));
             if !due || fruitless >= MAX_FRUITLESS_ROUNDS {
                 return;
             }
@@ -142,13 +156,24 @@ impl World {
         panic!("no end of work at one moment, at {:?}: {}", self.now(), self.describe());
     }
 
+    /// When a host is to have a turn.
+    fn due_at(&mut self, host: usize) -> Option<Instant> {
+        let wanted_at = self.hosts[host].next_deadline()?;
+        Some(wanted_at.max(self.turns[host].next_at))
+    }
+
     /// Moves the clock to what happens next, at most to `limit`; false when nothing ever will.
     pub fn advance(&mut self, limit: Instant) -> bool {
         let now = self.now();
-        let hosts = self.hosts.iter_mut().filter_map(|host| host.next_deadline());
+        let hosts: Vec<_> = (0..self.hosts.len()).filter_map(|host| self.due_at(host)).collect();
         let apps = self.apps.iter().filter_map(|(_, app)| app.deadline(now));
         let others = [self.fabric.next_deadline(), self.heal_at];
-        let next = hosts.chain(apps).chain(others.into_iter().flatten()).filter(|&time| time > now).min();
+        let next = hosts
+            .into_iter()
+            .chain(apps)
+            .chain(others.into_iter().flatten())
+            .filter(|&time| time > now)
+            .min();
         let Some(next) = next else { return false };
         self.clock.set(next.min(limit));
         if self.heal_at.is_some_and(|heal_at| heal_at <= self.now()) {

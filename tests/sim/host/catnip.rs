@@ -435,6 +435,10 @@ impl Host for CatnipHost {
         Ok(bytes.len())
     }
 
+    fn has_sent(&self, socket: Socket) -> bool {
+        self.connections[&socket].pushes.is_empty()
+    }
+
     fn receive(&mut self, socket: Socket, most_bytes: usize) -> Result<Received, Failure> {
         self.receives += 1;
         if self.receives.is_multiple_of(CANCEL_EVERY) {

@@ -71,6 +71,8 @@ pub struct HostConfig {
     pub acknowledgement_delay: bool,
     /// The tick of the host's clock; zero for the virtual clock itself.
     pub tick: Duration,
+    /// How long a turn takes, however much or little it does; zero for as many turns as it wants at one moment.
+    pub turn: Duration,
     pub arena_bytes: usize,
     /// Changes to the plain port; name, address and arena are the host's own.
     pub mtu: usize,
@@ -98,6 +100,7 @@ impl HostConfig {
             nagle: false,
             acknowledgement_delay: true,
             tick: Duration::ZERO,
+            turn: Duration::ZERO,
             arena_bytes: 64 << 20,
             mtu: 1500,
             transmitting: runtime_sim::Transmitting::default(),
@@ -154,6 +157,8 @@ pub trait Host {
     fn opening(&mut self, connection: Socket) -> Opening;
     /// Takes what fits off the front of `bytes`; returns how many.
     fn send(&mut self, connection: Socket, bytes: &[u8]) -> Result<usize, Failure>;
+    /// True when all that was to be sent was taken, as far as a program is told.
+    fn has_sent(&self, connection: Socket) -> bool;
     fn receive(&mut self, connection: Socket, most_bytes: usize) -> Result<Received, Failure>;
     /// Ends the sending direction.
     fn shutdown(&mut self, connection: Socket);

@@ -88,8 +88,9 @@ fn one_way_push_and_wait_is_not_bound_to_the_delayed_ack() {
         let (client, server) = world.connect(0, 1);
         let start = world.now();
         for message in stream_bytes(100 * 64).chunks(64) {
-            // `send_all` returns when the push has completed as far as the application can tell.
             world.send_all(0, client, message);
+            // As a program does that pushes, and waits for the push before it goes on.
+            world.run_until(SOON, |world| world.host(0).has_sent(client));
             assert_eq!(world.receive_exactly(1, server, 64, SOON), message);
         }
         let elapsed = world.elapsed_since(start);
