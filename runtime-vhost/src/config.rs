@@ -54,6 +54,9 @@ pub struct VhostConfig {
     pub mtu: usize,
     /// Leave checksums and the cutting of large TCP sends to the other end, and take both unfinished from it.
     pub offload: bool,
+    /// Of a front end: share all registered memory of the process that another one can map, and not the queues' own alone. What
+    /// is not shared is copied to be sent.
+    pub share_registered: bool,
     /// Of a back end: take memory that the front end could take back while it is in use, which would end the process.
     /// Other programs than Catnip often share such memory.
     pub trust_peer: bool,
@@ -78,6 +81,7 @@ impl VhostConfig {
             mac: None,
             mtu: 1500,
             offload: true,
+            share_registered: true,
             trust_peer: false,
             reconnect: false,
             wait_for_peer: Duration::from_secs(60),
@@ -112,6 +116,7 @@ impl VhostConfig {
             mac: mac.map(|mac| mac.0),
             mtu: section.usize("mtu", MIN_MTU..=MAX_MTU, default.mtu)?,
             offload: section.bool("offload", default.offload)?,
+            share_registered: section.bool("share_registered", default.share_registered)?,
             trust_peer: section.bool("trust_peer", default.trust_peer)?,
             reconnect: section.bool("reconnect", default.reconnect)?,
             wait_for_peer: section.duration_ms("wait_for_peer_ms", 0..=DAY_MS, 60_000)?,

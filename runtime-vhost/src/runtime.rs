@@ -162,7 +162,10 @@ impl Vhost {
         self.failed = self.failure().is_some();
         self.notified.set(false);
         self.watch = Some(match self.end.get_mut() {
-            End::Front(front) => front.watch()?,
+            End::Front(front) => {
+                front.refresh();
+                front.watch()?
+            }
             End::Back(back) => {
                 back.refresh();
                 back.watch()?

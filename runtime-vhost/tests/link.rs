@@ -174,6 +174,43 @@ fn frames_of_all_sizes_cross_in_order_both_ways() {
 }
 
 #[test]
+fn a_front_end_sends_all_memory_that_it_shares_as_it_is_and_copies_the_rest() {
+    let shareable = Arena::with_region(Region::map_shared(1 << 20).unwrap()).unwrap();
+    let private = arena(VhostRole::Back);
+    let lend =
+        |arena: &Arena, seed| bytes::Bytes::from(arena.copy_from(&noise(seed, 5000)).unwrap().freeze());
+    let memory = [lend(&shareable, 0), lend(&private, 1), bytes::Bytes::from(noise(2, 5000))];
+    for (share_registered, copied) in [(true, [false, true, true, true]), (false, [true; 4])] {
+        let config = VhostConfig { share_registered, ..VhostConfig::new("", VhostRole::Back) };
+        link(
+            &config,
+            |mut ends, arena| {
+                let later = Arena::with_region(Region::map_shared(1 << 20).unwrap()).unwrap();
+                let later = later.copy_from(&noise(3, 5000)).unwrap().freeze();
+                let buffers = memory.iter().cloned().map(Buffer::from).chain([later]);
+                for (kind, (buffer, copied)) in buffers.zip(copied).enumerate() {
+                    let before = ends[0].counters().tx_copied_frames;
+                    let mut batch = FrameBatch::new();
+                    // Behind memory of the queue's own, as payload is behind headers.
+                    batch.push(arena.copy_from(&noise(9, 54)).unwrap().freeze());
+                    batch.push(buffer);
+                    batch.finish(TxOffload::default());
+                    send_all(&mut ends[0], &mut batch);
+                    let counted = ends[0].counters().tx_copied_frames - before;
+                    assert_eq!(counted, u64::from(copied), "memory {kind}, sharing {share_registered}");
+                }
+                while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {}
+            },
+            |mut ends, _| {
+                for (kind, frame) in receive(&mut ends[0], 4).iter().enumerate() {
+                    assert!(bytes_of(frame) == [noise(9, 54), noise(kind, 5000)].concat(), "memory {kind}");
+                }
+            },
+        );
+    }
+}
+
+#[test]
 fn what_is_left_to_the_other_end_is_told_to_it() {
     let checksum = Some(PartialChecksum { start: 34, offset: 16 });
     let segmentation = Some(Segmentation { segment_bytes: 1448, header_bytes: 66, ipv6: false });

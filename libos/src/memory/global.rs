@@ -73,10 +73,20 @@ impl GlobalAllocatorStats {
 #[derive(Debug)]
 pub struct GlobalAllocator {
     region_mib: usize,
+    sharing: Sharing,
     phase: AtomicU8,
     base: AtomicUsize,
     len: AtomicUsize,
     heap: AtomicPtr<mi::mi_heap_t>,
+}
+
+/// Who can map the region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// This process alone.
+    Private,
+    /// Processes that are given its file.
+    Shared,
 }
 
 impl Default for GlobalAllocator {
@@ -98,11 +108,23 @@ impl GlobalAllocator {
     pub const fn with_region_mib(region_mib: usize) -> Self {
         Self {
             region_mib,
+            sharing: Sharing::Private,
             phase: AtomicU8::new(UNUSED),
             base: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             heap: AtomicPtr::new(ptr::null_mut()),
         }
+    }
+
+    /// The same with a region that another process can map, as a device in another process has to: without it, such a device's
+    /// runtime copies what is sent from here.
+    ///
+    /// Not for a program that forks and goes on without `exec`: the child's allocations and the parent's would be in the
+    /// same memory.
+    #[must_use]
+    pub const fn shared(mut self) -> Self {
+        self.sharing = Sharing::Shared;
+        self
     }
 
     /// What the process has of this kind. In the metrics of each library OS as `global_allocator.*`, when there is one.
@@ -164,7 +186,11 @@ impl GlobalAllocator {
             return None;
         }
         let bytes = region_mib.clamp(MIN_REGION_MIB, MAX_REGION_MIB) << 20;
-        let region = Region::map(bytes, false).ok()?;
+        let region = match self.sharing {
+            Sharing::Private => Region::map(bytes, false),
+            Sharing::Shared => Region::map_shared(bytes),
+        };
+        let region = region.ok()?;
         let mut arena: mi::mi_arena_id_t = ptr::null_mut();
         // Committed and pinned: devices know the pages, so mimalloc must not give any of them back to the kernel.
         // Exclusive: the process's other heaps stay out.

@@ -1,7 +1,7 @@
 //! The front end's side of the control protocol: it asks, the back end answers.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
+use super::reach::{FurtherRegion, further_regions};
 use super::{FrontSetup, Stop};
 use crate::config::VhostConfig;
 use crate::features::Features;
@@ -83,7 +84,7 @@ fn start(
 ) -> Result<(), String> {
     let setups: Vec<FrontSetup> =
         link.pairs.iter().filter_map(|pair| lock(&pair.front).setup.take()).collect();
-    share_memory(frontend, &setups)?;
+    let shared = share_memory(frontend, config, &setups)?;
     let base = match features.ring_kind() {
         RingKind::Split => 0,
         RingKind::Packed => Position { index: 0, wrap: true }.to_base(RingKind::Packed) as u16,
@@ -111,25 +112,48 @@ fn start(
             frontend.set_vring_enable(index, true).map_err(failed("SET_VRING_ENABLE"))?;
         }
     }
+    if !shared.is_empty() {
+        for pair in &link.pairs {
+            lock(&pair.front).shared = shared.clone();
+            pair.notify();
+        }
+    }
     Ok(())
 }
 
-/// Descriptors hold the same addresses that we use, so all of the region is at its own address.
-fn share_memory(frontend: &Frontend, setups: &[FrontSetup]) -> Result<(), String> {
+/// Descriptors hold the same addresses that we use, so all of a region is at its own address. Returns the ids of the regions that
+/// are shared beside the queues' own.
+fn share_memory(
+    frontend: &Frontend,
+    config: &VhostConfig,
+    setups: &[FrontSetup],
+) -> Result<Arc<[u64]>, String> {
+    let info = |address: u64, bytes: u64, file: &OwnedFd| VhostUserMemoryRegionInfo {
+        guest_phys_addr: address,
+        memory_size: bytes,
+        userspace_addr: address,
+        mmap_offset: 0,
+        mmap_handle: file.as_raw_fd(),
+    };
     let mut regions: Vec<VhostUserMemoryRegionInfo> = Vec::new();
     for setup in setups {
         if regions.iter().all(|region| region.userspace_addr != setup.region_address) {
-            regions.push(VhostUserMemoryRegionInfo {
-                guest_phys_addr: setup.region_address,
-                memory_size: setup.region_bytes,
-                userspace_addr: setup.region_address,
-                mmap_offset: 0,
-                mmap_handle: setup.region.as_raw_fd(),
-            });
+            regions.push(info(setup.region_address, setup.region_bytes, &setup.region));
         }
     }
+    let further = if config.share_registered {
+        let own: Vec<u64> = regions.iter().map(|region| region.userspace_addr).collect();
+        further_regions(&own)
+    } else {
+        Vec::new()
+    };
+    regions.extend(
+        further
+            .iter()
+            .map(|FurtherRegion { region, file }| info(region.base as u64, region.len as u64, file)),
+    );
     frontend.set_mem_table(&regions).map_err(failed("SET_MEM_TABLE"))?;
-    Ok(())
+    Ok(further.iter().map(|further| further.region.id).collect())
 }
 
 /// Stops queues that are dropped, until the last one is, and notices when the back end leaves.

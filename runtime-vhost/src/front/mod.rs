@@ -6,8 +6,10 @@
 mod control;
 mod memory;
 mod queue;
+mod reach;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -22,6 +24,8 @@ pub(crate) struct FrontRings {
     /// True once `setup` was there.
     pub attached: bool,
     pub stop: Stop,
+    /// Regions beside the queues' own that the other end has mapped, by their ids.
+    pub shared: Arc<[u64]>,
 }
 
 /// Whether the other end still uses a queue pair's rings.

@@ -10,6 +10,7 @@ use libos::{Arena, Buffer, BufferMut, Error, FrameBatch, RxFrame, SetupError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::memory::ring_memory;
+use super::reach::Reach;
 use super::{FrontRing, FrontSetup, Stop};
 use crate::counters::VhostCounters;
 use crate::features::{Features, MAX_SEGMENTS};
@@ -46,6 +47,7 @@ pub(crate) struct Front {
     polls: u32,
     rx: Posted,
     tx: Sent,
+    reach: Reach,
 }
 
 /// The ring to receive with, and the buffers posted there.
@@ -124,7 +126,8 @@ impl Front {
                 FrontRing { areas: tx_areas, kick: copy(&tx.kick)?, call: copy(&tx.call)? },
             ],
         };
-        let mut front = Self { index, arena: arena.clone(), mergeable, polls: 0, rx, tx, handle };
+        let reach = Reach::default();
+        let mut front = Self { index, arena: arena.clone(), mergeable, polls: 0, rx, tx, reach, handle };
         front.rx.fill(&front.arena);
         front.rx.ring.publish();
         {
@@ -134,6 +137,11 @@ impl Front {
         }
         front.handle.link.announce();
         Ok(front)
+    }
+
+    /// Takes what the control thread has left in the mailbox.
+    pub fn refresh(&mut self) {
+        self.reach = Reach::new(lock(&self.handle.link.pairs[self.index].front).shared.clone());
     }
 
     /// What wakes this queue: what the other end used, and the control thread.
@@ -198,9 +206,10 @@ impl Front {
         }
         let fitting = self.tx.fitting(batch);
         if fitting > 0 {
-            let (tx, arena) = (&mut self.tx, &self.arena);
-            batch
-                .take_frames(fitting, |first, rest, offload| tx.offer(arena, first, rest, offload, counters));
+            let (tx, reach, arena) = (&mut self.tx, &mut self.reach, &self.arena);
+            batch.take_frames(fitting, |first, rest, offload| {
+                tx.offer(arena, reach, first, rest, offload, counters);
+            });
             tx.ring.publish();
             if tx.ring.wants_kick() {
                 counters.notifications += 1;
@@ -388,6 +397,7 @@ impl Sent {
     fn offer(
         &mut self,
         arena: &Arena,
+        reach: &mut Reach,
         mut first: Buffer,
         mut rest: Segments<'_, '_>,
         offload: TxOffload,
@@ -400,7 +410,7 @@ impl Sent {
             counters.tx_refused += 1;
             return;
         }
-        if outside(&first) || further.iter().any(outside) {
+        if (outside(&first) || further.iter().any(outside)) && !reach.covers(arena, &first, further) {
             let Some(copy) = copied(arena, &first, further, bytes) else {
                 counters.tx_refused += 1;
                 return;
