@@ -237,6 +237,7 @@ mod tests {
             mac = "02:00:5e:10:0:ff"
             mtu = 9000
             offload = false
+            share_registered = false
             trust_peer = true
             reconnect = true
             wait_for_peer_ms = 5
@@ -251,6 +252,7 @@ mod tests {
             mac: Some([2, 0, 0x5e, 0x10, 0, 0xff]),
             mtu: 9000,
             offload: false,
+            share_registered: false,
             trust_peer: true,
             reconnect: true,
             wait_for_peer: Duration::from_millis(5),
