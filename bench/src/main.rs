@@ -31,7 +31,7 @@ const USAGE: &str = "usage:
   bench gate                             instruction counts against bench/limits.toml
   bench dpdk                             cycles per packet on DPDK beside testpmd, when built with that feature
   bench list                             the benchmarks' names
-  bench device NAME                      one benchmark on a device, whose two figures are printed, in the network
+  bench device NAME                      one benchmark on a device, whose figures are printed, in the network
                                          namespace that this runs in
   bench cores                            TCP echo on two cores against one, with nothing shared
   bench locked NAME                      locked instructions of a benchmark's round

@@ -18,9 +18,9 @@ fn config() -> Config {
     pair::config("packet")
 }
 
-/// Without a ring, and so without its latency.
-fn without_ring() -> Config {
-    config().set("packet.ring_kib", 0)
+/// With a ring: fewer system calls, and its latency.
+fn with_ring() -> Config {
+    config().set("packet.ring_kib", 8192)
 }
 
 fn transfer_all(what: &str, config: &Config, mtu: usize) {
@@ -54,8 +54,8 @@ fn bulk_arrives_unchanged_both_ways_in_large_frames() {
 }
 
 #[test]
-fn bulk_arrives_unchanged_both_ways_without_a_ring() {
-    namespace::enter("-Urn", || transfer_all("packet socket, no ring", &without_ring(), 1500));
+fn bulk_arrives_unchanged_both_ways_with_a_ring() {
+    namespace::enter("-Urn", || transfer_all("packet socket, ring", &with_ring(), 1500));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_library_os_with_an_address_of_its_own_shares_an_interface_with_the_kernel()
 fn a_wait_that_sleeps_is_woken_by_a_frame() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        for config in [config(), without_ring()] {
+        for config in [config(), with_ring()] {
             let libos = link::open(&config.set("libos.idle", "sleep"));
             let address = Family::V4.catnip(PORT);
             let socket = UdpSocket::bind(&libos, address).unwrap();
@@ -134,8 +134,8 @@ fn a_wait_that_sleeps_is_woken_by_a_frame() {
 fn idle_connections_cost_next_to_nothing_and_a_packet_one_wake_up() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        for idle in ["adaptive", "sleep"] {
-            let libos = link::open(&config().set("libos.idle", idle));
+        for (idle, config) in [("adaptive", config()), ("sleep", config()), ("adaptive", with_ring())] {
+            let libos = link::open(&config.set("libos.idle", idle));
             idleness::costs_next_to_nothing_and_a_packet_costs_one_wake_up(
                 &libos,
                 &format!("packet socket, {idle}"),
@@ -165,7 +165,7 @@ fn garbage_is_dropped_and_what_follows_arrives() {
 #[test]
 fn an_interface_that_goes_away_fails_what_waits() {
     namespace::enter("-Urn", || {
-        for (idle, config) in [("sleep", config()), ("spin", config()), ("sleep", without_ring())] {
+        for (idle, config) in [("sleep", config()), ("spin", config()), ("sleep", with_ring())] {
             pair::make(1500);
             let libos = link::open(&config.set("libos.idle", idle));
             let socket = UdpSocket::bind(&libos, Family::V4.catnip(PORT)).unwrap();
@@ -187,7 +187,7 @@ fn an_interface_that_goes_away_fails_what_waits() {
 fn a_link_that_goes_down_and_comes_back_loses_only_what_was_sent_meanwhile() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        for config in [config(), without_ring()] {
+        for config in [config(), with_ring()] {
             let libos = link::open(&config);
             let address = Family::V4.catnip(PORT);
             let server = echo::spawn_server(&libos, address);

@@ -10,16 +10,10 @@ use std::time::{Duration, Instant};
 use catnip_os::libos::net::TcpStream;
 use catnip_os::libos::{Error, LibOs};
 
-use super::iperf::{Iperf, Offloads};
+use super::iperf::Iperf;
 use super::link::{self, Device, KERNEL};
+use super::{Direction, median};
 use crate::scenario::Failure;
-
-/// Who sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    ToKernel,
-    FromKernel,
-}
 
 const PORT: u16 = 7001;
 /// What iperf3 reads and writes at a time.
@@ -36,26 +30,13 @@ const MEASURED: Duration = Duration::from_millis(1500);
 /// [`Failure`] when either cannot be measured.
 pub fn bytes_per_second(device: Device, direction: Direction) -> Result<(f64, f64), Failure> {
     let libos = link::open(device)?;
-    let iperf = Iperf::new(offloads(device))?;
+    let iperf = Iperf::new(device.offloads())?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         theirs.push(iperf.bytes_per_second(direction, WARM_UP + MEASURED)?);
         ours.push(stream(&libos, direction)?);
     }
     Ok((median(ours), median(theirs)))
-}
-
-/// Frames of XDP have complete checksums and are never longer than the link's: as on a wire.
-pub fn offloads(device: Device) -> Offloads {
-    match device {
-        Device::Tap | Device::Packet => Offloads::On,
-        Device::Xdp => Offloads::Off,
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// What the kernel's side has sent or received, and whether it is to end.

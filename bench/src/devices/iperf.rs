@@ -1,42 +1,14 @@
 //! iperf3 between two network namespaces, over a veth pair.
 
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use super::bulk::Direction;
-use super::link::run;
+use super::Direction;
+use super::pair::{Ended, FAR, KernelPair, Offloads, until};
 use crate::scenario::Failure;
 
-const NEAR: &str = "10.7.0.1";
-const FAR: &str = "10.7.0.2";
-/// Nothing on one machine takes that long.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// A process that is ended with its owner.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // Neither fails but for a process that is gone.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whether the pair carries large frames without checksums, as between two ends of one machine, or whole packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offloads {
-    On,
-    Off,
-}
-
-/// The pair, with its far end in a namespace of its own.
-pub struct Iperf {
-    /// Keeps the far namespace.
-    keeper: Ended,
-}
+/// iperf3 and the pair that it runs over.
+pub struct Iperf(KernelPair);
 
 impl Iperf {
     /// Makes the pair.
@@ -44,23 +16,7 @@ impl Iperf {
     /// # Errors
     /// [`Failure`] with the command that failed.
     pub fn new(offloads: Offloads) -> Result<Self, Failure> {
-        let keeper = Ended(Command::new("unshare").args(["-n", "sleep", "600"]).spawn()?);
-        let id = keeper.0.id();
-        until("a second network namespace", || {
-            let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
-            network(&id.to_string()).is_some_and(|other| Some(other) != network("self"))
-        })?;
-        run("ip link set lo up")?;
-        run(&format!("ip link add iperf-near type veth peer name iperf-far netns {id}"))?;
-        run(&format!("ip address add {NEAR}/24 dev iperf-near"))?;
-        run("ip link set iperf-near up")?;
-        run(&format!("nsenter -t {id} -n ip address add {FAR}/24 dev iperf-far"))?;
-        run(&format!("nsenter -t {id} -n ip link set iperf-far up"))?;
-        if offloads == Offloads::Off {
-            run("ethtool -K iperf-near tx off")?;
-            run(&format!("nsenter -t {id} -n ethtool -K iperf-far tx off"))?;
-        }
-        Ok(Self { keeper })
+        Ok(Self(KernelPair::new(offloads)?))
     }
 
     /// Bytes in a second of one stream.
@@ -68,7 +24,7 @@ impl Iperf {
     /// # Errors
     /// [`Failure`] when iperf3 fails.
     pub fn bytes_per_second(&self, direction: Direction, duration: Duration) -> Result<f64, Failure> {
-        let id = self.keeper.0.id().to_string();
+        let id = self.0.far_process().to_string();
         let server = Command::new("nsenter")
             .args(["-t", &id, "-n", "iperf3", "--server", "--one-off"])
             .stdout(Stdio::null())
@@ -97,17 +53,6 @@ fn listens(process: &str) -> bool {
         std::fs::read_to_string(format!("/proc/{process}/net/{table}"))
             .is_ok_and(|sockets| sockets.lines().any(|line| line.contains(":1451 ") && line.contains(" 0A ")))
     })
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) -> Result<(), Failure> {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        if Instant::now() > end {
-            return Err(format!("{what} does not come").into());
-        }
-        sleep(LOOK_EVERY);
-    }
-    Ok(())
 }
 
 /// The rate of all that was received, in iperf3's report.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use catnip_os::libos::{Config, LibOs};
 
+use super::pair::Offloads;
 use crate::scenario::Failure;
 
 /// What the library OS is connected by.
@@ -11,11 +12,34 @@ use crate::scenario::Failure;
 pub enum Device {
     Tap,
     Packet,
+    /// A packet socket with a ring: fewer system calls, and its latency.
+    PacketRing,
     Xdp,
+}
+
+impl Device {
+    /// What a pair of the kernel's has to carry to be compared with. Frames of XDP have complete checksums and are never
+    /// longer than the link's: as on a wire.
+    pub const fn offloads(self) -> Offloads {
+        match self {
+            Self::Tap | Self::Packet | Self::PacketRing => Offloads::On,
+            Self::Xdp => Offloads::Off,
+        }
+    }
+
+    /// Name of the kernel's interface, whose other end is the library OS's.
+    pub const fn kernel_interface(self) -> &'static str {
+        match self {
+            Self::Tap => "bench",
+            Self::Packet | Self::PacketRing | Self::Xdp => "kernel",
+        }
+    }
 }
 
 /// The kernel's address, in a network of its own.
 pub const KERNEL: &str = "10.6.0.1";
+/// Size of a packet socket's ring.
+const RING_KIB: usize = 8192;
 /// The library OS's address.
 pub const OURS: &str = "10.6.0.2";
 
@@ -38,15 +62,21 @@ pub fn run(words: &str) -> Result<(), Failure> {
 
 /// A library OS on a new device.
 pub fn open(device: Device) -> Result<LibOs, Failure> {
-    let config = Config::new().set("stack.addresses", vec![format!("{OURS}/24")]);
+    open_with(device, Config::new())
+}
+
+/// As [`open`], with settings beyond the device's own.
+pub fn open_with(device: Device, config: Config) -> Result<LibOs, Failure> {
+    let config = config.set("stack.addresses", vec![format!("{OURS}/24")]);
     let config = match device {
         Device::Tap => config
             .set("runtime.kind", "tap")
             .set("tap.name", "bench")
             .set("tap.host_addresses", vec![format!("{KERNEL}/24")]),
-        Device::Packet => {
+        Device::Packet | Device::PacketRing => {
             make_pair()?;
-            config.set("runtime.kind", "packet").set("packet.interface", "ours")
+            let config = config.set("runtime.kind", "packet").set("packet.interface", "ours");
+            if device == Device::PacketRing { config.set("packet.ring_kib", RING_KIB) } else { config }
         }
         Device::Xdp => {
             make_pair()?;

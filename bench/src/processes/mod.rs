@@ -6,7 +6,7 @@
 mod echo;
 mod iperf;
 mod kernel;
-mod pin;
+pub mod pin;
 mod server;
 mod shared;
 mod stream;

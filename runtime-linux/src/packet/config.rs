@@ -28,13 +28,13 @@ pub struct PacketConfig {
     pub offload: bool,
     /// Receive frames for every Ethernet address. Those for `mac` and for groups are received anyway.
     pub promiscuous: bool,
-    /// KiB of the receive ring of each queue, [`MIN_RING_KIB`] to [`MAX_RING_KIB`]. The kernel hands frames over a
-    /// millisecond after they came. 0 for no ring: a system call for each frame, and each at once.
+    /// KiB of the receive ring of each queue, [`MIN_RING_KIB`] to [`MAX_RING_KIB`], with which the kernel hands frames over
+    /// in blocks, a millisecond after they came. 0 for no ring: a system call for each frame, and each at once.
     pub ring_kib: usize,
 }
 
 impl Default for PacketConfig {
-    /// One queue with offloads and 8 MiB of ring, on an interface that is still to be named.
+    /// One queue with offloads and without a ring, on an interface that is still to be named.
     fn default() -> Self {
         Self {
             interface: String::new(),
@@ -43,7 +43,7 @@ impl Default for PacketConfig {
             queues: 1,
             offload: true,
             promiscuous: false,
-            ring_kib: 8 << 10,
+            ring_kib: 0,
         }
     }
 }
