@@ -10,74 +10,25 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup.sh
-here=$PWD/build/vm
+. tools/vm-kernel.sh
 timeout_s=${TIMEOUT_S:-420}
 kernels=${KERNELS:-distribution newer}
-newer=${NEWER:-trixie-backports}
 
 need qemu-system-x86_64 qemu-system-x86
-need apt-get apt
-need depmod kmod
 need cpio cpio
-need xz xz-utils
 need busybox busybox-static
+need_kernel
 needs_met
-
-# Adds the options to `apt` with which it reads the newer suite, by lists of its own: the system's stay as they are.
-newer_suite() {
-    mkdir -p "$here/apt/lists/partial" "$here/apt/cache/archives/partial"
-    local archive keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/$')
-    [ -e "$keys" ] && keys="[signed-by=$keys]" || keys=
-    echo "deb $keys ${archive:?the package lists are empty: apt-get update} $newer main" >"$here/apt/sources.list"
-    apt=(-o "Dir::Etc::SourceList=$here/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
-        -o "Dir::State::Lists=$here/apt/lists" -o "Dir::Cache=$here/apt/cache" -o Dir::State::Status=/dev/null
-        -o Acquire::Languages=none "${apt[@]}")
-    apt-get "${apt[@]}" -qq update || {
-        echo "the suite $newer cannot be read for a newer kernel: NEWER=SUITE names another, KERNELS=distribution does without" >&2
-        exit 1
-    }
-}
-
-# Unpacks a kernel, by its name here, and does not install it.
-kernel() {
-    [ ! -d "$here/kernel-$1" ] || return 0
-    local apt=() unpacking=$here/unpacking packages
-    [ "$(id -u)" -ne 0 ] || apt=(-o APT::Sandbox::User=root)
-    [ "$1" = distribution ] || newer_suite
-    rm -rf "$unpacking"
-    mkdir -p "$unpacking/root"
-    # The package that always names the latest, and those that it names: one, or since Linux 7 several.
-    mapfile -t packages < <(apt-cache "${apt[@]}" depends --recurse --important linux-image-amd64 |
-        grep -oE 'linux-(image|binary|modules)-[0-9][^ ]*' | sort -u)
-    (cd "$unpacking" && apt-get "${apt[@]}" -qq download "${packages[@]:?the package lists are empty: apt-get update}")
-    for package in "$unpacking"/*.deb; do dpkg -x "$package" "$unpacking/root"; done
-    rm "$unpacking"/*.deb
-    # Merged systems keep /lib under /usr.
-    [ -e "$unpacking/root/lib" ] || ln -s usr/lib "$unpacking/root/lib"
-    depmod --basedir "$unpacking/root" "$(ls "$unpacking/root/lib/modules")"
-    mv "$unpacking/root" "$here/kernel-$1"
-    rm -rf "$unpacking"
-}
 
 # Makes an initial file system for a kernel, that mounts the host's root and runs the tests after it, each one a program with
 # perhaps a word that its tests' names have.
 initial() {
-    local kernel=$here/kernel-$1 root=$here/initial version test
-    version=$(ls "$kernel/lib/modules")
+    local kernel=$here/kernel-$1 root=$here/initial test
     shift
     rm -rf "$root"
     mkdir -p "$root"/{bin,dev,proc,sys,host,lib/modules,ko}
     cp "$(command -v busybox)" "$root/bin/busybox"
-    for module in virtio_pci 9pnet_virtio 9p vfio_iommu_type1 vfio-pci e1000 virtio_net; do
-        # One that is not there is built in.
-        { modprobe --quiet --dirname "$kernel" --set-version "$version" --show-depends "$module" || true; } |
-            awk '$1 == "insmod" { print $2 }'
-    done | awk '!seen[$0]++' | while read -r module; do
-        cp "$module" "$root/ko/"
-        basename "$module" .xz >>"$root/modules"
-    done
-    for module in "$root"/ko/*.xz; do [ ! -e "$module" ] || xz --decompress "$module"; done
+    copy_modules "$kernel" "$root" virtio_pci 9pnet_virtio 9p vfio_iommu_type1 vfio-pci e1000 virtio_net
     cat >"$root/init" <<EOF
 #!/bin/busybox sh
 export PATH=/bin

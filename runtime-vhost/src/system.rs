@@ -113,6 +113,25 @@ pub(crate) fn peek(stream: &UnixStream) -> io::Result<usize> {
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
+/// Waits until so many bytes have come, and copies them without taking them. False when the other end leaves first.
+pub(crate) fn peek_all(stream: &UnixStream, bytes: &mut [u8]) -> bool {
+    receive_all(stream, bytes, libc::MSG_PEEK)
+}
+
+/// Takes so many bytes. False when the other end leaves first.
+pub(crate) fn read_all(stream: &UnixStream, bytes: &mut [u8]) -> bool {
+    receive_all(stream, bytes, 0)
+}
+
+/// The control thread takes no signals, so nothing interrupts the wait.
+fn receive_all(stream: &UnixStream, bytes: &mut [u8], flags: c_int) -> bool {
+    // SAFETY: writes at most the length of `bytes`, which live during the call.
+    let count = unsafe {
+        libc::recv(stream.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags | libc::MSG_WAITALL)
+    };
+    usize::try_from(count) == Ok(bytes.len())
+}
+
 /// Waits until one of the descriptors is readable or was hung up, or for `longest`. Says which are.
 pub(crate) fn wait_readable<const N: usize>(fds: [&dyn AsRawFd; N], longest: Duration) -> [bool; N] {
     let mut polled = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });

@@ -15,7 +15,7 @@ use vhost::vhost_user::{
 };
 use vmm_sys_util::eventfd::EventFd;
 
-use super::RingSetup;
+use super::{RingSetup, early};
 use crate::config::VhostConfig;
 use crate::features::Features;
 use crate::link::socket::{self, Listener};
@@ -26,6 +26,9 @@ use crate::system;
 
 /// How long a front end that stops a ring is kept waiting for a program that does not poll.
 const SEEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How most links end.
+const LEFT: &str = "the front end left";
 
 /// What the control thread does for as long as the device is there.
 pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> std::result::Result<(), String> {
@@ -42,10 +45,13 @@ pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> std::result::Re
         if link.is_closing() {
             return Ok(());
         }
+        let left = end == LEFT;
         if !config.reconnect {
-            let left = end == "the front end left";
             link.fail(end, left);
             return Ok(());
+        }
+        if !left {
+            log::warn!("{}: {end}; waiting for the next front end", config.name());
         }
     }
 }
@@ -67,9 +73,18 @@ fn serve(
         refusal: None,
     };
     let device = Arc::new(Mutex::new(device));
+    let peeked = match stream.try_clone() {
+        Ok(peeked) => peeked,
+        Err(error) => return error.to_string(),
+    };
     let mut requests = BackendReqHandler::from_stream(stream, device.clone());
     let error = loop {
-        if let Err(error) = requests.handle_request() {
+        let chosen = lock(&device).features.has_protocol_features();
+        let handled = match if chosen { None } else { early::ring_enable(&peeked) } {
+            Some((ring, enable)) => lock(&device).set_vring_enable(ring, enable),
+            None => requests.handle_request(),
+        };
+        if let Err(error) = handled {
             break error;
         }
     };
@@ -78,7 +93,7 @@ fn serve(
     *agreed = device.agreed;
     match (device.refusal.take(), error) {
         (Some(refusal), _) => refusal,
-        (None, Error::Disconnected | Error::PartialMessage) => "the front end left".to_owned(),
+        (None, Error::Disconnected | Error::PartialMessage) => LEFT.to_owned(),
         (None, error) => format!("the front end sent what cannot be served: {error}"),
     }
 }

@@ -4,6 +4,7 @@
 //! it reads once; what it touches was found in the regions that the front end shares.
 
 mod control;
+mod early;
 mod frames;
 mod queue;
 
