@@ -40,7 +40,7 @@ pub use runtime::{Capabilities, FrameBatch, MemoryAccess, Runtime, RxFrame};
 pub use scatter_gather::ScatterGather;
 pub use socket::{
     CongestionName, Domain, GroupMembership, PathMtuDiscovery, Shutdown, SocketKind, SocketOption,
-    SocketOptionName,
+    SocketOptionName, SourceMembership,
 };
 pub use stream_info::StreamInfo;
 pub use time::{Clock, Instant};

@@ -130,6 +130,17 @@ pub enum SocketOption {
     JoinGroup(GroupMembership),
     /// Receive it no longer (`IP_DROP_MEMBERSHIP`, `IPV6_LEAVE_GROUP`). Write only.
     LeaveGroup(GroupMembership),
+    /// Receive what one source sends to a group, besides other sources named so (`IP_ADD_SOURCE_MEMBERSHIP`,
+    /// `MCAST_JOIN_SOURCE_GROUP`, RFC 4607). Write only.
+    JoinSourceGroup(SourceMembership),
+    /// Receive it no longer; with the last source the group is left (`IP_DROP_SOURCE_MEMBERSHIP`,
+    /// `MCAST_LEAVE_SOURCE_GROUP`). Write only.
+    LeaveSourceGroup(SourceMembership),
+    /// Of a group that was joined as a whole, do not receive what this source sends (`IP_BLOCK_SOURCE`,
+    /// `MCAST_BLOCK_SOURCE`). Write only.
+    BlockSource(SourceMembership),
+    /// Receive it again (`IP_UNBLOCK_SOURCE`, `MCAST_UNBLOCK_SOURCE`). Write only.
+    UnblockSource(SourceMembership),
     /// Hop limit of what is sent to groups (`IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`).
     MulticastHops(u8),
     /// What is sent to a group that this host is in comes back to it (`IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`).
@@ -161,6 +172,15 @@ impl GroupMembership {
     pub const fn on_any_interface(group: IpAddr) -> Self {
         Self { group, interface: None }
     }
+}
+
+/// A source of a group's datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SourceMembership {
+    /// The group, and the interface.
+    pub group: GroupMembership,
+    /// The address that the source sends from.
+    pub source: IpAddr,
 }
 
 /// What is done about datagrams that are larger than their path.
@@ -231,6 +251,14 @@ pub enum SocketOptionName {
     JoinGroup,
     /// [`SocketOption::LeaveGroup`].
     LeaveGroup,
+    /// [`SocketOption::JoinSourceGroup`].
+    JoinSourceGroup,
+    /// [`SocketOption::LeaveSourceGroup`].
+    LeaveSourceGroup,
+    /// [`SocketOption::BlockSource`].
+    BlockSource,
+    /// [`SocketOption::UnblockSource`].
+    UnblockSource,
     /// [`SocketOption::MulticastHops`].
     MulticastHops,
     /// [`SocketOption::MulticastLoop`].

@@ -52,6 +52,7 @@ pub(crate) use express::{PacketKind, TransportHeader};
 pub use fragment::FragmentConfig;
 use fragment::{FragmentCache, Identifications};
 use groups::Groups;
+pub use groups::{FilterMode, SourceFilter};
 pub use incoming::{DestinationKind, IcmpError, IcmpErrorKind, Ingress, Packet};
 use interface::{Interface, NextHop};
 use neighbor::{Expiry, NeighborCache};

@@ -23,8 +23,8 @@ use crate::wire::vlan;
 /// Largest packet that IP can express, which only segmentation offload composes on smaller links.
 const MAX_PACKET_BYTES: usize = 65535;
 
-/// Longest frame of those that this layer composes in one go.
-const MAX_OWN_FRAME_BYTES: usize = 1024;
+/// Longest frame of those that this layer composes in one go: an IPv6 packet that every link carries.
+const MAX_OWN_FRAME_BYTES: usize = 1294;
 
 /// Where a packet goes once its headers are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -121,6 +121,11 @@ pub(crate) fn framed(packet: &[u8]) -> Vec<u8> {
     framed_to(hardware(1), packet)
 }
 
+/// An IP packet in a frame from host 2 to a group.
+pub(crate) fn framed_to_group(group: IpAddr, packet: &[u8]) -> Vec<u8> {
+    framed_to(super::interface::group_hardware(group), packet)
+}
+
 /// An IP packet in a frame from host 2 to a hardware address.
 pub(crate) fn framed_to(destination: ethernet::Address, packet: &[u8]) -> Vec<u8> {
     let ether_type = if packet[0] >> 4 == 4 { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 };

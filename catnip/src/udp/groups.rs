@@ -33,7 +33,7 @@ impl UdpLayer {
         while let Some((index, socket)) =
             next.and_then(|index| self.sockets.get_index(index).map(|socket| (index, socket)))
         {
-            if socket.takes_group(destination, of_all) && takers.try_push(index).is_err() {
+            if socket.takes_group(destination, packet.source, of_all) && takers.try_push(index).is_err() {
                 break;
             }
             next = socket.next;

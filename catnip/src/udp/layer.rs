@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use libos::metrics::MetricsSink;
 use libos::{Buffer, Domain, Error, Instant, RxFrame, ScatterGather};
 
-use super::options::leave_all;
 use super::ports::PortTable;
 use super::send::{find_path, send_from};
 use super::socket::{Datagram, Socket};
@@ -291,8 +290,8 @@ impl UdpLayer {
 
     /// Ends the socket; what it had not received is dropped. A socket that is not there is no error.
     pub fn close(&mut self, network: &mut Network, events: &mut EventQueue, id: UdpId) {
-        let Some(socket) = self.sockets.get(id.0) else { return };
-        leave_all(network, &socket.groups);
+        let Some(socket) = self.sockets.get_mut(id.0) else { return };
+        socket.leave_all(network);
         let (port, tuple) = (socket.local.port(), socket.tuple);
         events.forget(socket.mark);
         match tuple {

@@ -4,6 +4,7 @@ mod config;
 mod counters;
 mod groups;
 mod layer;
+mod memberships;
 mod options;
 mod ports;
 mod send;

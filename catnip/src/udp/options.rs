@@ -1,16 +1,13 @@
-//! What can be set on a socket, groups it is in among it.
+//! What can be set on a socket.
 
 use std::net::IpAddr;
 
-use libos::{Error, GroupMembership, PathMtuDiscovery, SocketOption, SocketOptionName};
+use libos::{Error, PathMtuDiscovery, SocketOption, SocketOptionName};
 
 use super::UdpLayer;
 use super::socket::Socket;
 use crate::events::UdpId;
 use crate::network::{Network, SendPolicy};
-
-/// Most groups that one socket is in.
-pub(super) const MAX_MEMBERSHIPS: usize = 64;
 
 /// What is set on a socket.
 #[derive(Debug, Clone, Copy)]
@@ -64,10 +61,12 @@ impl UdpLayer {
     ///
     /// # Errors
     /// [`Error::BadDescriptor`] when there is no such socket, [`Error::InvalidArgument`] for a hop limit of 0
-    /// and for a group that is none or of the other family, [`Error::AddressInUse`] for a group that the
-    /// socket is in already, [`Error::AddressNotAvailable`] for one that it is not in and for an interface
-    /// that is none, [`Error::NoBuffers`] for too many groups, [`Error::NotSupported`] for what datagram
-    /// sockets do not have.
+    /// and for what is no group, or no source, of the socket's family, for a group of RFC 4607 without a source, and
+    /// for a source that is to be wanted where all are, or blocked where only some are wanted;
+    /// [`Error::AddressInUse`] for a group that the socket is in already, [`Error::AddressNotAvailable`] for one that it
+    /// is not in, for a source that is listed already or is not, and for an interface that is none;
+    /// [`Error::NoBuffers`] for too many groups or sources; [`Error::NotSupported`] for what datagram sockets do not
+    /// have.
     pub fn set_option(
         &mut self,
         network: &mut Network,
@@ -87,8 +86,12 @@ impl UdpLayer {
             SocketOption::Broadcast(on) => options.broadcast = on,
             SocketOption::ReuseAddress(on) | SocketOption::ReusePort(on) => options.shared = on,
             SocketOption::PathMtuDiscovery(discovery) => options.discovery = discovery,
-            SocketOption::JoinGroup(membership) => return join(network, socket, membership),
-            SocketOption::LeaveGroup(membership) => return leave(network, socket, membership),
+            SocketOption::JoinGroup(membership) => return socket.join(network, membership),
+            SocketOption::LeaveGroup(membership) => return socket.leave(network, membership),
+            SocketOption::JoinSourceGroup(wanted) => return socket.join_source(network, wanted),
+            SocketOption::LeaveSourceGroup(unwanted) => return socket.leave_source(network, unwanted),
+            SocketOption::BlockSource(unwanted) => return socket.block_source(network, unwanted),
+            SocketOption::UnblockSource(wanted) => return socket.unblock_source(network, wanted),
             _ => return Err(Error::NotSupported),
         }
         socket.apply_options(network);
@@ -143,42 +146,10 @@ impl Socket {
 }
 
 /// The address that stands for an interface; none for the only one there is.
-fn interface(network: &Network, address: Option<IpAddr>) -> Result<Option<IpAddr>, Error> {
+pub(super) fn interface(network: &Network, address: Option<IpAddr>) -> Result<Option<IpAddr>, Error> {
     match address.filter(|address| !address.is_unspecified()) {
         Some(address) if !network.is_local(address) => Err(Error::AddressNotAvailable),
         address => Ok(address),
-    }
-}
-
-fn join(network: &mut Network, socket: &mut Socket, membership: GroupMembership) -> Result<(), Error> {
-    let GroupMembership { group, interface: address } = membership;
-    if !group.is_multicast() || group.is_ipv4() != socket.local.is_ipv4() {
-        return Err(Error::InvalidArgument);
-    }
-    interface(network, address)?;
-    if socket.groups.contains(&group) {
-        return Err(Error::AddressInUse);
-    }
-    if socket.groups.len() >= MAX_MEMBERSHIPS {
-        return Err(Error::NoBuffers);
-    }
-    // Options are set without a look at the clock.
-    network.join_group_at_next_poll(group)?;
-    socket.groups.push(group);
-    Ok(())
-}
-
-fn leave(network: &mut Network, socket: &mut Socket, membership: GroupMembership) -> Result<(), Error> {
-    let known = socket.groups.iter().position(|group| *group == membership.group);
-    let group = socket.groups.swap_remove(known.ok_or(Error::AddressNotAvailable)?);
-    network.leave_group_at_next_poll(group)
-}
-
-/// Lets go of all groups of a socket that ends.
-pub(super) fn leave_all(network: &mut Network, groups: &[IpAddr]) {
-    for group in groups {
-        let left = network.leave_group_at_next_poll(*group);
-        debug_assert_eq!(left, Ok(()), "the socket was in the group");
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libos::{Error, ScatterGather};
 
+use super::memberships::Membership;
 use super::options::Options;
 use crate::events::EventMark;
 use crate::network::Path;
@@ -76,7 +77,7 @@ pub(super) struct Socket {
     pub(super) hop_limit: u8,
     pub(super) options: Options,
     /// Groups whose datagrams it takes.
-    pub(super) groups: Vec<IpAddr>,
+    pub(super) groups: Vec<Membership>,
     pub(super) user_data: u64,
     pub(super) mark: EventMark,
 }
@@ -106,9 +107,9 @@ impl Socket {
         own == destination || own.is_unspecified() && own.is_ipv4() == destination.is_ipv4()
     }
 
-    /// True when datagrams to `group`, which every host is in when it is `of_all`, are for this socket.
-    pub(super) fn takes_group(&self, group: IpAddr, of_all: bool) -> bool {
-        self.takes(group) && (of_all || self.groups.contains(&group))
+    /// True when datagrams from `source` to `group`, which every host is in when it is `of_all`, are for this socket.
+    pub(super) fn takes_group(&self, group: IpAddr, source: IpAddr, of_all: bool) -> bool {
+        self.takes(group) && (of_all || self.wants_from(group, source))
     }
 
     /// True when a datagram to `address` may go to this socket though another, which shares its port or

@@ -3,12 +3,10 @@
 use std::net::Ipv4Addr;
 
 use super::checksum::{self, Checksum};
-use super::membership::{RECORD_HEADER_BYTES, RecordKind, float_code};
+use super::membership::{GroupRecord, float_code, query_sources};
 
 /// Bytes of a message of version 2, and of what every message begins with.
 pub const HEADER_BYTES: usize = 8;
-/// Bytes of one record of a version 3 report, without sources.
-pub const RECORD_BYTES: usize = RECORD_HEADER_BYTES + 4;
 
 const QUERY: u8 = 0x11;
 const V1_REPORT: u8 = 0x12;
@@ -67,12 +65,15 @@ impl IgmpMessage {
         let group = Ipv4Addr::new(a, b, c, d);
         Some(match kind {
             // RFC 3376 section 7.1: length and code tell the versions apart.
-            QUERY if message.len() >= V3_QUERY_BYTES => Self::Query {
-                version: Version::V3,
-                group,
-                max_response_ms: float_code(code.into(), 4) * 100,
-                robustness: message.get(8).map_or(0, |flags| flags & 7),
-            },
+            QUERY if message.len() >= V3_QUERY_BYTES => {
+                let _ = sources(message)?;
+                Self::Query {
+                    version: Version::V3,
+                    group,
+                    max_response_ms: float_code(code.into(), 4) * 100,
+                    robustness: message.get(8).map_or(0, |flags| flags & 7),
+                }
+            }
             QUERY if message.len() != HEADER_BYTES => return None,
             // RFC 2236 section 4: version 1 has no such field, and means ten seconds.
             QUERY if code == 0 => {
@@ -88,6 +89,13 @@ impl IgmpMessage {
             _ => Self::Other,
         })
     }
+}
+
+/// The sources that a query of version 3 asks about; none when it asks about all. `None` when it is too short for
+/// them, or of another version.
+#[must_use]
+pub fn sources(message: &[u8]) -> Option<impl Iterator<Item = Ipv4Addr>> {
+    query_sources(message, V3_QUERY_BYTES)
 }
 
 /// A report of version 1 or 2: we are in the group.
@@ -113,31 +121,24 @@ fn compose(kind: u8, group: Ipv4Addr) -> [u8; HEADER_BYTES] {
     message
 }
 
-/// Appends a version 3 report with a record for each group to `message`, which must be empty.
-pub fn compose_v3_report(
-    message: &mut impl Extend<u8>,
-    records: impl ExactSizeIterator<Item = (RecordKind, Ipv4Addr)> + Clone,
-) {
+/// Appends a version 3 report to `message`, which must be empty.
+pub fn compose_v3_report(message: &mut (impl Extend<u8> + AsMut<[u8]>), records: &[GroupRecord]) {
     let [high, low] = u16::try_from(records.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let record = |(kind, group): (RecordKind, Ipv4Addr)| {
-        let [a, b, c, d] = group.octets();
-        [kind.number(), 0, 0, 0, a, b, c, d]
-    };
-    let mut sum = Checksum::new();
-    sum.add_bytes(&[V3_REPORT, 0, 0, 0, 0, 0, high, low]);
-    records.clone().for_each(|each| sum.add_bytes(&record(each)));
-    let [sum_high, sum_low] = sum.finish().to_be_bytes();
-    message.extend([V3_REPORT, 0, sum_high, sum_low, 0, 0, high, low]);
-    records.for_each(|each| message.extend(record(each)));
+    message.extend([V3_REPORT, 0, 0, 0, 0, 0, high, low]);
+    records.iter().for_each(|record| record.compose(message));
+    put_checksum(message.as_mut());
 }
 
-fn put_checksum(message: &mut [u8; HEADER_BYTES]) {
+fn put_checksum(message: &mut [u8]) {
     let sum = checksum::of(message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    if let Some(field) = message.get_mut(2..4) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::membership::RecordKind;
     use super::*;
 
     const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
@@ -159,6 +160,12 @@ mod tests {
             ("version 2", vec![0x11, 50, 0, 0, a, b, c, d], query(Version::V2, 5_000, 0)),
             ("version 3", vec![0x11, 100, 0, 0, a, b, c, d, 0x0b, 125, 0, 0], query(Version::V3, 10_000, 3)),
             ("a long delay", vec![0x11, 0x80, 0, 0, a, b, c, d, 2, 125, 0, 0], query(Version::V3, 12_800, 2)),
+            (
+                "with a source",
+                vec![0x11, 100, 0, 0, a, b, c, d, 2, 125, 0, 1, 10, 0, 0, 9],
+                query(Version::V3, 10_000, 2),
+            ),
+            ("without the source it counts", vec![0x11, 100, 0, 0, a, b, c, d, 2, 125, 0, 1], None),
             ("of no version", vec![0x11, 50, 0, 0, a, b, c, d, 0], None),
             ("a report", vec![0x16, 0, 0, 0, a, b, c, d], Some(IgmpMessage::OthersReport(GROUP))),
             ("a leave", vec![0x17, 0, 0, 0, a, b, c, d], Some(IgmpMessage::Other)),
@@ -170,6 +177,14 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_those_that_the_query_counts() {
+        let message = [0x11, 1, 0, 0, 239, 1, 2, 3, 2, 125, 0, 1, 10, 0, 0, 9, 10, 0, 0, 8];
+        let found = sources(&message).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(found, Some(vec![Ipv4Addr::new(10, 0, 0, 9)]));
+        assert!(sources(&message[..14]).is_none() && sources(&message[..8]).is_none());
+    }
+
+    #[test]
     fn reports_have_right_checksums_and_their_groups() {
         assert_eq!(
             IgmpMessage::parse(&compose_report(Version::V2, GROUP)),
@@ -178,11 +193,16 @@ mod tests {
         assert_eq!(compose_report(Version::V1, GROUP)[0], 0x12);
         assert_eq!(compose_leave(GROUP)[0], 0x17);
         let mut report = Vec::new();
-        compose_v3_report(
-            &mut report,
-            [(RecordKind::ChangeToExclude, GROUP), (RecordKind::ModeIsExclude, GROUP)].into_iter(),
-        );
+        let record = |kind, sources| GroupRecord { kind, group: GROUP.into(), sources };
+        let records = [
+            record(RecordKind::ChangeToExclude, vec![]),
+            record(RecordKind::AllowNewSources, vec![[10, 0, 0, 9].into()]),
+        ];
+        compose_v3_report(&mut report, &records);
         assert_eq!(IgmpMessage::parse(&report), Some(IgmpMessage::Other));
-        assert_eq!(report[4..], [0, 0, 0, 2, 4, 0, 0, 0, 239, 1, 2, 3, 2, 0, 0, 0, 239, 1, 2, 3]);
+        assert_eq!(
+            report[4..],
+            [0, 0, 0, 2, 4, 0, 0, 0, 239, 1, 2, 3, 5, 0, 0, 1, 239, 1, 2, 3, 10, 0, 0, 9]
+        );
     }
 }

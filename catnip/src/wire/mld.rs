@@ -3,14 +3,12 @@
 
 use std::net::Ipv6Addr;
 
-use super::membership::{RECORD_HEADER_BYTES, RecordKind, float_code};
+use super::membership::{GroupRecord, float_code, query_sources};
 
 /// Bytes of a message of version 1.
 pub const V1_BYTES: usize = 24;
 /// Bytes in front of the records of a version 2 report.
 pub const V2_REPORT_HEADER_BYTES: usize = 8;
-/// Bytes of one record of a version 2 report, without sources.
-pub const RECORD_BYTES: usize = RECORD_HEADER_BYTES + 16;
 
 /// A router asks who is in a group.
 pub const QUERY: u8 = 130;
@@ -63,12 +61,20 @@ impl Query {
         let (version, max_response_ms, robustness) = match message.len() {
             V1_BYTES => (Version::V1, u32::from(code), 0),
             V2_QUERY_BYTES.. => {
+                let _ = sources(message)?;
                 (Version::V2, float_code(code, 12), message.get(V1_BYTES).map_or(0, |flags| flags & 7))
             }
             _ => return None,
         };
         Some(Self { version, group, max_response_ms, robustness })
     }
+}
+
+/// The sources that a query of version 2 asks about; none when it asks about all. `None` when it is too short for
+/// them, or of another version.
+#[must_use]
+pub fn sources(message: &[u8]) -> Option<impl Iterator<Item = Ipv6Addr>> {
+    query_sources(message, V2_QUERY_BYTES)
 }
 
 /// The group that a query, or a report of version 1, is about.
@@ -86,21 +92,16 @@ pub fn compose_v1(kind: u8, group: Ipv6Addr) -> [u8; V1_BYTES] {
     message
 }
 
-/// Appends a version 2 report with a record for each group, checksum zero, to `message`.
-pub fn compose_v2_report(
-    message: &mut impl Extend<u8>,
-    records: impl ExactSizeIterator<Item = (RecordKind, Ipv6Addr)>,
-) {
+/// Appends a version 2 report, checksum zero, to `message`.
+pub fn compose_v2_report(message: &mut impl Extend<u8>, records: &[GroupRecord]) {
     let [high, low] = u16::try_from(records.len()).unwrap_or(u16::MAX).to_be_bytes();
     message.extend([V2_REPORT, 0, 0, 0, 0, 0, high, low]);
-    for (kind, group) in records {
-        message.extend([kind.number(), 0, 0, 0]);
-        message.extend(group.octets());
-    }
+    records.iter().for_each(|record| record.compose(message));
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::membership::RecordKind;
     use super::*;
 
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 7);
@@ -122,6 +123,7 @@ mod tests {
             ("version 1", query(10_000, &[]), expected(Version::V1, 10_000, 0)),
             ("version 2", query(10_000, &[0x0a, 125, 0, 0]), expected(Version::V2, 10_000, 2)),
             ("a long delay", query(0x8000, &[2, 125, 0, 0]), expected(Version::V2, 32_768, 2)),
+            ("without the source it counts", query(1, &[2, 125, 0, 1]), None),
             ("of no version", query(1, &[2, 125]), None),
             ("too short", query(1, &[])[..20].to_vec(), None),
         ] {
@@ -133,9 +135,13 @@ mod tests {
     fn reports_have_their_groups() {
         assert_eq!(group(&compose_v1(V1_REPORT, GROUP)), Some(GROUP));
         let mut report = Vec::new();
-        compose_v2_report(&mut report, [(RecordKind::ChangeToInclude, GROUP)].into_iter());
-        assert_eq!(report[..12], [143, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0]);
-        assert_eq!(report[12..], GROUP.octets());
-        assert_eq!(report.len(), V2_REPORT_HEADER_BYTES + RECORD_BYTES);
+        let source = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+        let kind = RecordKind::BlockOldSources;
+        compose_v2_report(
+            &mut report,
+            &[GroupRecord { kind, group: GROUP.into(), sources: vec![source.into()] }],
+        );
+        assert_eq!(report[..12], [143, 0, 0, 0, 0, 0, 0, 1, 6, 0, 0, 1]);
+        assert_eq!(report[12..], [GROUP.octets(), source.octets()].concat());
     }
 }

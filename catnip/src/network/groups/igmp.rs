@@ -6,14 +6,13 @@ use arrayvec::ArrayVec;
 use libos::Instant;
 use libos::runtime::RxFrame;
 
-use super::table::{Dialect, MAX_REPORT_GROUPS, Question, Report, What};
+use super::table::{Dialect, MAX_V4_REPORT_BYTES, Question, What};
 use crate::network::Network;
 use crate::network::interface::{ALL_SYSTEMS, group_hardware};
 use crate::network::receive::IpInfo;
 use crate::wire::ethernet;
 use crate::wire::igmp::{self, IgmpMessage, Version};
 use crate::wire::ipv4::{self, Ipv4Fields};
-use crate::wire::membership::RecordKind;
 
 /// The protocol's number.
 pub(in crate::network) const IGMP: u8 = 2;
@@ -22,7 +21,7 @@ const TIME_TO_LIVE: u8 = 1;
 /// RFC 3376 section 4: internetwork control.
 const TRAFFIC_CLASS: u8 = 0xc0;
 
-const MAX_MESSAGE_BYTES: usize = igmp::HEADER_BYTES + MAX_REPORT_GROUPS * igmp::RECORD_BYTES;
+const MAX_MESSAGE_BYTES: usize = igmp::HEADER_BYTES + MAX_V4_REPORT_BYTES;
 const HEADER_BYTES: usize = ipv4::HEADER_BYTES + ipv4::ROUTER_ALERT.len();
 
 type Message = ArrayVec<u8, MAX_MESSAGE_BYTES>;
@@ -46,7 +45,9 @@ impl Network {
                 // RFC 3376 section 9.1: a question about all groups goes to all hosts.
                 if !group.is_unspecified() || ip.destination == IpAddr::V4(ALL_SYSTEMS) {
                     let group = IpAddr::V4(group);
-                    self.groups.on_query(now, Question { dialect, group, max_response_ms, robustness });
+                    let sources = igmp::sources(&frame.head).into_iter().flatten().map(IpAddr::V4);
+                    let question = Question { dialect, group, max_response_ms, robustness };
+                    self.groups.on_query(now, question, sources);
                 }
             }
             Some(IgmpMessage::OthersReport(group)) => self.groups.on_others_report(now, group.into()),
@@ -56,38 +57,24 @@ impl Network {
     }
 
     /// Sends a report.
-    pub(super) fn send_igmp(&mut self, report: &Report<Ipv4Addr>) {
-        let version = match report.dialect {
-            Dialect::Oldest => Version::V1,
-            Dialect::Older => Version::V2,
-            Dialect::Newest => Version::V3,
-        };
-        let mut message = Message::new();
-        match (&report.what, version) {
-            (What::Joined(group), Version::V3) => {
-                igmp::compose_v3_report(&mut message, [(RecordKind::ChangeToExclude, *group)].into_iter());
-                self.send_igmp_message(igmp::V3_ROUTERS, &message);
-            }
-            (What::Left(group), Version::V3) => {
-                igmp::compose_v3_report(&mut message, [(RecordKind::ChangeToInclude, *group)].into_iter());
-                self.send_igmp_message(igmp::V3_ROUTERS, &message);
-            }
-            (What::Current(groups), Version::V3) => {
-                let records = groups.iter().map(|group| (RecordKind::ModeIsExclude, *group));
+    pub(super) fn send_igmp(&mut self, dialect: Dialect, what: &What) {
+        match (what, dialect) {
+            (What::Records(records), _) => {
+                let mut message = Message::new();
                 igmp::compose_v3_report(&mut message, records);
                 self.send_igmp_message(igmp::V3_ROUTERS, &message);
             }
-            (What::Joined(group), Version::V1 | Version::V2) => {
-                self.send_igmp_message(*group, &igmp::compose_report(version, *group));
-            }
-            (What::Left(group), Version::V2) => {
-                self.send_igmp_message(igmp::ALL_ROUTERS, &igmp::compose_leave(*group));
+            (What::Present(groups), dialect) => {
+                let version = if dialect == Dialect::Oldest { Version::V1 } else { Version::V2 };
+                for group in groups.iter().filter_map(ipv4) {
+                    self.send_igmp_message(group, &igmp::compose_report(version, group));
+                }
             }
             // RFC 1112: whoever leaves says nothing.
-            (What::Left(_), Version::V1) => {}
-            (What::Current(groups), Version::V1 | Version::V2) => {
-                for group in groups {
-                    self.send_igmp_message(*group, &igmp::compose_report(version, *group));
+            (What::Left(_), Dialect::Oldest) => {}
+            (What::Left(group), Dialect::Older | Dialect::Newest) => {
+                if let Some(group) = ipv4(group) {
+                    self.send_igmp_message(igmp::ALL_ROUTERS, &igmp::compose_leave(group));
                 }
             }
         }
@@ -113,5 +100,13 @@ impl Network {
         if self.send_packet_to(hardware, ethernet::TYPE_IPV4, &packet) {
             self.counters.igmp_out_messages += 1;
         }
+    }
+}
+
+/// The address, if it is of this family.
+fn ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
     }
 }

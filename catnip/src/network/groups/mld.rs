@@ -5,20 +5,19 @@ use std::net::{IpAddr, Ipv6Addr};
 use arrayvec::ArrayVec;
 use libos::Instant;
 
-use super::table::{Dialect, MAX_REPORT_GROUPS, Question, Report, What};
+use super::table::{Dialect, MAX_V6_REPORT_BYTES, Question, What};
 use crate::network::interface::group_hardware;
 use crate::network::receive::IpInfo;
 use crate::network::{Network, Protocol};
 use crate::wire::checksum::Checksum;
 use crate::wire::ipv6::{self, Ipv6Fields};
-use crate::wire::membership::RecordKind;
 use crate::wire::mld::{self, Query, Version};
 use crate::wire::{ethernet, icmp};
 
 /// No message leaves its link (RFC 3810 section 5).
 const HOP_LIMIT: u8 = 1;
 
-const MAX_MESSAGE_BYTES: usize = mld::V2_REPORT_HEADER_BYTES + MAX_REPORT_GROUPS * mld::RECORD_BYTES;
+const MAX_MESSAGE_BYTES: usize = mld::V2_REPORT_HEADER_BYTES + MAX_V6_REPORT_BYTES;
 const HEADERS_BYTES: usize = ipv6::HEADER_BYTES + mld::ROUTER_ALERT.len();
 
 type Message = ArrayVec<u8, MAX_MESSAGE_BYTES>;
@@ -44,7 +43,9 @@ impl Network {
                     Version::V2 => Dialect::Newest,
                 };
                 let group = IpAddr::V6(group);
-                self.groups.on_query(now, Question { dialect, group, max_response_ms, robustness });
+                let sources = mld::sources(message).into_iter().flatten().map(IpAddr::V6);
+                let question = Question { dialect, group, max_response_ms, robustness };
+                self.groups.on_query(now, question, sources);
             }
             (Some(&mld::V1_REPORT), true) => {
                 if let Some(group) = mld::group(message) {
@@ -58,31 +59,21 @@ impl Network {
     }
 
     /// Sends a report.
-    pub(super) fn send_mld(&mut self, report: &Report<Ipv6Addr>) {
-        let mut message = Message::new();
-        match (&report.what, report.dialect) {
-            (What::Joined(group), Dialect::Newest) => {
-                mld::compose_v2_report(&mut message, [(RecordKind::ChangeToExclude, *group)].into_iter());
-                self.send_mld_message(mld::V2_ROUTERS, message);
-            }
-            (What::Left(group), Dialect::Newest) => {
-                mld::compose_v2_report(&mut message, [(RecordKind::ChangeToInclude, *group)].into_iter());
-                self.send_mld_message(mld::V2_ROUTERS, message);
-            }
-            (What::Current(groups), Dialect::Newest) => {
-                let records = groups.iter().map(|group| (RecordKind::ModeIsExclude, *group));
+    pub(super) fn send_mld(&mut self, what: &What) {
+        match what {
+            What::Records(records) => {
+                let mut message = Message::new();
                 mld::compose_v2_report(&mut message, records);
                 self.send_mld_message(mld::V2_ROUTERS, message);
             }
-            (What::Joined(group), Dialect::Older | Dialect::Oldest) => {
-                self.send_mld_v1(*group, mld::V1_REPORT, *group);
+            What::Present(groups) => {
+                for group in groups.iter().filter_map(ipv6) {
+                    self.send_mld_v1(group, mld::V1_REPORT, group);
+                }
             }
-            (What::Left(group), Dialect::Older | Dialect::Oldest) => {
-                self.send_mld_v1(mld::ALL_ROUTERS, mld::V1_DONE, *group);
-            }
-            (What::Current(groups), Dialect::Older | Dialect::Oldest) => {
-                for group in groups {
-                    self.send_mld_v1(*group, mld::V1_REPORT, *group);
+            What::Left(group) => {
+                if let Some(group) = ipv6(group) {
+                    self.send_mld_v1(mld::ALL_ROUTERS, mld::V1_DONE, group);
                 }
             }
         }
@@ -117,5 +108,13 @@ impl Network {
         if self.send_packet_to(hardware, ethernet::TYPE_IPV6, &packet) {
             self.counters.icmp_out_messages += 1;
         }
+    }
+}
+
+/// The address, if it is of this family.
+fn ipv6(address: &IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
     }
 }

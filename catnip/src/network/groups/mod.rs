@@ -1,13 +1,18 @@
 //! Groups: which ones this host is in, and telling routers so (IGMP and MLD).
 //!
 //! Whoever wants a group's packets joins with [`super::Network::join_group`] and leaves with
-//! [`super::Network::leave_group`]; a group with several holders is left with the last one. Sources are not
-//! told apart: a group is wanted from everybody or not at all.
+//! [`super::Network::leave_group`]; a group with several holders is left with the last one. Sources are told apart by
+//! filters ([`SourceFilter`]): [`super::Network::filter_group_at_next_poll`]. Routers hear what all holders want
+//! together; which datagrams each of them gets is its own business.
 
+mod filter;
 mod igmp;
+mod membership;
 mod mld;
 mod table;
 
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +21,7 @@ use std::net::IpAddr;
 use libos::{Error, Instant};
 
 use super::{DestinationKind, Network};
+pub use filter::{FilterMode, SourceFilter};
 pub(super) use igmp::IGMP;
 use table::Due;
 pub(super) use table::Groups;
@@ -30,30 +36,9 @@ impl Network {
         if !group.is_multicast() {
             return Err(Error::InvalidArgument);
         }
-        self.groups.join(now, group)?;
+        self.groups.replace(now, group, None, Some(&SourceFilter::EVERYBODY))?;
         self.serve_groups(now);
         Ok(())
-    }
-
-    /// As [`Self::join_group`], where no time is known: routers are told with the next [`Self::poll`], which
-    /// [`Self::next_deadline`] asks for at once.
-    ///
-    /// # Errors
-    /// As [`Self::join_group`].
-    pub fn join_group_at_next_poll(&mut self, group: IpAddr) -> Result<(), Error> {
-        if group.is_multicast() {
-            self.groups.join(Instant::ZERO, group)
-        } else {
-            Err(Error::InvalidArgument)
-        }
-    }
-
-    /// As [`Self::leave_group`], where no time is known.
-    ///
-    /// # Errors
-    /// As [`Self::leave_group`].
-    pub fn leave_group_at_next_poll(&mut self, group: IpAddr) -> Result<(), Error> {
-        self.groups.leave(Instant::ZERO, group)
     }
 
     /// Undoes one [`Self::join_group`]. Routers are told when it was the last for the group.
@@ -61,9 +46,28 @@ impl Network {
     /// # Errors
     /// [`Error::AddressNotAvailable`] when nobody here is in the group.
     pub fn leave_group(&mut self, now: Instant, group: IpAddr) -> Result<(), Error> {
-        self.groups.leave(now, group)?;
+        self.groups.replace(now, group, Some(&SourceFilter::EVERYBODY), None)?;
         self.serve_groups(now);
         Ok(())
+    }
+
+    /// Somebody in a group wants what passes the filter `after` from now on, in the place of what they wanted `before`;
+    /// without a filter they are not in the group. Routers are told with the next [`Self::poll`], which
+    /// [`Self::next_deadline`] asks for at once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the address is not a group's, [`Error::NoBuffers`] when there are too many groups,
+    /// or sources of this one. [`Error::AddressNotAvailable`] when nobody wanted what `before` says.
+    pub fn filter_group_at_next_poll(
+        &mut self,
+        group: IpAddr,
+        before: Option<&SourceFilter>,
+        after: Option<&SourceFilter>,
+    ) -> Result<(), Error> {
+        if !group.is_multicast() {
+            return Err(Error::InvalidArgument);
+        }
+        self.groups.replace(Instant::ZERO, group, before, after)
     }
 
     /// True for groups whose packets are received: those that were joined, and the groups of all hosts.
@@ -87,8 +91,8 @@ impl Network {
     pub(super) fn serve_groups(&mut self, now: Instant) {
         while let Some(due) = self.groups.take_due(now) {
             match due {
-                Due::V4(report) => self.send_igmp(&report),
-                Due::V6(report) => self.send_mld(&report),
+                Due::V4(dialect, what) => self.send_igmp(dialect, &what),
+                Due::V6(what) => self.send_mld(&what),
             }
         }
     }

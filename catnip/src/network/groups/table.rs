@@ -3,14 +3,21 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use arrayvec::ArrayVec;
 use libos::{Error, Instant};
 
+use super::filter::{MAX_SOURCES, SourceFilter};
+use super::membership::Membership;
 use crate::random::Random;
+use crate::wire::membership::GroupRecord;
 
 /// Most groups at a time, of both versions; a further one cannot be joined.
 pub(super) const MAX_GROUPS: usize = 512;
 /// Most groups in one report. What is beyond has another.
 pub(super) const MAX_REPORT_GROUPS: usize = 32;
+/// Most bytes of records in one report. Each record fits alone, and the packets every link that IP runs on.
+pub(super) const MAX_V4_REPORT_BYTES: usize = 512;
+pub(super) const MAX_V6_REPORT_BYTES: usize = 1_200;
 
 /// How often a change is reported unless a router says otherwise (RFC 3376 section 8.1).
 const DEFAULT_ROBUSTNESS: u8 = 2;
@@ -48,46 +55,28 @@ pub(super) struct Question {
     pub(super) robustness: u8,
 }
 
-/// What routers are told.
+/// What routers are told of groups of one family.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum What<A> {
-    /// We are in a group from now on.
-    Joined(A),
-    /// We are no longer in a group.
-    Left(A),
-    /// We are in these groups: at most [`MAX_REPORT_GROUPS`].
-    Current(Vec<A>),
+pub(super) enum What {
+    /// In the newest version: these records, which fit into one report.
+    Records(Vec<GroupRecord>),
+    /// In an older one, which knows no sources: we are in these groups, at most [`MAX_REPORT_GROUPS`].
+    Present(Vec<IpAddr>),
+    /// In an older one: we are no longer in a group.
+    Left(IpAddr),
 }
 
 /// A report that is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Report<A> {
-    pub(super) dialect: Dialect,
-    pub(super) what: What<A>,
-}
-
-/// A report of either protocol.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    V4(Report<Ipv4Addr>),
-    V6(Report<Ipv6Addr>),
+    V4(Dialect, What),
+    V6(What),
 }
 
-/// A change that is to be reported.
-#[derive(Debug, Clone, Copy)]
-struct Change {
-    times_left: u8,
-    at: Instant,
-}
-
-#[derive(Debug)]
-struct Membership {
-    group: IpAddr,
-    /// Who is in it. None: it was left, and stays until routers know.
-    holders: u32,
-    change: Option<Change>,
-    /// When a query about it is answered.
-    answer_at: Option<Instant>,
+impl Due {
+    fn new(is_v4: bool, dialect: Dialect, what: What) -> Self {
+        if is_v4 { Self::V4(dialect, what) } else { Self::V6(what) }
+    }
 }
 
 /// What a link's routers speak.
@@ -141,13 +130,11 @@ pub(super) fn is_reported(group: IpAddr) -> bool {
     }
 }
 
-/// Adds a group to a report unless that is full.
-fn push_within<A>(groups: &mut Vec<A>, group: A) -> bool {
-    let has_room = groups.len() < MAX_REPORT_GROUPS;
-    if has_room {
-        groups.push(group);
-    }
-    has_room
+/// True when a report of these records has room for another.
+fn has_room(records: &[GroupRecord], another: &GroupRecord) -> bool {
+    let most = if another.group.is_ipv4() { MAX_V4_REPORT_BYTES } else { MAX_V6_REPORT_BYTES };
+    let len: usize = records.iter().chain([another]).map(GroupRecord::len_bytes).sum();
+    records.len() < MAX_REPORT_GROUPS && len <= most
 }
 
 impl Groups {
@@ -169,12 +156,12 @@ impl Groups {
     /// True for groups that somebody here is in.
     pub(super) fn contains(&self, group: IpAddr) -> bool {
         let found = self.position(group).ok().and_then(|index| self.memberships.get(index));
-        found.is_some_and(|membership| membership.holders > 0)
+        found.is_some_and(Membership::is_held)
     }
 
     /// Number of groups that somebody here is in.
     pub(in crate::network) fn len(&self) -> usize {
-        self.memberships.iter().filter(|membership| membership.holders > 0).count()
+        self.memberships.iter().filter(|membership| membership.is_held()).count()
     }
 
     /// When [`Self::take_due`] next has something.
@@ -183,41 +170,45 @@ impl Groups {
         self.deadline
     }
 
-    pub(super) fn join(&mut self, now: Instant, group: IpAddr) -> Result<(), Error> {
+    /// Somebody wants of a group what passes `after`, in the place of `before`; who has no filter is not in it. Routers
+    /// are told what that changes for all together.
+    pub(super) fn replace(
+        &mut self,
+        now: Instant,
+        group: IpAddr,
+        before: Option<&SourceFilter>,
+        after: Option<&SourceFilter>,
+    ) -> Result<(), Error> {
         let index = match self.position(group) {
             Ok(index) => index,
+            Err(_) if before.is_some() => return Err(Error::AddressNotAvailable),
             Err(_) if self.memberships.len() >= MAX_GROUPS => return Err(Error::NoBuffers),
             Err(index) => {
-                let membership = Membership { group, holders: 0, change: None, answer_at: None };
-                self.memberships.insert(index, membership);
+                self.memberships.insert(index, Membership::new(group));
                 index
             }
         };
-        self.count(now, index, |holders| holders.checked_add(1)).ok_or(Error::NoBuffers)
-    }
-
-    pub(super) fn leave(&mut self, now: Instant, group: IpAddr) -> Result<(), Error> {
-        let index = self.position(group).map_err(|_| Error::AddressNotAvailable)?;
-        self.count(now, index, |holders| holders.checked_sub(1)).ok_or(Error::AddressNotAvailable)
-    }
-
-    /// Changes how many are in a group; between none and one this is to be reported.
-    fn count(&mut self, now: Instant, index: usize, change: impl Fn(u32) -> Option<u32>) -> Option<()> {
-        let membership = self.memberships.get_mut(index)?;
-        let before = membership.holders;
-        membership.holders = change(before)?;
-        let robustness = if membership.group.is_ipv4() { self.v4.robustness } else { self.v6.robustness };
-        if (before == 0) != (membership.holders == 0) && is_reported(membership.group) {
-            membership.change = Some(Change { times_left: robustness, at: now });
-            self.deadline = self.deadline.min(now);
-        } else if membership.holders == 0 && membership.change.is_none() {
+        let Some(membership) = self.memberships.get_mut(index) else { return Ok(()) };
+        let times = if group.is_ipv4() { self.v4.robustness } else { self.v6.robustness };
+        let replaced = membership.replace(before, after, times, now);
+        if !is_reported(group) {
+            membership.keep_quiet();
+        }
+        if let Some(at) = membership.change_at() {
+            self.deadline = self.deadline.min(at);
+        } else if membership.is_over() {
             self.memberships.remove(index);
         }
-        Some(())
+        replaced
     }
 
     /// A router asks.
-    pub(super) fn on_query(&mut self, now: Instant, question: Question) {
+    pub(super) fn on_query(
+        &mut self,
+        now: Instant,
+        question: Question,
+        sources: impl Iterator<Item = IpAddr>,
+    ) {
         let Question { dialect, group, max_response_ms, robustness } = question;
         let routers = if group.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
         let older_until = now.plus_nanos(OLDER_VERSION_MS * NANOS_PER_MILLI);
@@ -236,10 +227,12 @@ impl Groups {
             routers.answer_at = sooner(routers.answer_at);
         } else if let Ok(index) = self.position(group)
             && let Some(membership) = self.memberships.get_mut(index)
-            && membership.holders > 0
+            && membership.is_held()
             && is_reported(group)
         {
-            membership.answer_at = sooner(membership.answer_at);
+            let asked: ArrayVec<IpAddr, { MAX_SOURCES + 1 }> = sources.take(MAX_SOURCES + 1).collect();
+            // A question about more than can be remembered is answered as one about the group.
+            membership.ask(at, if asked.len() > MAX_SOURCES { &[] } else { &asked });
         } else {
             return;
         }
@@ -255,7 +248,7 @@ impl Groups {
         if let Ok(index) = self.position(group)
             && let Some(membership) = self.memberships.get_mut(index)
         {
-            membership.answer_at = None;
+            membership.drop_answer();
         }
     }
 
@@ -272,28 +265,26 @@ impl Groups {
     }
 
     fn take_change(&mut self, now: Instant) -> Option<Due> {
-        let is_due = |membership: &Membership| membership.change.is_some_and(|change| change.at <= now);
+        let is_due = |membership: &Membership| membership.change_at().is_some_and(|at| at <= now);
         let index = self.memberships.iter().position(is_due)?;
+        let next_at = now.plus_nanos(self.random.range(1, REPEAT_MS * NANOS_PER_MILLI));
         let membership = self.memberships.get_mut(index)?;
-        let (group, joined) = (membership.group, membership.holders > 0);
+        let (group, held) = (membership.group, membership.is_held());
         let dialect = if group.is_ipv4() { self.v4.dialect(now) } else { self.v6.dialect(now) };
-        let left = membership.change.map_or(0, |change| change.times_left).saturating_sub(1);
-        // Older versions say once that they leave (RFC 2236 section 3, RFC 2710 section 4).
-        let ends = left == 0 || !joined && dialect != Dialect::Newest;
-        membership.change = (!ends).then(|| {
-            let delay = self.random.range(1, REPEAT_MS * NANOS_PER_MILLI);
-            Change { times_left: left, at: now.plus_nanos(delay) }
-        });
-        if ends && !joined {
+        let records = membership.take_change(next_at);
+        let what = match (dialect, held) {
+            (Dialect::Newest, _) => What::Records(records),
+            (Dialect::Oldest | Dialect::Older, true) => What::Present(vec![group]),
+            (Dialect::Oldest | Dialect::Older, false) => {
+                // Older versions say once that they leave (RFC 2236 section 3, RFC 2710 section 4).
+                membership.keep_quiet();
+                What::Left(group)
+            }
+        };
+        if membership.is_over() {
             self.memberships.remove(index);
         }
-        fn what<A>(joined: bool, group: A) -> What<A> {
-            if joined { What::Joined(group) } else { What::Left(group) }
-        }
-        Some(match group {
-            IpAddr::V4(group) => Due::V4(Report { dialect, what: what(joined, group) }),
-            IpAddr::V6(group) => Due::V6(Report { dialect, what: what(joined, group) }),
-        })
+        Some(Due::new(group.is_ipv4(), dialect, what))
     }
 
     fn take_answer(&mut self, now: Instant) -> Option<Due> {
@@ -302,42 +293,44 @@ impl Groups {
                 routers.answer_at = None;
                 let own = |membership: &&mut Membership| membership.group.is_ipv4() == is_v4;
                 for membership in self.memberships.iter_mut().filter(own) {
-                    let answers = membership.holders > 0 && is_reported(membership.group);
-                    membership.answer_at = answers.then_some(now);
+                    if membership.is_held() && is_reported(membership.group) {
+                        membership.ask(now, &[]);
+                    }
                 }
             }
         }
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let mut records: Vec<GroupRecord> = Vec::new();
         for membership in &mut self.memberships {
-            // A group that was left since has nothing to answer.
-            if membership.answer_at.is_none_or(|at| at > now) {
+            if membership.answer_at().is_none_or(|at| at > now) {
                 continue;
             }
-            let taken = match membership.group {
-                _ if membership.holders == 0 => true,
+            if let Some(record) = membership.answer() {
                 // In the order of addresses, IPv4 comes first.
-                IpAddr::V4(group) => push_within(&mut v4, group),
-                IpAddr::V6(group) => v4.is_empty() && push_within(&mut v6, group),
-            };
-            if !taken {
-                break;
+                let is_other =
+                    records.first().is_some_and(|first| first.group.is_ipv4() != record.group.is_ipv4());
+                if is_other || !has_room(&records, &record) {
+                    break;
+                }
+                records.push(record);
             }
-            membership.answer_at = None;
+            membership.drop_answer();
         }
-        if !v4.is_empty() {
-            Some(Due::V4(Report { dialect: self.v4.dialect(now), what: What::Current(v4) }))
-        } else if !v6.is_empty() {
-            Some(Due::V6(Report { dialect: self.v6.dialect(now), what: What::Current(v6) }))
-        } else {
-            None
-        }
+        let is_v4 = records.first()?.group.is_ipv4();
+        let dialect = if is_v4 { self.v4.dialect(now) } else { self.v6.dialect(now) };
+        let what = match dialect {
+            Dialect::Newest => What::Records(records),
+            Dialect::Oldest | Dialect::Older => {
+                What::Present(records.into_iter().map(|record| record.group).collect())
+            }
+        };
+        Some(Due::new(is_v4, dialect, what))
     }
 
     fn next_deadline(&self) -> Instant {
-        let changes = self.memberships.iter().filter_map(|membership| membership.change);
-        let answers = self.memberships.iter().filter_map(|membership| membership.answer_at);
+        let changes = self.memberships.iter().filter_map(Membership::change_at);
+        let answers = self.memberships.iter().filter_map(Membership::answer_at);
         let all = [self.v4.answer_at, self.v6.answer_at].into_iter().flatten();
-        let all = changes.map(|change| change.at).chain(answers).chain(all);
+        let all = changes.chain(answers).chain(all);
         all.min().unwrap_or(Instant::FAR_FUTURE)
     }
 }

@@ -15,7 +15,7 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
 
 /// A network whose reports about its own addresses are done.
-fn quiet_network() -> Network {
+pub(super) fn quiet_network() -> Network {
     let mut network = network(&config(1));
     settle(&mut network, NOW);
     network.frames().clear();
@@ -23,7 +23,7 @@ fn quiet_network() -> Network {
 }
 
 /// Lets all reports go out that are due within two seconds; returns the time then.
-fn settle(network: &mut Network, mut now: Instant) -> Instant {
+pub(super) fn settle(network: &mut Network, mut now: Instant) -> Instant {
     for _ in 0..40 {
         now = now.plus_nanos(50_000_000);
         network.poll(now);
@@ -32,7 +32,7 @@ fn settle(network: &mut Network, mut now: Instant) -> Instant {
 }
 
 /// The membership messages that were sent: destination, and the message behind all headers.
-fn reports(network: &mut Network) -> Vec<(IpAddr, Vec<u8>)> {
+pub(super) fn reports(network: &mut Network) -> Vec<(IpAddr, Vec<u8>)> {
     take_frames(network)
         .iter()
         .filter_map(|frame| {
@@ -90,7 +90,7 @@ fn comparable(mut reports: Vec<(IpAddr, Vec<u8>)>) -> Vec<(IpAddr, Vec<u8>)> {
     reports
 }
 
-fn igmp_query(code: u8, group: Ipv4Addr, tail: &[u8]) -> Vec<u8> {
+pub(super) fn igmp_query(code: u8, group: Ipv4Addr, tail: &[u8]) -> Vec<u8> {
     let mut message = vec![0x11, code, 0, 0];
     message.extend(group.octets());
     message.extend(tail);
@@ -101,7 +101,7 @@ fn igmp_query(code: u8, group: Ipv4Addr, tail: &[u8]) -> Vec<u8> {
     framed_to(group_hardware(to.into()), &packet)
 }
 
-fn mld_message(kind: u8, code: u16, group: Ipv6Addr, tail: &[u8]) -> Vec<u8> {
+pub(super) fn mld_message(kind: u8, code: u16, group: Ipv6Addr, tail: &[u8]) -> Vec<u8> {
     let [high, low] = code.to_be_bytes();
     let mut body = vec![high, low, 0, 0];
     body.extend(group.octets());
@@ -161,7 +161,7 @@ fn own_addresses_have_their_groups_reported() {
     let groups: Vec<Vec<u8>> =
         reports(&mut network).iter().map(|(_, message)| message[12..].to_vec()).collect();
     for group in ["ff02::1:ff00:1", "ff02::1:ff00:1"] {
-        assert!(groups.contains(&group.parse::<Ipv6Addr>().unwrap().octets().to_vec()));
+        assert!(groups.contains(&group.parse::<Ipv6Addr>().unwrap().octets().to_vec()), "{groups:?}");
     }
 }
 

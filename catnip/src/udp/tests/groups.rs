@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use libos::{Domain, GroupMembership};
+use libos::{Domain, GroupMembership, SourceMembership};
 
 use super::*;
+use crate::network::testing::{framed_to_group, ip_packet, udp_datagram};
 
 const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 1, 2, 3));
 const GROUP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3));
@@ -209,4 +210,92 @@ fn a_socket_without_address_can_be_set_up_and_closed_but_not_used() {
     assert_eq!(other_family, Err(Error::InvalidArgument));
     one.udp.close(&mut one.network, &mut one.events, id);
     assert!(one.udp.is_empty());
+}
+
+/// Two sources and a group of one family.
+fn sources_of(group: IpAddr) -> [IpAddr; 2] {
+    [2, 3].map(|host| if group.is_ipv4() { v4(host).into() } else { v6(host).into() })
+}
+
+impl Host {
+    /// Which of the two sources' datagrams to the group the socket gets.
+    fn heard(&mut self, id: UdpId, group: IpAddr) -> [bool; 2] {
+        sources_of(group).map(|source| {
+            let datagram = udp_datagram(source, group, (1000, PORT), b"data");
+            let frame = framed_to_group(group, &ip_packet(source, group, 17, &datagram));
+            let ingress = receive(&mut self.network, NOW, &frame);
+            self.take(ingress);
+            !self.all_received(id).is_empty()
+        })
+    }
+}
+
+#[test]
+fn a_socket_gets_what_the_sources_that_it_named_send_and_others_what_they_asked_for() {
+    for group in [GROUP, GROUP_V6] {
+        let mut host = Host::new(1);
+        let [first, second] = sources_of(group);
+        let of = |source| SourceMembership { group: on_any(group), source };
+        let [narrow, wide] = [0; 2].map(|_| host.bind_shared(any(group)).unwrap());
+        for (id, option, heard) in [
+            (narrow, SocketOption::JoinSourceGroup(of(first)), [true, false]),
+            (narrow, SocketOption::JoinSourceGroup(of(second)), [true, true]),
+            (narrow, SocketOption::LeaveSourceGroup(of(first)), [false, true]),
+            (wide, SocketOption::JoinGroup(on_any(group)), [true, true]),
+            (wide, SocketOption::BlockSource(of(second)), [true, false]),
+            (wide, SocketOption::UnblockSource(of(second)), [true, true]),
+            (wide, SocketOption::BlockSource(of(first)), [false, true]),
+        ] {
+            host.set(id, option).unwrap();
+            assert_eq!(host.heard(id, group), heard, "{option:?}");
+            let _ = (host.all_received(narrow), host.all_received(wide));
+        }
+        assert_eq!(host.heard(narrow, group), [false, true]);
+        let _ = host.all_received(wide);
+        // With its last source a socket leaves, and so it does with the group as a whole.
+        host.set(narrow, SocketOption::LeaveSourceGroup(of(second))).unwrap();
+        host.set(wide, SocketOption::LeaveGroup(on_any(group))).unwrap();
+        assert!(!host.network.is_in_group(group));
+        host.set(narrow, SocketOption::JoinSourceGroup(of(first))).unwrap();
+        host.udp.close(&mut host.network, &mut host.events, narrow);
+        assert!(!host.network.is_in_group(group));
+    }
+}
+
+#[test]
+fn sources_are_named_once_each_and_in_the_mode_that_the_group_was_joined_in() {
+    let (specific, specific_v6) = ([232, 1, 1, 1].into(), "ff35::8000:1".parse().unwrap());
+    for (group, specific) in [(GROUP, specific), (GROUP_V6, specific_v6)] {
+        let mut host = Host::new(1);
+        let id = host.bind((any(group), PORT));
+        let [first, second] = sources_of(group);
+        let of = |source| SourceMembership { group: on_any(group), source };
+        let other_family = if group.is_ipv4() { v6(2).into() } else { IpAddr::from(v4(2)) };
+        for (option, expected) in [
+            (SocketOption::JoinSourceGroup(of(group)), Err(Error::InvalidArgument)),
+            (SocketOption::JoinSourceGroup(of(other_family)), Err(Error::InvalidArgument)),
+            (SocketOption::JoinSourceGroup(of(any(group))), Err(Error::InvalidArgument)),
+            (SocketOption::LeaveSourceGroup(of(first)), Err(Error::AddressNotAvailable)),
+            (SocketOption::BlockSource(of(first)), Err(Error::AddressNotAvailable)),
+            (SocketOption::JoinSourceGroup(of(first)), Ok(())),
+            (SocketOption::JoinSourceGroup(of(first)), Err(Error::AddressNotAvailable)),
+            (SocketOption::LeaveSourceGroup(of(second)), Err(Error::AddressNotAvailable)),
+            (SocketOption::BlockSource(of(first)), Err(Error::InvalidArgument)),
+            (SocketOption::JoinGroup(on_any(group)), Err(Error::AddressInUse)),
+            (SocketOption::LeaveGroup(on_any(group)), Ok(())),
+            (SocketOption::JoinGroup(on_any(group)), Ok(())),
+            (SocketOption::JoinSourceGroup(of(first)), Err(Error::InvalidArgument)),
+            (SocketOption::BlockSource(of(first)), Ok(())),
+            (SocketOption::UnblockSource(of(second)), Err(Error::AddressNotAvailable)),
+            (SocketOption::UnblockSource(of(first)), Ok(())),
+            // Nobody delivers what anybody sends to a group that is for sources by name (RFC 4604).
+            (SocketOption::JoinGroup(on_any(specific)), Err(Error::InvalidArgument)),
+            (
+                SocketOption::JoinSourceGroup(SourceMembership { group: on_any(specific), source: first }),
+                Ok(()),
+            ),
+        ] {
+            assert_eq!(host.set(id, option), expected, "{option:?}");
+        }
+    }
 }
