@@ -4,16 +4,18 @@
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ptr;
 
-use catnip_os::libos::{GroupMembership, PathMtuDiscovery};
-use libc::socklen_t;
+use catnip_os::libos::{GroupMembership, PathMtuDiscovery, SourceMembership};
+use libc::{sockaddr_storage, socklen_t};
 
+use crate::address;
 use crate::options::read_value;
 
 /// The number of the only interface.
 const INTERFACE_INDEX: i64 = 1;
 
-/// Reads a `struct ip_mreq`, `ip_mreqn` or `ipv6_mreq`, which their sizes tell apart.
+/// Reads a `struct ip_mreq`, `ip_mreqn`, `ipv6_mreq` or `group_req`, which their sizes tell apart.
 ///
 /// # Errors
 /// `EINVAL` when `len` is none of theirs, `ENODEV` for an interface that is not there.
@@ -21,8 +23,14 @@ const INTERFACE_INDEX: i64 = 1;
 /// # Safety
 /// `len` bytes can be read at `value`.
 pub unsafe fn read_membership(value: *const c_void, len: socklen_t) -> Result<GroupMembership, c_int> {
-    if len as usize >= size_of::<libc::ipv6_mreq>() {
+    if len as usize >= size_of::<libc::group_req>() {
         // SAFETY: the caller vouches for `len` bytes.
+        let request = unsafe { read_value::<libc::group_req>(value, len) }?;
+        check_index(request.gr_interface)?;
+        return Ok(GroupMembership::on_any_interface(stored(&request.gr_group)?));
+    }
+    if len as usize >= size_of::<libc::ipv6_mreq>() {
+        // SAFETY: as above.
         let request = unsafe { read_value::<libc::ipv6_mreq>(value, len) }?;
         check_index(request.ipv6mr_interface)?;
         let group = Ipv6Addr::from_octets(request.ipv6mr_multiaddr.s6_addr);
@@ -34,8 +42,29 @@ pub unsafe fn read_membership(value: *const c_void, len: socklen_t) -> Result<Gr
         // SAFETY: as above.
         check_index(unsafe { read_value::<libc::ip_mreqn>(value, len) }?.imr_ifindex)?;
     }
-    let interface = Some(address(request.imr_interface)).filter(|address| !address.is_unspecified());
-    Ok(GroupMembership { group: address(request.imr_multiaddr), interface })
+    Ok(GroupMembership { group: ipv4(request.imr_multiaddr), interface: named(request.imr_interface) })
+}
+
+/// Reads a `struct ip_mreq_source` or `group_source_req`, which their sizes tell apart.
+///
+/// # Errors
+/// As [`read_membership`].
+///
+/// # Safety
+/// `len` bytes can be read at `value`.
+pub unsafe fn read_source(value: *const c_void, len: socklen_t) -> Result<SourceMembership, c_int> {
+    if len as usize >= size_of::<libc::group_source_req>() {
+        // SAFETY: the caller vouches for `len` bytes.
+        let request = unsafe { read_value::<libc::group_source_req>(value, len) }?;
+        check_index(request.gsr_interface)?;
+        let group = GroupMembership::on_any_interface(stored(&request.gsr_group)?);
+        return Ok(SourceMembership { group, source: stored(&request.gsr_source)? });
+    }
+    // SAFETY: as above.
+    let request = unsafe { read_value::<libc::ip_mreq_source>(value, len) }?;
+    let group =
+        GroupMembership { group: ipv4(request.imr_multiaddr), interface: named(request.imr_interface) };
+    Ok(SourceMembership { group, source: ipv4(request.imr_sourceaddr) })
 }
 
 /// Reads what names an interface: an address, a `struct ip_mreq` or `ip_mreqn`, or a number.
@@ -56,7 +85,7 @@ pub unsafe fn read_interface(value: *const c_void, len: socklen_t) -> Result<Opt
         return Ok(None);
     }
     // SAFETY: as above.
-    Ok(Some(address(unsafe { read_value::<libc::in_addr>(value, len) }?)))
+    Ok(Some(ipv4(unsafe { read_value::<libc::in_addr>(value, len) }?)))
 }
 
 /// Reads a number that may be a byte or an `int`, as the sockets API has it for options about groups.
@@ -107,8 +136,21 @@ pub const fn interface_number(interface: Option<IpAddr>) -> c_int {
     }
 }
 
-fn address(address: libc::in_addr) -> IpAddr {
+fn ipv4(address: libc::in_addr) -> IpAddr {
     Ipv4Addr::from_octets(address.s_addr.to_ne_bytes()).into()
+}
+
+/// The address that names an interface; 0.0.0.0 names none.
+fn named(interface: libc::in_addr) -> Option<IpAddr> {
+    Some(ipv4(interface)).filter(|address| !address.is_unspecified())
+}
+
+/// The address in a `sockaddr_storage`.
+fn stored(storage: &sockaddr_storage) -> Result<IpAddr, c_int> {
+    // SAFETY: the pointer and the size belong to `storage`.
+    let address =
+        unsafe { address::read(ptr::from_ref(storage).cast(), size_of::<sockaddr_storage>() as socklen_t) };
+    address.map(|address| address.ip()).ok_or(libc::EINVAL)
 }
 
 fn check_index(index: impl Into<i64>) -> Result<(), c_int> {
@@ -146,6 +188,42 @@ mod tests {
             (GROUP.to_vec(), Err(libc::EINVAL)),
         ] {
             assert_eq!(membership(&bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn sources_of_every_form_are_read() {
+        const SOURCE: [u8; 4] = [198, 51, 100, 7];
+        let read = |place: *const c_void, len: usize| {
+            // SAFETY: callers name a place and its size.
+            unsafe { read_source(place, len as socklen_t) }
+        };
+        let plain = [GROUP, OWN, SOURCE].concat();
+        let group = GroupMembership { group: GROUP.into(), interface: Some(OWN.into()) };
+        let expected = Ok(SourceMembership { group, source: SOURCE.into() });
+        assert_eq!(read(plain.as_ptr().cast(), 12), expected);
+        assert_eq!(read(plain.as_ptr().cast(), 8), Err(libc::EINVAL));
+        for (group, source) in [("232.1.2.3", "198.51.100.7"), ("ff35::8000:1", "2001:db8::7")] {
+            let (group, source): (IpAddr, IpAddr) = (group.parse().unwrap(), source.parse().unwrap());
+            let storage = |ip: IpAddr| address::to_storage((ip, 0).into()).0;
+            let mut request = libc::group_source_req {
+                gsr_interface: 1,
+                gsr_group: storage(group),
+                gsr_source: storage(source),
+            };
+            let whole = size_of::<libc::group_source_req>();
+            let group = GroupMembership::on_any_interface(group);
+            let place = ptr::from_ref(&request).cast();
+            assert_eq!(read(place, whole), Ok(SourceMembership { group, source }));
+            // What it begins with is a `group_req`.
+            // SAFETY: the pointer and the size belong to `request`.
+            let joined = unsafe { read_membership(place, size_of::<libc::group_req>() as socklen_t) };
+            assert_eq!(joined, Ok(group));
+            request.gsr_interface = 7;
+            assert_eq!(read(ptr::from_ref(&request).cast(), whole), Err(libc::ENODEV));
+            request.gsr_interface = 0;
+            request.gsr_source = address::no_storage();
+            assert_eq!(read(ptr::from_ref(&request).cast(), whole), Err(libc::EINVAL));
         }
     }
 

@@ -11,6 +11,9 @@ use libc::socklen_t;
 use crate::tcp_info::TcpInfo;
 use crate::{errno, groups};
 
+/// `DEMI_EXT_TCP_USER_TIMEOUT_OPTION` of `demi/ext.h`: Linux has no such option, and numbers its own far below.
+pub const TCP_USER_TIMEOUT_OPTION: c_int = 0x6000;
+
 /// The option that a level and a name stand for.
 ///
 /// # Errors
@@ -32,18 +35,27 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::IPPROTO_TCP, libc::TCP_CORK) => Ok(Name::Cork),
         (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => Ok(Name::QuickAck),
         (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => Ok(Name::UserTimeout),
+        (libc::IPPROTO_TCP, TCP_USER_TIMEOUT_OPTION) => Ok(Name::UserTimeoutOption),
         (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => Ok(Name::FastOpenQueue),
         (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => Ok(Name::FastOpenConnect),
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
             Ok(Name::HopLimit)
         }
         (libc::SOL_SOCKET, libc::SO_BROADCAST) => Ok(Name::Broadcast),
-        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP) | (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP) => {
-            Ok(Name::JoinGroup)
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::MCAST_JOIN_GROUP)
+        | (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP | libc::MCAST_JOIN_GROUP) => Ok(Name::JoinGroup),
+        (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP | libc::MCAST_LEAVE_GROUP)
+        | (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP | libc::MCAST_LEAVE_GROUP) => Ok(Name::LeaveGroup),
+        (libc::IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP)
+        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, libc::MCAST_JOIN_SOURCE_GROUP) => Ok(Name::JoinSourceGroup),
+        (libc::IPPROTO_IP, libc::IP_DROP_SOURCE_MEMBERSHIP)
+        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, libc::MCAST_LEAVE_SOURCE_GROUP) => {
+            Ok(Name::LeaveSourceGroup)
         }
-        (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP) | (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP) => {
-            Ok(Name::LeaveGroup)
-        }
+        (libc::IPPROTO_IP, libc::IP_BLOCK_SOURCE)
+        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, libc::MCAST_BLOCK_SOURCE) => Ok(Name::BlockSource),
+        (libc::IPPROTO_IP, libc::IP_UNBLOCK_SOURCE)
+        | (libc::IPPROTO_IP | libc::IPPROTO_IPV6, libc::MCAST_UNBLOCK_SOURCE) => Ok(Name::UnblockSource),
         (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS) => {
             Ok(Name::MulticastHops)
         }
@@ -105,6 +117,7 @@ pub unsafe fn read(
             let millis = u64::try_from(number).map_err(|_| libc::EINVAL)?;
             Ok(SocketOption::UserTimeout((millis > 0).then(|| Duration::from_millis(millis))))
         }
+        Name::UserTimeoutOption => Ok(SocketOption::UserTimeoutOption(number != 0)),
         Name::FastOpenQueue => Ok(SocketOption::FastOpenQueue(size()?)),
         Name::FastOpenConnect => Ok(SocketOption::FastOpenConnect(number != 0)),
         Name::SendBuffer => Ok(SocketOption::SendBuffer(size()?)),
@@ -130,10 +143,16 @@ unsafe fn read_of_group(
     // SAFETY: the caller vouches for `len` bytes.
     let membership = || unsafe { groups::read_membership(value, len) };
     // SAFETY: as above.
+    let source = || unsafe { groups::read_source(value, len) };
+    // SAFETY: as above.
     let number = || unsafe { groups::read_small_number(value, len) };
     let option = match name {
         Name::JoinGroup => SocketOption::JoinGroup(membership()?),
         Name::LeaveGroup => SocketOption::LeaveGroup(membership()?),
+        Name::JoinSourceGroup => SocketOption::JoinSourceGroup(source()?),
+        Name::LeaveSourceGroup => SocketOption::LeaveSourceGroup(source()?),
+        Name::BlockSource => SocketOption::BlockSource(source()?),
+        Name::UnblockSource => SocketOption::UnblockSource(source()?),
         Name::MulticastHops => {
             // -1 is the default, as on Linux.
             let hops = Some(number()?).filter(|hops| *hops != -1).unwrap_or(1);
@@ -245,6 +264,7 @@ pub unsafe fn write(
         | SocketOption::Cork(on)
         | SocketOption::QuickAck(on)
         | SocketOption::FastOpenConnect(on)
+        | SocketOption::UserTimeoutOption(on)
         | SocketOption::Broadcast(on)
         | SocketOption::MulticastLoop(on) => c_int::from(on),
         SocketOption::UserTimeout(limit) => saturate(limit.map_or(0, |limit| limit.as_millis())),
@@ -308,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_value_set_reads_back_the_same() {
-        let table: [(c_int, c_int, c_int); 22] = [
+        let table: [(c_int, c_int, c_int); 23] = [
+            (libc::IPPROTO_TCP, TCP_USER_TIMEOUT_OPTION, 1),
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
             (libc::SOL_SOCKET, libc::SO_REUSEADDR, 0),
             (libc::SOL_SOCKET, libc::SO_SNDBUF, 65_536),

@@ -35,6 +35,7 @@ mod pressure;
 mod recorder;
 mod routes;
 mod servers;
+mod sources;
 mod tagger;
 #[path = "../common/transfer.rs"]
 mod transfer;

@@ -34,6 +34,12 @@ extern "C" {
 #define DEMI_EXT_REGION ((void *)UINTPTR_MAX)
 
 /**
+ * A socket option of level IPPROTO_TCP, an int: tell the peer for how long data may stay unacknowledged (TCP_USER_TIMEOUT), and
+ * without a time of one's own heed what the peer tells (RFC 5482). Set before connecting, or on a listener, it goes with the SYN.
+ */
+#define DEMI_EXT_TCP_USER_TIMEOUT_OPTION 0x6000
+
+/**
  * A run of bytes of any length. seg_owner is to it what sga_buf is to a demi_sgarray_t, and the two may be
  * exchanged: NULL for the program's own memory, else the mark of the memory that seg_buf and seg_len lie in, or
  * DEMI_EXT_REGION.

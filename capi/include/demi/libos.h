@@ -134,6 +134,7 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
 /**
  * Sets a socket option. Options with an int: SOL_SOCKET SO_KEEPALIVE, SO_SNDBUF, SO_RCVBUF, SO_REUSEADDR,
  * SO_REUSEPORT; IPPROTO_TCP TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_MAXSEG, TCP_USER_TIMEOUT (milliseconds),
+ * DEMI_EXT_TCP_USER_TIMEOUT_OPTION (of demi/ext.h: tell the peer of that time, and heed the peer's, RFC 5482),
  * TCP_FASTOPEN (connections of a listener that are handed over with the data of their SYN), TCP_FASTOPEN_CONNECT (what is
  * pushed first rides on the SYN, once the server gave a cookie; connecting completes at once then);
  * IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a name: IPPROTO_TCP TCP_CONGESTION ("cubic", "reno", "dctcp", "bbr").
@@ -143,13 +144,18 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
  *
  * Datagram sockets have SOL_SOCKET SO_BROADCAST; IPPROTO_IP IP_MTU_DISCOVER, IP_MULTICAST_LOOP and IP_MULTICAST_TTL (an int or a
  * byte), IP_MULTICAST_IF (an address, a struct ip_mreq or ip_mreqn), IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP (a
- * struct ip_mreq or ip_mreqn); IPPROTO_IPV6 IPV6_MTU_DISCOVER, IPV6_MULTICAST_LOOP, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF,
- * IPV6_JOIN_GROUP and IPV6_LEAVE_GROUP (a struct ipv6_mreq). There is one interface, whose index is 1; 0 means any. A socket receives what
- * goes to the groups that it joined itself, and no others.
+ * struct ip_mreq or ip_mreqn), IP_ADD_SOURCE_MEMBERSHIP, IP_DROP_SOURCE_MEMBERSHIP, IP_BLOCK_SOURCE and IP_UNBLOCK_SOURCE (a
+ * struct ip_mreq_source); IPPROTO_IPV6 IPV6_MTU_DISCOVER, IPV6_MULTICAST_LOOP, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF,
+ * IPV6_JOIN_GROUP and IPV6_LEAVE_GROUP (a struct ipv6_mreq); and for both MCAST_JOIN_GROUP and MCAST_LEAVE_GROUP (a struct
+ * group_req), MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_SOURCE_GROUP, MCAST_BLOCK_SOURCE and MCAST_UNBLOCK_SOURCE (a struct
+ * group_source_req). There is one interface, whose index is 1; 0 means any. A socket receives what
+ * goes to the groups that it joined itself, and no others; of a group that it joined with sources, what these send. Groups in
+ * 232.0.0.0/8 and ff3x::/32 are only joined with a source.
  *
  * Errors: EINVAL optlen is too small for the value, or the value is out of range or names nothing; ENOPROTOOPT no such option on
- * this queue; of groups EADDRINUSE the socket is in it already, EADDRNOTAVAIL it is not in it, or no such address of ours, ENODEV no
- * such interface, ENOBUFS too many groups.
+ * this queue; of groups EADDRINUSE the socket is in it already, EADDRNOTAVAIL it is not in it, or the source is named already or was not,
+ * or no such address of ours, EINVAL a source of a group that was joined as a whole is joined, or one of a group that was not is blocked,
+ * ENODEV no such interface, ENOBUFS too many groups or sources (64 of one group).
  */
 extern int demi_setsockopt(_In_ int qd, _In_ int level, _In_ int optname,
                            _In_reads_bytes_(optlen) const void *optval, _In_ socklen_t optlen);

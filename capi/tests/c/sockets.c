@@ -493,6 +493,14 @@ static void options_are_set_and_read(void)
     EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_LINGER, &read_linger, &len), 0);
     EXPECT(read_linger.l_onoff, 1);
     EXPECT(read_linger.l_linger, 5);
+    const int limit_ms = 30000;
+    value = 1;
+    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof limit_ms), 0);
+    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, DEMI_EXT_TCP_USER_TIMEOUT_OPTION, &value, sizeof value), 0);
+    value = 0;
+    len = sizeof value;
+    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, DEMI_EXT_TCP_USER_TIMEOUT_OPTION, &value, &len), 0);
+    EXPECT(value, 1);
     len = sizeof value;
     EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_ERROR, &value, &len), 0);
     EXPECT(value, 0);
@@ -528,6 +536,45 @@ static void groups_are_joined_and_left(void)
     EXPECT_ERROR(demi_getsockopt(qd, level, hops_option, &value, &len), 0);
     EXPECT(value, 7);
     EXPECT_ERROR(demi_getsockopt(qd, level, join, &value, &len), ENOPROTOOPT);
+    close_queue(qd);
+}
+
+/* A group is joined for what one source sends, and one source of a group is blocked. */
+static void sources_of_groups_are_joined_and_blocked(void)
+{
+    int qd = make_socket(SOCK_DGRAM);
+    bool is_v4 = host.ss_family == AF_INET;
+    int level = is_v4 ? IPPROTO_IP : IPPROTO_IPV6;
+    struct group_source_req source = {0};
+    source.gsr_group.ss_family = source.gsr_source.ss_family = host.ss_family;
+    if (is_v4) {
+        inet_pton(AF_INET, "232.1.2.3", &((struct sockaddr_in *)&source.gsr_group)->sin_addr);
+        inet_pton(AF_INET, "198.51.100.7", &((struct sockaddr_in *)&source.gsr_source)->sin_addr);
+    } else {
+        inet_pton(AF_INET6, "ff35::8000:1", &((struct sockaddr_in6 *)&source.gsr_group)->sin6_addr);
+        inet_pton(AF_INET6, "2001:db8::7", &((struct sockaddr_in6 *)&source.gsr_source)->sin6_addr);
+    }
+    struct group_req group = {0};
+    group.gr_group = source.gsr_group;
+    /* Such groups have only sources by name. */
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_GROUP, &group, sizeof group), EINVAL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_SOURCE_GROUP, &source, 100), EINVAL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_SOURCE_GROUP, &source, sizeof source), 0);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_SOURCE_GROUP, &source, sizeof source), EADDRNOTAVAIL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_BLOCK_SOURCE, &source, sizeof source), EINVAL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_LEAVE_SOURCE_GROUP, &source, sizeof source), 0);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_LEAVE_GROUP, &group, sizeof group), EADDRNOTAVAIL);
+    if (is_v4) {
+        struct ip_mreq wide = {{0}, {INADDR_ANY}};
+        struct ip_mreq_source blocked = {{0}, {INADDR_ANY}, {0}};
+        inet_pton(AF_INET, "239.1.2.3", &wide.imr_multiaddr);
+        inet_pton(AF_INET, "198.51.100.7", &blocked.imr_sourceaddr);
+        blocked.imr_multiaddr = wide.imr_multiaddr;
+        EXPECT_ERROR(demi_setsockopt(qd, level, IP_ADD_MEMBERSHIP, &wide, sizeof wide), 0);
+        EXPECT_ERROR(demi_setsockopt(qd, level, IP_BLOCK_SOURCE, &blocked, sizeof blocked), 0);
+        EXPECT_ERROR(demi_setsockopt(qd, level, IP_UNBLOCK_SOURCE, &blocked, sizeof blocked), 0);
+        EXPECT_ERROR(demi_setsockopt(qd, level, IP_ADD_SOURCE_MEMBERSHIP, &blocked, sizeof blocked), EINVAL);
+    }
     close_queue(qd);
 }
 
@@ -603,6 +650,7 @@ int main(int argc, char *argv[])
     mistakes_with_sockets(listener);
     options_are_set_and_read();
     groups_are_joined_and_left();
+    sources_of_groups_are_joined_and_blocked();
     closing_cancels_what_is_outstanding(listener);
     close_queue(listener);
     memory_comes_back(before);
