@@ -5,6 +5,7 @@
 //! Nothing in this crate knows a protocol or a device.
 
 pub mod affinity;
+mod buffer_list;
 pub mod channel;
 pub mod config;
 pub mod doorbell;
@@ -27,6 +28,7 @@ mod stream_info;
 mod sys;
 pub mod time;
 
+pub use buffer_list::BufferList;
 pub use config::Config;
 pub use error::{Error, SetupError};
 pub use executor::{JoinHandle, OperationFuture, Sleep};

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use arrayvec::ArrayVec;
 
 use crate::metrics::MetricsSink;
-use crate::{Buffer, Error, Instant};
+use crate::{Buffer, BufferList, Error, Instant};
 
 /// Most frames in one burst.
 pub const BURST: usize = 64;
@@ -81,7 +81,7 @@ pub struct RxFrame {
     /// The frame's first bytes: all headers, and usually everything.
     pub head: Buffer,
     /// The frame's further bytes, in order; usually empty.
-    pub rest: Vec<Buffer>,
+    pub rest: BufferList,
     /// What is known about the transport checksum. The IPv4 header's own is always checked by the stack.
     pub checksum: RxChecksum,
     /// When the device joined several TCP segments: the payload bytes of each; else 0.
@@ -90,7 +90,7 @@ pub struct RxFrame {
 
 impl From<Buffer> for RxFrame {
     fn from(head: Buffer) -> Self {
-        Self { head, rest: Vec::new(), checksum: RxChecksum::Unknown, segment_bytes: 0 }
+        Self { head, rest: BufferList::new(), checksum: RxChecksum::Unknown, segment_bytes: 0 }
     }
 }
 
@@ -167,6 +167,9 @@ const MAX_SENT_FRAMES: usize = 256;
 /// Frames to be sent, oldest first. Flat: pushing a frame moves buffers, never frames.
 #[derive(Debug, Default)]
 pub struct FrameBatch {
+    /// The only frame, while it is alone and one segment: what a lone message is. All else is empty then.
+    lone: Option<Buffer>,
+    lone_offload: TxOffload,
     segments: Vec<Buffer>,
     frames: Vec<FrameEnd>,
     sent_frames: usize,
@@ -180,10 +183,39 @@ impl FrameBatch {
         Self::default()
     }
 
+    /// Appends a frame of one segment.
+    #[inline(always)]
+    pub fn push_frame(&mut self, frame: Buffer, offload: TxOffload) {
+        if self.lone.is_none() && self.segments.is_empty() {
+            self.lone = Some(frame);
+            self.lone_offload = offload;
+        } else {
+            self.push_behind(frame, offload);
+        }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, frame: Buffer, offload: TxOffload) {
+        self.push(frame);
+        self.finish(offload);
+    }
+
     /// Appends a segment to the frame that [`Self::finish`] will end.
     #[inline]
     pub fn push(&mut self, segment: Buffer) {
+        if self.lone.is_some() {
+            self.end_loneliness();
+        }
         self.segments.push(segment);
+    }
+
+    /// Puts the lone frame where others can follow it.
+    #[inline(never)]
+    fn end_loneliness(&mut self) {
+        if let Some(lone) = self.lone.take() {
+            self.segments.push(lone);
+            self.finish(self.lone_offload);
+        }
     }
 
     /// Ends the frame made of all segments pushed since the last one.
@@ -196,20 +228,23 @@ impl FrameBatch {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.frames.len() - self.sent_frames
+        self.frames.len() - self.sent_frames + usize::from(self.lone.is_some())
     }
 
     /// True when there is no frame to send.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.lone.is_none() && self.frames.len() == self.sent_frames
     }
 
     /// The oldest frame.
     #[must_use]
     #[inline]
     pub fn front(&self) -> Option<TxFrame<'_>> {
+        if let Some(lone) = &self.lone {
+            return Some(TxFrame { segments: std::slice::from_ref(lone), offload: self.lone_offload });
+        }
         let frame = self.frames.get(self.sent_frames)?;
         let segments = self.segments.get(self.sent_segments..frame.end)?;
         Some(TxFrame { segments, offload: frame.offload })
@@ -218,9 +253,12 @@ impl FrameBatch {
     /// The frame `index` places behind the oldest.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<TxFrame<'_>> {
+        if index == 0 {
+            return self.front();
+        }
         let at = self.sent_frames + index;
         let frame = self.frames.get(at)?;
-        let start = if index == 0 { self.sent_segments } else { self.frames.get(at - 1)?.end };
+        let start = self.frames.get(at - 1)?.end;
         Some(TxFrame { segments: self.segments.get(start..frame.end)?, offload: frame.offload })
     }
 
@@ -228,7 +266,9 @@ impl FrameBatch {
     /// latest 256 frames later.
     #[inline]
     pub fn pop_front(&mut self) {
-        if let Some(frame) = self.frames.get(self.sent_frames) {
+        if self.lone.is_some() {
+            self.lone = None;
+        } else if let Some(frame) = self.frames.get(self.sent_frames) {
             self.sent_segments = frame.end;
             self.sent_frames += 1;
             self.reclaim();
@@ -255,21 +295,17 @@ impl FrameBatch {
         self.sent_segments = 0;
     }
 
-    /// Takes out the only frame, if there is one alone and it has one segment: what a lone message is.
+    /// Takes out the only frame, if there is one alone, it has one segment and came by [`Self::push_frame`]: what a lone
+    /// message is.
     #[inline(always)]
     pub fn take_lone(&mut self) -> Option<(Buffer, TxOffload)> {
-        if self.segments.len() != self.sent_segments + 1 {
-            return None;
-        }
-        let offload = self.frames.last()?.offload;
-        let segment = self.segments.pop()?;
-        self.clear();
-        Some((segment, offload))
+        self.lone.take().map(|lone| (lone, self.lone_offload))
     }
 
     /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value: the first,
     /// and the others.
     pub fn take_frames(&mut self, limit: usize, mut take: impl FnMut(Buffer, Segments<'_, '_>, TxOffload)) {
+        self.end_loneliness();
         let last = self.frames.len().min(self.sent_frames.saturating_add(limit));
         let Some(taken) = self.frames.get(self.sent_frames..last) else { return };
         let start = self.sent_segments;
@@ -291,6 +327,7 @@ impl FrameBatch {
 
     /// Drops all frames, sent or not.
     pub fn clear(&mut self) {
+        self.lone = None;
         self.segments.clear();
         self.frames.clear();
         self.sent_frames = 0;

@@ -1,35 +1,22 @@
 //! Scatter-gather arrays: what is pushed and popped.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
-use crate::Buffer;
+use crate::{Buffer, BufferList};
 
 /// A list of buffers that is sent or received as one. One buffer costs no allocation.
 #[derive(Debug, Clone, Default)]
 pub struct ScatterGather {
     /// `None` only when there is no `rest` either.
     first: Option<Buffer>,
-    /// Boxed, because it is rare and every operation and completion carries an array by value.
-    rest: Option<Box<Rest>>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Rest(VecDeque<Buffer>);
-
-impl Rest {
-    #[inline(never)]
-    fn len(&self) -> usize {
-        self.0.iter().map(|segment| segment.len()).sum()
-    }
+    rest: BufferList,
 }
 
 impl ScatterGather {
     /// An array of no segments.
     #[must_use]
     pub const fn new() -> Self {
-        Self { first: None, rest: None }
+        Self { first: None, rest: BufferList::new() }
     }
 
     /// Appends a segment. Empty buffers are left out.
@@ -40,7 +27,7 @@ impl ScatterGather {
         if self.first.is_none() {
             self.first = Some(buffer);
         } else {
-            self.rest.get_or_insert_default().0.push_back(buffer);
+            self.rest.push(buffer);
         }
     }
 
@@ -48,11 +35,7 @@ impl ScatterGather {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        let first = self.first.as_ref().map_or(0, |first| first.len());
-        match &self.rest {
-            None => first,
-            Some(rest) => first + rest.len(),
-        }
+        self.first.as_ref().map_or(0, |first| first.len()) + self.rest.bytes()
     }
 
     /// True when there is no byte in it.
@@ -64,18 +47,18 @@ impl ScatterGather {
     /// Number of segments.
     #[must_use]
     pub fn segments(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.0.len())
+        usize::from(self.first.is_some()) + self.rest.len()
     }
 
     /// The segments in order.
     pub fn iter(&self) -> impl Iterator<Item = &Buffer> + Clone {
-        self.first.iter().chain(self.rest.iter().flat_map(|rest| &rest.0))
+        self.first.iter().chain(&self.rest)
     }
 
     /// Takes the first segment out.
     pub fn pop_front(&mut self) -> Option<Buffer> {
         let front = self.first.take()?;
-        self.first = self.rest.as_mut().and_then(|rest| rest.0.pop_front());
+        self.first = self.rest.pop_front();
         Some(front)
     }
 
@@ -85,20 +68,30 @@ impl ScatterGather {
             return;
         }
         if let Some(second) = self.first.replace(buffer) {
-            self.rest.get_or_insert_default().0.push_front(second);
+            self.rest.push_front(second);
         }
     }
 
     /// The only segment, if there is exactly one.
     #[inline]
     pub fn single_mut(&mut self) -> Option<&mut Buffer> {
-        if self.rest.is_none() { self.first.as_mut() } else { None }
+        if self.rest.is_untouched() { self.first.as_mut() } else { None }
     }
 
     /// Takes the only segment out, if there is exactly one; else nothing.
     #[inline]
     pub fn take_single(&mut self) -> Option<Buffer> {
-        if self.rest.is_none() { self.first.take() } else { None }
+        if self.rest.is_untouched() { self.first.take() } else { None }
+    }
+
+    /// The array of a first segment and further ones. Empty buffers are left out.
+    #[inline]
+    #[must_use]
+    pub fn from_parts(first: Buffer, rest: BufferList) -> Self {
+        if first.is_empty() || !rest.is_untouched() {
+            return std::iter::once(first).chain(rest).collect();
+        }
+        Self { first: Some(first), rest }
     }
 
     /// Drops all segments.
@@ -147,7 +140,7 @@ impl ScatterGather {
 impl From<Buffer> for ScatterGather {
     #[inline]
     fn from(buffer: Buffer) -> Self {
-        Self { first: (!buffer.is_empty()).then_some(buffer), rest: None }
+        Self { first: (!buffer.is_empty()).then_some(buffer), rest: BufferList::new() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use dpdk_sys as sys;
 use libos::runtime::{RxBatch, RxChecksum};
-use libos::{Arena, Buffer, RxFrame, SetupError};
+use libos::{Arena, Buffer, BufferList, RxFrame, SetupError};
 
 use crate::counters::DpdkCounters;
 use crate::mbufs::{self, Burst, Mbuf};
@@ -99,7 +99,7 @@ impl Receiver {
         };
         // SAFETY: each mbuf of the chain is ours, and looked at once.
         let head = take(unsafe { self.piece(mbuf, &first) });
-        let mut frame = head.map(|head| RxFrame { head, rest: Vec::new(), checksum, segment_bytes });
+        let mut frame = head.map(|head| RxFrame { head, rest: BufferList::new(), checksum, segment_bytes });
         let mut next = next;
         while !next.is_null() {
             let mbuf = next;
@@ -122,7 +122,7 @@ impl Receiver {
             counters.rx_no_buffers += 1;
             return None;
         };
-        let bytes = frame.head.len() + frame.rest.iter().map(|piece| piece.len()).sum::<usize>();
+        let bytes = frame.head.len() + frame.rest.bytes();
         counters.rx_frames += 1;
         counters.rx_bytes += bytes as u64;
         counters.rx_joined_frames += u64::from(joined);

@@ -9,7 +9,7 @@ use std::io::IoSliceMut;
 
 use arrayvec::ArrayVec;
 use libos::memory::HEADROOM_BYTES;
-use libos::{Arena, Buffer, BufferMut};
+use libos::{Arena, Buffer, BufferList, BufferMut};
 
 /// Ethernet header and one VLAN tag.
 const LINK_HEADER_BYTES: usize = 18;
@@ -75,7 +75,7 @@ impl ReceiveBuffers {
 
     /// The buffers that a frame of this length reached; `None` when its end was lost.
     #[inline]
-    pub fn take(&mut self, frame_bytes: usize) -> Option<(Buffer, Vec<Buffer>)> {
+    pub fn take(&mut self, frame_bytes: usize) -> Option<(Buffer, BufferList)> {
         if frame_bytes >= self.head_bytes + self.rest_count * REST_BYTES {
             return None;
         }
@@ -83,14 +83,18 @@ impl ReceiveBuffers {
         head.set_len(frame_bytes.min(self.head_bytes));
         let mut left_bytes = frame_bytes - head.len();
         if left_bytes == 0 {
-            return Some((head.freeze(), Vec::new()));
+            return Some((head.freeze(), BufferList::new()));
         }
-        let rest = self.rest.drain(..left_bytes.div_ceil(REST_BYTES)).map(|mut buffer| {
-            buffer.set_len(left_bytes.min(REST_BYTES));
-            left_bytes -= buffer.len();
-            buffer.freeze()
-        });
-        Some((head.freeze(), rest.collect()))
+        let rest: Vec<_> = self
+            .rest
+            .drain(..left_bytes.div_ceil(REST_BYTES))
+            .map(|mut buffer| {
+                buffer.set_len(left_bytes.min(REST_BYTES));
+                left_bytes -= buffer.len();
+                buffer.freeze()
+            })
+            .collect();
+        Some((head.freeze(), rest.into()))
     }
 }
 

@@ -386,7 +386,7 @@ fn into_buffers(arena: &Arena, frame: &WireFrame, head_bytes: usize) -> Option<R
     let head = arena.copy_from(head)?.freeze();
     let rest = rest.chunks(REST_BUFFER_BYTES).map(|chunk| Some(arena.copy_from(chunk)?.freeze()));
     let rest = rest.collect::<Option<Vec<_>>>()?;
-    Some(RxFrame { head, rest, checksum: frame.checksum, segment_bytes: frame.segment_bytes })
+    Some(RxFrame { head, rest: rest.into(), checksum: frame.checksum, segment_bytes: frame.segment_bytes })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use libos::metrics::MetricsSink;
 use libos::runtime::{Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
-use libos::{Arena, Buffer, BufferMut, Capabilities, Error, FrameBatch, Instant, Runtime};
+use libos::{Arena, Buffer, BufferList, BufferMut, Capabilities, Error, FrameBatch, Instant, Runtime};
 
 /// Most frames under way in one direction; more are left with their sender.
 const MAX_FRAMES: usize = 4096;
@@ -89,7 +89,7 @@ impl PipeEnd {
     #[inline(always)]
     fn received(&self, head: Buffer, offload: TxOffload) -> RxFrame {
         let head = if head.is_unique() { head } else { self.own(head) };
-        self.frame(head, Vec::new(), offload)
+        self.frame(head, BufferList::new(), offload)
     }
 
     /// A copy of a frame that its sender keeps, if it is small enough and there is memory.
@@ -109,11 +109,11 @@ impl PipeEnd {
         for segment in rest {
             joined.extend_from_slice(&segment);
         }
-        self.frame(joined.freeze(), Vec::new(), offload)
+        self.frame(joined.freeze(), BufferList::new(), offload)
     }
 
     #[inline(always)]
-    fn frame(&self, head: Buffer, rest: Vec<Buffer>, offload: TxOffload) -> RxFrame {
+    fn frame(&self, head: Buffer, rest: BufferList, offload: TxOffload) -> RxFrame {
         // A partial checksum is as good as a verified one: the bytes never left memory.
         let checksum = match self.capabilities.tx_checksum {
             TxChecksum::Software => RxChecksum::Unknown,
@@ -160,6 +160,13 @@ impl Runtime for PipeEnd {
     #[inline]
     fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
         let mut wire = self.wires[self.side].borrow_mut();
+        if wire.is_empty()
+            && let Some((frame, offload)) = batch.take_lone()
+        {
+            wire.push_frame(frame, offload);
+            self.sent_frames += 1;
+            return Ok(());
+        }
         let before = batch.len();
         if wire.is_empty() {
             std::mem::swap(&mut *wire, batch);

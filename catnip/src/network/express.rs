@@ -192,8 +192,7 @@ impl Network {
     fn emit_express(&mut self, frame: Buffer, offload: TxOffload) {
         self.counters.ip_out_requests += 1;
         self.counters.link_out_frames += 1;
-        self.frames.push(frame);
-        self.frames.finish(offload);
+        self.frames.push_frame(frame, offload);
     }
 
     #[inline(always)]

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use libos::Instant;
 use libos::runtime::RxFrame;
+use libos::{BufferList, Instant};
 
 use super::quoted::Quoted;
 use super::receive::{IpInfo, frame_len};
@@ -104,7 +104,7 @@ impl Network {
         frame.rest.iter().for_each(|piece| {
             whole.extend_from_slice(piece);
         });
-        Some(RxFrame { head: whole.freeze(), rest: Vec::new(), ..frame })
+        Some(RxFrame { head: whole.freeze(), rest: BufferList::new(), ..frame })
     }
 
     /// The header of a message whose checksum is right.

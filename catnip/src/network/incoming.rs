@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use libos::Buffer;
+use libos::{Buffer, BufferList};
 
 use super::Protocol;
 
@@ -31,7 +31,7 @@ pub struct Packet {
     /// From the transport header on, cut to the length that IP (and for UDP its header) states.
     pub head: Buffer,
     /// Further payload of a large received frame, usually empty.
-    pub rest: Vec<Buffer>,
+    pub rest: BufferList,
     /// When the device joined several TCP segments: the payload bytes of each; else 0.
     pub segment_bytes: u16,
     /// Traffic class, or type of service: DSCP and ECN.
@@ -44,7 +44,7 @@ impl Packet {
     /// Bytes of transport header and payload.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.head.len() + self.rest.iter().map(|piece| piece.len()).sum::<usize>()
+        self.head.len() + self.rest.bytes()
     }
 
     /// True when there is not one byte.

@@ -51,7 +51,7 @@ pub(super) fn frame_len(frame: &RxFrame) -> usize {
     if frame.rest.is_empty() {
         frame.head.len()
     } else {
-        frame.head.len() + frame.rest.iter().map(|piece| piece.len()).sum::<usize>()
+        frame.head.len() + frame.rest.bytes()
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use arrayvec::ArrayVec;
 use libos::memory::CopyCause;
 use libos::runtime::{Medium, PartialChecksum, RxChecksum, RxFrame, Segmentation, TxChecksum, TxOffload};
-use libos::{Buffer, Error, Instant};
+use libos::{Buffer, BufferList, Error, Instant};
 
 use super::fragment::IdentificationSlot;
 use super::interface::NextHop;
@@ -417,8 +417,8 @@ impl Network {
             Payload::Empty | Payload::Pieces(_) => None,
         };
         let (head, rest) = match whole {
-            Some(head) => (head, Vec::new()),
-            None => (self.arena.copy_from(headers.all())?.freeze(), payload.into_buffers()),
+            Some(head) => (head, BufferList::new()),
+            None => (self.arena.copy_from(headers.all())?.freeze(), payload.into_buffers().into()),
         };
         let (checksum, segment_bytes) = (RxChecksum::Verified, segment_bytes.unwrap_or(0));
         self.looped.push_back(RxFrame { head, rest, checksum, segment_bytes });
@@ -434,7 +434,7 @@ impl Network {
             self.counters.loop_queue_full += 1;
             return;
         };
-        let (head, rest) = (head.freeze(), payload.buffers().to_vec());
+        let (head, rest) = (head.freeze(), payload.buffers().to_vec().into());
         self.looped.push_back(RxFrame { head, rest, checksum: RxChecksum::Verified, segment_bytes: 0 });
     }
 

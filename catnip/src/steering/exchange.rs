@@ -4,7 +4,7 @@ use bytes::Bytes;
 use libos::doorbell::{Doorbell, Sleeper};
 use libos::ring::{Consumer, Producer, ring};
 use libos::runtime::{RxChecksum, TxFrame, TxOffload};
-use libos::{Arena, Buffer, FrameBatch, RxFrame, SetupError};
+use libos::{Arena, Buffer, BufferList, FrameBatch, RxFrame, SetupError};
 
 /// Why a frame is handed to another core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Crossing {
         }
         Some(RxFrame {
             head: copy.freeze(),
-            rest: Vec::new(),
+            rest: BufferList::new(),
             checksum: self.checksum,
             segment_bytes: self.segment_bytes,
         })

@@ -1,6 +1,6 @@
 //! The receiving half: what is done with data and with the peer's FIN, and when it is acknowledged.
 
-use libos::{Buffer, Error, Instant, PopLimit, ScatterGather};
+use libos::{Buffer, BufferList, Error, Instant, PopLimit, ScatterGather};
 
 use super::connection::{Connection, Context};
 use super::reassembly::{Insertion, Reassembly};
@@ -19,7 +19,7 @@ const UNREAD_BYTES_WHEN_SHORT: usize = 32 << 10;
 #[derive(Debug)]
 pub(super) struct Data {
     pub head: Buffer,
-    pub rest: Vec<Buffer>,
+    pub rest: BufferList,
     /// Bytes of all of it.
     pub len: u32,
     /// Bytes of one segment when the device joined several; else 0.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
-use libos::Instant;
+use libos::{Instant, ScatterGather};
 
 use super::UdpLayer;
 use super::layer::{Body, MAX_SHARING_SOCKETS};
@@ -44,9 +44,9 @@ impl UdpLayer {
         let from = SocketAddr::new(packet.source, header.source_port());
         let Packet { mut head, rest, segment_bytes, .. } = packet;
         head.advance(udp::HEADER_BYTES);
+        let data = ScatterGather::from_parts(head, rest);
         for index in takers {
-            let body = Body { head: head.clone(), rest: rest.clone(), segment_bytes };
-            self.deliver(index, from, body, events, waiting);
+            self.deliver(index, from, Body { data: data.clone(), segment_bytes }, events, waiting);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::{Buffer, Domain, Error, Instant, RxFrame, ScatterGather};
+use libos::{Domain, Error, Instant, RxFrame, ScatterGather};
 
 use super::ports::PortTable;
 use super::send::{find_path, send_from};
@@ -337,7 +337,8 @@ impl UdpLayer {
         let from = SocketAddr::new(packet.source, header.source_port());
         let Packet { mut head, rest, segment_bytes, .. } = packet;
         head.advance(udp::HEADER_BYTES);
-        self.deliver(index, from, Body { head, rest, segment_bytes }, events, waiting);
+        let data = ScatterGather::from_parts(head, rest);
+        self.deliver(index, from, Body { data, segment_bytes }, events, waiting);
     }
 
     /// As [`Self::on_packet`], for a packet of the usual kind.
@@ -363,7 +364,8 @@ impl UdpLayer {
         let RxFrame { mut head, rest, segment_bytes, .. } = frame;
         head.truncate(plain.end);
         head.advance(plain.start + udp::HEADER_BYTES);
-        self.deliver(index, from, Body { head, rest, segment_bytes }, events, waiting);
+        let data = ScatterGather::from_parts(head, rest);
+        self.deliver(index, from, Body { data, segment_bytes }, events, waiting);
     }
 
     /// Tells the sender that there is nobody.
@@ -387,13 +389,13 @@ impl UdpLayer {
         waiting: &mut impl Waiting,
     ) {
         let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
-        if body.is_one_buffer()
+        if body.segment_bytes == 0
             && socket.queue.is_empty()
             && socket.error.is_none()
             && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
         {
             self.counters.in_datagrams += 1;
-            waiting.datagram(ticket, Datagram { from, data: body.into_one_buffer().into() });
+            waiting.datagram(ticket, Datagram { from, data: body.data });
             return;
         }
         let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
@@ -513,25 +515,9 @@ impl UdpLayer {
 
 /// A received datagram's payload.
 pub(super) struct Body {
-    pub(super) head: Buffer,
-    pub(super) rest: Vec<Buffer>,
+    pub(super) data: ScatterGather,
     /// When the device joined several datagrams: the bytes of each; else 0.
     pub(super) segment_bytes: u16,
-}
-
-impl Body {
-    /// True for one datagram in one buffer, the usual case.
-    #[inline]
-    fn is_one_buffer(&self) -> bool {
-        self.segment_bytes == 0 && self.rest.capacity() == 0
-    }
-
-    /// The one buffer. The list of others, which was never allocated, need not be freed.
-    #[inline]
-    fn into_one_buffer(self) -> Buffer {
-        std::mem::forget(self.rest);
-        self.head
-    }
 }
 
 /// Where one socket's datagrams go.
@@ -544,13 +530,11 @@ struct Inbox<'a> {
 impl Inbox<'_> {
     #[inline(never)]
     fn take_body(&mut self, from: SocketAddr, body: Body) {
-        let Body { head, rest, segment_bytes } = body;
+        let Body { data, segment_bytes } = body;
         if segment_bytes != 0 {
-            return self.take_joined(from, head, rest, segment_bytes.into());
+            return self.take_joined(from, data, segment_bytes.into());
         }
-        let held_bytes = head.held_bytes() + rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
-        let mut data = ScatterGather::from(head);
-        rest.into_iter().for_each(|piece| data.push(piece));
+        let held_bytes = held_bytes(&data);
         self.take(from, data, held_bytes);
     }
 
@@ -568,11 +552,11 @@ impl Inbox<'_> {
 
     /// Queues datagrams that the device joined: each of `segment_bytes`, the last one of what is left.
     #[inline(never)]
-    fn take_joined(&mut self, from: SocketAddr, head: Buffer, rest: Vec<Buffer>, segment_bytes: usize) {
+    fn take_joined(&mut self, from: SocketAddr, joined: ScatterGather, segment_bytes: usize) {
         // They share the memory, so the first one answers for it and the others for their bytes.
-        let mut held_bytes = head.held_bytes() + rest.iter().map(|piece| piece.held_bytes()).sum::<usize>();
+        let mut held_bytes = held_bytes(&joined);
         let (mut data, mut missing) = (ScatterGather::new(), segment_bytes);
-        for mut piece in std::iter::once(head).chain(rest) {
+        for mut piece in joined {
             while piece.len() >= missing {
                 data.push(piece.split_to(missing));
                 self.take(from, std::mem::take(&mut data), std::mem::replace(&mut held_bytes, segment_bytes));
@@ -585,4 +569,9 @@ impl Inbox<'_> {
             self.take(from, data, held_bytes);
         }
     }
+}
+
+/// Bytes of memory that received data keeps from being reused.
+fn held_bytes(data: &ScatterGather) -> usize {
+    data.iter().map(|piece| piece.held_bytes()).sum()
 }

@@ -117,7 +117,7 @@ fn take(frame: &RingFrame<'_>, arena: &Arena, mtu: usize) -> Taken {
         fill(&mut buffer, &[piece]);
         rest.push(buffer.freeze());
     }
-    Taken::Frame(RxFrame { head: head.freeze(), rest, checksum, segment_bytes })
+    Taken::Frame(RxFrame { head: head.freeze(), rest: rest.into(), checksum, segment_bytes })
 }
 
 /// Puts a VLAN tag back behind a frame's addresses; the buffer has room in front.

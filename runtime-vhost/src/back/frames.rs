@@ -55,7 +55,12 @@ pub(super) fn read(memory: &PeerMemory, pieces: &[Piece], arena: &Arena) -> Copi
             }
         }
     }
-    Copied::Frame(RxFrame { head, rest, checksum: said.checksum, segment_bytes: said.segment_bytes })
+    Copied::Frame(RxFrame {
+        head,
+        rest: rest.into(),
+        checksum: said.checksum,
+        segment_bytes: said.segment_bytes,
+    })
 }
 
 /// Copies a frame with its header to `pieces`, which are `buffers` of the front end's and have room for it. False when

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libos::runtime::{RxBatch, Segments, TxOffload};
-use libos::{Arena, Buffer, BufferMut, Error, FrameBatch, RxFrame, SetupError};
+use libos::{Arena, Buffer, BufferList, BufferMut, Error, FrameBatch, RxFrame, SetupError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::memory::ring_memory;
@@ -332,9 +332,9 @@ impl Posted {
                 }
             }
         } else {
-            Vec::new()
+            BufferList::new()
         };
-        let bytes = head.len() + rest.iter().map(|buffer| buffer.len()).sum::<usize>();
+        let bytes = head.len() + rest.bytes();
         if head.len() < ETHERNET_BYTES || bytes > MAX_FRAME_BYTES {
             counters.rx_malformed += 1;
             return Ok(Some(None));
@@ -349,7 +349,7 @@ impl Posted {
     /// The further buffers of a frame in `count`. None when no frame is spread over so many.
     #[cold]
     #[inline(never)]
-    fn take_rest(&mut self, count: u16) -> Result<Option<Vec<Buffer>>, RingError> {
+    fn take_rest(&mut self, count: u16) -> Result<Option<BufferList>, RingError> {
         let Some(count) = count.checked_sub(1) else { return Ok(None) };
         if usize::from(count) > self.ring.offered() {
             return Err(RingError::TooManyEntries);
@@ -360,7 +360,7 @@ impl Posted {
             let buffer = self.next()?.ok_or(RingError::NoSuchDescriptor)?;
             rest.push(buffer.freeze());
         }
-        Ok(Some(rest))
+        Ok(Some(rest.into()))
     }
 }
 

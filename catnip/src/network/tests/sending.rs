@@ -267,7 +267,7 @@ fn packets_to_ourselves_come_back_on_a_later_call() {
         assert_eq!(network.looped_packets(), 1);
         let Some(Ingress::Packet(packet)) = network.receive_looped(NOW) else { panic!() };
         assert_eq!((packet.source, packet.destination), (address, address));
-        assert_eq!(packet.rest.iter().map(|piece| piece.len()).sum::<usize>() + packet.head.len(), 12);
+        assert_eq!(packet.rest.bytes() + packet.head.len(), 12);
         assert!(!network.needs_poll());
         assert!(network.receive_looped(NOW).is_none());
     }

@@ -107,7 +107,7 @@ impl World {
                     let (head, rest) = bytes.split_at(bytes.len() - 1);
                     let pieces = [head, rest].map(|piece| self.arena.copy_from(piece).unwrap().freeze());
                     let [head, rest] = pieces;
-                    RxFrame { head, rest: vec![rest], checksum: RxChecksum::Unknown, segment_bytes: 0 }
+                    RxFrame { head, rest: vec![rest].into(), checksum: RxChecksum::Unknown, segment_bytes: 0 }
                 }
             };
             self.stacks[side].receive(self.now, frame);

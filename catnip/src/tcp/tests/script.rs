@@ -121,7 +121,7 @@ impl Script {
         let packet = self.compose(&seg);
         let [head, rest] = [&packet[..head_bytes], &packet[head_bytes..]]
             .map(|part| self.arena.copy_from(part).unwrap().freeze());
-        self.stack.receive(self.now, RxFrame { rest: vec![rest], ..RxFrame::from(head) });
+        self.stack.receive(self.now, RxFrame { rest: vec![rest].into(), ..RxFrame::from(head) });
         self.turn();
     }
 
