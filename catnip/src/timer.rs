@@ -109,14 +109,26 @@ impl TimerWheel {
     /// until `None`. In between, timers may be armed and cancelled at will; one that is armed for
     /// `now` or earlier comes up in the same round, so a caller that does so must bound the round.
     pub fn next_expired(&mut self, now: Instant) -> Option<u32> {
-        let now_ns = now.as_nanos();
-        if now_ns < self.quiet_until_ns {
-            // Nothing starts before `quiet_until_ns`, so the position may follow the clock: what is
-            // armed next lands on the lowest level that will do.
-            self.position = self.position.max(tick_of(now_ns));
+        if !self.is_due(now) {
+            self.follow(now);
             return None;
         }
-        self.pop_expired(now_ns)
+        self.pop_expired(now.as_nanos())
+    }
+
+    /// Lets the position follow the clock while nothing is due: what is armed next lands on the lowest level that
+    /// will do. For whoever asks [`Self::is_due`] first.
+    #[inline]
+    pub fn follow(&mut self, now: Instant) {
+        debug_assert!(!self.is_due(now), "what is due is taken first");
+        self.position = self.position.max(tick_of(now.as_nanos()));
+    }
+
+    /// False when [`Self::next_expired`] has nothing, by one comparison.
+    #[must_use]
+    #[inline]
+    pub const fn is_due(&self, now: Instant) -> bool {
+        now.as_nanos() >= self.quiet_until_ns
     }
 
     /// A time at or before which the earliest timer is due; `None` without timers. Exact unless more

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 
 use crate::metrics::MetricsSink;
-use crate::module::{Completions, Popped};
+use crate::module::{Completions, Departure, Popped};
 use crate::{
     Config, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, ScatterGather, SetupError, Token,
 };
@@ -104,6 +104,7 @@ impl Module for MemoryQueues {
         token: Token,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
+        _departure: Departure,
         completions: &mut dyn Completions,
     ) -> Poll<Result<(), Error>> {
         let limit = self.limit;

@@ -24,10 +24,23 @@ pub struct Popped {
     pub from: Option<SocketAddr>,
 }
 
+/// When what a push left to be sent goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// In the same call: the push is the first one since a poll, and a lone message does not wait for the next.
+    Now,
+    /// With the next poll, so that a burst leaves as one.
+    WithPoll,
+}
+
 /// Where a module posts what became of its operations.
 pub trait Completions {
     /// Ends the operation. A token that was cancelled meanwhile is ignored.
     fn complete(&mut self, token: Token, outcome: Outcome);
+
+    /// Ends a pop with what it brought, as [`Self::complete`] with [`Outcome::Popped`], which is put together in its
+    /// place at once.
+    fn popped(&mut self, token: Token, data: ScatterGather, from: Option<&SocketAddr>);
 
     /// Ends an accept with the module's handle of the new connection, which gets a descriptor.
     ///
@@ -152,6 +165,9 @@ pub trait Module {
     /// Starts an [`Operation::PushTo`], or without `to` an [`Operation::Push`]. Most pushes end at once: then
     /// the answer is the end, and nothing is posted. On [`Poll::Pending`] the end is posted, in this call
     /// or later, and what is left to do with `data` was taken out of it.
+    ///
+    /// With [`Departure::Now`] the time is the present, and what there is to be sent is sent in this call.
+    #[allow(clippy::too_many_arguments, reason = "the one call that is made for each message")]
     fn push(
         &mut self,
         now: Instant,
@@ -159,8 +175,10 @@ pub trait Module {
         token: Token,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
+        departure: Departure,
         completions: &mut dyn Completions,
     ) -> Poll<Result<(), Error>> {
+        let _ = departure;
         let data = std::mem::take(data);
         let operation = match to {
             Some(to) => Operation::PushTo(data, *to),
@@ -204,13 +222,6 @@ pub trait Module {
 
     /// Makes progress: receives, runs timers, sends, completes operations. Bounded work.
     fn poll(&mut self, now: Instant, completions: &mut dyn Completions);
-
-    /// Sends at once what the operation submitted just before left to be sent. Called after the first push since
-    /// a poll, with the time it is now: a lone message does not wait for the next poll, and what follows it
-    /// does, so that a burst leaves as one.
-    fn flush(&mut self, now: Instant, completions: &mut dyn Completions) {
-        let _ = (now, completions);
-    }
 
     /// True when there is something that only a poll gets out, such as frames to be sent.
     fn needs_poll(&self) -> bool {

@@ -187,7 +187,8 @@ impl FrameBatch {
     #[inline(always)]
     pub fn push_frame(&mut self, frame: Buffer, offload: TxOffload) {
         if self.lone.is_none() && self.segments.is_empty() {
-            self.lone = Some(frame);
+            // There is nothing in its place to be dropped.
+            std::mem::forget(self.lone.replace(frame));
             self.lone_offload = offload;
         } else {
             self.push_behind(frame, offload);

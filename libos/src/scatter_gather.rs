@@ -85,13 +85,18 @@ impl ScatterGather {
     }
 
     /// The array of a first segment and further ones. Empty buffers are left out.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn from_parts(first: Buffer, rest: BufferList) -> Self {
         if first.is_empty() || !rest.is_untouched() {
-            return std::iter::once(first).chain(rest).collect();
+            return Self::from_any_parts(first, rest);
         }
-        Self { first: Some(first), rest }
+        Self { first: Some(first), rest: BufferList::new() }
+    }
+
+    #[inline(never)]
+    fn from_any_parts(first: Buffer, rest: BufferList) -> Self {
+        std::iter::once(first).chain(rest).collect()
     }
 
     /// Drops all segments.

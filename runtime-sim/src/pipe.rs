@@ -50,9 +50,10 @@ pub struct PipeEnd {
     capabilities: Capabilities,
     join_bytes: usize,
     arena: Arena,
-    /// Frames under way, by the side that sent them.
-    wires: Rc<[RefCell<FrameBatch>; 2]>,
-    side: usize,
+    /// Frames under way from the other end.
+    incoming: Rc<RefCell<FrameBatch>>,
+    /// Frames under way to the other end.
+    outgoing: Rc<RefCell<FrameBatch>>,
     sent_frames: u64,
     received_frames: u64,
 }
@@ -61,7 +62,7 @@ pub struct PipeEnd {
 /// Ethernet addresses are `02:00:00:00:00:01` and `02:00:00:00:00:02`.
 #[must_use]
 pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
-    let wires = Rc::new([RefCell::new(FrameBatch::new()), RefCell::new(FrameBatch::new())]);
+    let wires = [(); 2].map(|()| Rc::new(RefCell::new(FrameBatch::new())));
     let end = |side: usize| PipeEnd {
         capabilities: Capabilities {
             medium: config.medium,
@@ -76,8 +77,8 @@ pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
         },
         join_bytes: config.join_bytes,
         arena: arenas[side].clone(),
-        wires: Rc::clone(&wires),
-        side,
+        incoming: Rc::clone(&wires[1 - side]),
+        outgoing: Rc::clone(&wires[side]),
         sent_frames: 0,
         received_frames: 0,
     };
@@ -122,6 +123,36 @@ impl PipeEnd {
         let segment_bytes = offload.segmentation.map_or(0, |segmentation| segmentation.segment_bytes);
         RxFrame { head, rest, checksum, segment_bytes }
     }
+
+    /// Takes what there is room for off the wire; returns how many frames.
+    #[inline(never)]
+    fn receive_burst(&self, wire: &mut FrameBatch, batch: &mut RxBatch) -> u64 {
+        let before = batch.len();
+        wire.take_frames(batch.remaining_capacity(), |head, rest, offload| {
+            batch.push(match rest.len() {
+                0 => self.received(head, offload),
+                _ => self.join(head, rest, offload),
+            });
+        });
+        (batch.len() - before) as u64
+    }
+}
+
+/// Puts what there is room for onto the wire; returns how many frames.
+#[inline(never)]
+fn send_burst(wire: &mut FrameBatch, batch: &mut FrameBatch) -> u64 {
+    let before = batch.len();
+    if wire.is_empty() {
+        std::mem::swap(wire, batch);
+    } else {
+        let room = MAX_FRAMES.saturating_sub(wire.len());
+        batch.take_frames(room, |head, rest, offload| {
+            wire.push(head);
+            rest.for_each(|segment| wire.push(segment));
+            wire.finish(offload);
+        });
+    }
+    (before - batch.len()) as u64
 }
 
 impl Runtime for PipeEnd {
@@ -135,7 +166,7 @@ impl Runtime for PipeEnd {
 
     #[inline]
     fn receive(&mut self, _now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
-        let mut wire = self.wires[1 - self.side].borrow_mut();
+        let mut wire = self.incoming.borrow_mut();
         if wire.is_empty() {
             return Ok(());
         }
@@ -146,20 +177,13 @@ impl Runtime for PipeEnd {
             self.received_frames += 1;
             return Ok(());
         }
-        let before = batch.len();
-        wire.take_frames(batch.remaining_capacity(), |head, rest, offload| {
-            batch.push(match rest.len() {
-                0 => self.received(head, offload),
-                _ => self.join(head, rest, offload),
-            });
-        });
-        self.received_frames += (batch.len() - before) as u64;
+        self.received_frames += self.receive_burst(&mut wire, batch);
         Ok(())
     }
 
     #[inline]
     fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
-        let mut wire = self.wires[self.side].borrow_mut();
+        let mut wire = self.outgoing.borrow_mut();
         if wire.is_empty()
             && let Some((frame, offload)) = batch.take_lone()
         {
@@ -167,24 +191,13 @@ impl Runtime for PipeEnd {
             self.sent_frames += 1;
             return Ok(());
         }
-        let before = batch.len();
-        if wire.is_empty() {
-            std::mem::swap(&mut *wire, batch);
-        } else {
-            let room = MAX_FRAMES.saturating_sub(wire.len());
-            batch.take_frames(room, |head, rest, offload| {
-                wire.push(head);
-                rest.for_each(|segment| wire.push(segment));
-                wire.finish(offload);
-            });
-        }
-        self.sent_frames += (before - batch.len()) as u64;
+        self.sent_frames += send_burst(&mut wire, batch);
         Ok(())
     }
 
     /// The clock's start while frames wait here: whenever it is now, they are due.
     fn next_deadline(&self) -> Option<Instant> {
-        (!self.wires[1 - self.side].borrow().is_empty()).then_some(Instant::ZERO)
+        (!self.incoming.borrow().is_empty()).then_some(Instant::ZERO)
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {

@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 use std::task::Poll;
 
 use libos::metrics::MetricsSink;
-use libos::module::{Completions, Popped};
+use libos::module::{Completions, Departure, Popped};
 use libos::runtime::RxBatch;
 use libos::{
     Domain, Error, Handle, Instant, Module, Operation, PopLimit, Runtime, ScatterGather, Shutdown,
@@ -175,9 +175,15 @@ impl<R: Runtime> Module for StackModule<R> {
         token: Token,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
-        _completions: &mut dyn Completions,
+        departure: Departure,
+        completions: &mut dyn Completions,
     ) -> Poll<Result<(), Error>> {
-        self.start_push(now, handle, token, data, to)
+        let ended = self.start_push(now, handle, token, data, to);
+        if departure == Departure::Now {
+            self.stack.flush(now);
+            self.transmit(now, completions);
+        }
+        ended
     }
 
     fn pop(
@@ -217,12 +223,6 @@ impl<R: Runtime> Module for StackModule<R> {
         if !self.blocked.is_empty() {
             self.retry_blocked(now, completions);
         }
-    }
-
-    #[inline]
-    fn flush(&mut self, now: Instant, completions: &mut dyn Completions) {
-        self.stack.flush(now);
-        self.transmit(now, completions);
     }
 
     fn needs_poll(&self) -> bool {

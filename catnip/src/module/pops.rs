@@ -1,7 +1,7 @@
 //! Waiting pops, completed as what they wait for arrives.
 
 use libos::module::Completions;
-use libos::{Outcome, PopLimit, ScatterGather, Token};
+use libos::{PopLimit, ScatterGather, Token};
 
 use super::sockets::Socket;
 use crate::slab::{Key, Slab};
@@ -30,7 +30,7 @@ impl Waiting for Pops<'_> {
 
     #[inline(always)]
     fn datagram(&mut self, token: Token, Datagram { from, data }: Datagram) {
-        self.completions.complete(token, Outcome::Popped { data, from: Some(from) });
+        self.completions.popped(token, data, Some(&from));
     }
 
     #[inline(always)]
@@ -49,6 +49,6 @@ impl Waiting for Pops<'_> {
 
     #[inline(always)]
     fn data(&mut self, token: Token, data: ScatterGather) {
-        self.completions.complete(token, Outcome::Popped { data, from: None });
+        self.completions.popped(token, data, None);
     }
 }

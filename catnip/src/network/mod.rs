@@ -263,7 +263,20 @@ impl Network {
     }
 
     /// Serves the timers of neighbours and addresses. Bounded work.
+    #[inline]
     pub fn poll(&mut self, now: Instant) {
+        let due = now >= self.upkeep_at
+            || self.neighbors.is_due(now)
+            || now >= self.fragments.deadline()
+            || now >= self.groups.deadline();
+        if due {
+            self.serve_timers(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve_timers(&mut self, now: Instant) {
         if now >= self.upkeep_at {
             self.upkeep(now);
         }

@@ -48,11 +48,7 @@ pub(super) struct IpInfo {
 /// Bytes of a received frame in all its segments.
 #[inline]
 pub(super) fn frame_len(frame: &RxFrame) -> usize {
-    if frame.rest.is_empty() {
-        frame.head.len()
-    } else {
-        frame.head.len() + frame.rest.bytes()
-    }
+    if frame.rest.is_empty() { frame.head.len() } else { frame.head.len() + frame.rest.bytes() }
 }
 
 /// Leaves of a frame what is beyond `start` and in front of `end`. `start` must be within the head.

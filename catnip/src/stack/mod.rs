@@ -141,11 +141,13 @@ impl Stack {
 
     /// Composes what connections have to send, as [`Stack::poll`] does last. For a push that is not to wait for
     /// the next poll.
+    #[inline]
     pub fn flush(&mut self, now: Instant) {
         self.tcp.output(now, &mut self.network, &mut self.events);
     }
 
     /// What was sent to our own addresses, and what this stack itself found out. Answers wait for the next poll.
+    #[inline(never)]
     fn take_looped(&mut self, now: Instant) {
         for _ in 0..self.network.looped_packets() {
             match self.network.receive_looped(now) {

@@ -458,7 +458,17 @@ impl TcpLayer {
     }
 
     /// Runs all timers that are due.
+    #[inline]
     pub(crate) fn run_timers(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
+        if self.timers.is_due(now) {
+            self.serve_timers(now, network, events);
+        } else {
+            self.timers.follow(now);
+        }
+    }
+
+    #[inline(never)]
+    fn serve_timers(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
         while let Some(index) = self.timers.next_expired(now) {
             let Some(connection) = self.connections.get_index_mut(index) else { continue };
             connection.deadlines.armed = Instant::FAR_FUTURE;
@@ -473,9 +483,13 @@ impl TcpLayer {
     /// Sends what connections have to send, a bounded turn each, while the device has room.
     #[inline]
     pub(crate) fn output(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
-        if self.outgoing.is_empty() {
-            return;
+        if !self.outgoing.is_empty() {
+            self.output_turn(now, network, events);
         }
+    }
+
+    #[inline(never)]
+    fn output_turn(&mut self, now: Instant, network: &mut Network, events: &mut EventQueue) {
         let mut turn = std::mem::replace(&mut self.outgoing, std::mem::take(&mut self.outgoing_spare));
         for (done, &index) in turn.iter().enumerate() {
             if network.frames().len() >= MAX_QUEUED_FRAMES || network.transmit_queue_is_full() {

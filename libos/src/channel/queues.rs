@@ -8,7 +8,7 @@ use std::task::Poll;
 use super::{ChannelEnd, Message, Receiver, Sender};
 use crate::doorbell::Sleeper;
 use crate::metrics::MetricsSink;
-use crate::module::{Completions, Popped};
+use crate::module::{Completions, Departure, Popped};
 use crate::{
     Arena, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, ScatterGather, SetupError, Token,
 };
@@ -231,6 +231,7 @@ impl Module for ChannelQueues {
         token: Token,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
+        _departure: Departure,
         _completions: &mut dyn Completions,
     ) -> Poll<Result<(), Error>> {
         if to.is_some() {

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use super::LibOs;
 use crate::channel::{ChannelEnd, ChannelQueues};
-use crate::module::Popped;
+use crate::module::{Departure, Popped};
 use crate::queues::Submission;
 use crate::{
     Completion, Domain, Error, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, ScatterGather,
@@ -213,14 +213,11 @@ impl LibOs {
             // What leaves now must not carry the last poll's time, which may be long ago.
             self.inner.now.set(self.inner.clock.now());
         }
-        let now = self.now();
-        match module.push(now, handle, token, data, to, core) {
-            Poll::Ready(Ok(())) => core.finish(slot, Outcome::Pushed),
+        let departure = if is_first { Departure::Now } else { Departure::WithPoll };
+        match module.push(self.now(), handle, token, data, to, departure, core) {
+            Poll::Ready(Ok(())) => core.finish_with(slot, |place| *place = Outcome::Pushed),
             Poll::Ready(Err(error)) => core.finish(slot, Outcome::Failed(error)),
             Poll::Pending => core.settle(queue, slot),
-        }
-        if is_first {
-            module.flush(now, core);
         }
         *unflushed = !is_first;
         self.release(state);
@@ -239,7 +236,7 @@ impl LibOs {
         match modules[module.0].pop(self.now(), handle, token, limit, core) {
             Poll::Pending => core.settle(queue, slot),
             Poll::Ready(Ok(Popped { data, from })) => {
-                core.finish(slot, Outcome::Popped { data, from });
+                core.finish_with(slot, |place| *place = Outcome::Popped { data, from });
                 // A stream's window may have to be told.
                 *unflushed = true;
             }

@@ -8,7 +8,7 @@ use super::operations::{OperationTable, SlotIndex};
 use super::{ModuleIndex, QueueReference};
 use crate::executor::{SharedTasks, WakeTarget};
 use crate::module::Completions;
-use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, Token};
+use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, ScatterGather, Token};
 
 /// Operations by kind since the start.
 #[derive(Debug, Default, Clone, Copy)]
@@ -117,12 +117,17 @@ impl Core {
     /// Ends an operation that is on no queue's list.
     #[inline(always)]
     pub(crate) fn finish(&mut self, slot: SlotIndex, outcome: Outcome) {
-        let failed = matches!(outcome, Outcome::Failed(_));
-        let (kind, watched) = self.operations.complete(slot, outcome);
-        self.counts.completed[kind.index()] += 1;
-        if failed {
-            self.counts.failed[kind.index()] += 1;
+        if let Outcome::Failed(_) = outcome {
+            self.counts.failed[self.operations.kind_of(slot).index()] += 1;
         }
+        self.finish_with(slot, |place| *place = outcome);
+    }
+
+    /// As [`Self::finish`], for an outcome that is no failure: `tell` puts it into its place, in which nothing is.
+    #[inline(always)]
+    pub(crate) fn finish_with(&mut self, slot: SlotIndex, tell: impl FnOnce(&mut Outcome)) {
+        let (kind, watched) = self.operations.complete(slot, tell);
+        self.counts.completed[kind.index()] += 1;
         if watched {
             let wake = self.operations.take_wake(slot);
             self.wake(wake);
@@ -164,6 +169,13 @@ impl Completions for Core {
         // A token that was cancelled or whose future was dropped meanwhile: nobody is left to tell,
         // and dropping the outcome gives its buffers back.
         let _ = self.end(token, outcome);
+    }
+
+    fn popped(&mut self, token: Token, data: ScatterGather, from: Option<&SocketAddr>) {
+        if let Ok((slot, queue)) = self.operations.find_outstanding(token) {
+            self.unsettle(slot, queue);
+            self.finish_with(slot, |place| *place = Outcome::Popped { data, from: from.copied() });
+        }
     }
 
     fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error> {

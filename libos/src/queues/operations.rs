@@ -265,6 +265,11 @@ impl OperationTable {
         }
     }
 
+    /// What an operation is.
+    pub(crate) fn kind_of(&self, SlotIndex(index): SlotIndex) -> OperationKind {
+        self.slots[index as usize].kind
+    }
+
     /// Takes an operation off its queue's list.
     #[inline(always)]
     pub(crate) fn unsettle(&mut self, SlotIndex(index): SlotIndex, outstanding: &mut List) {
@@ -277,11 +282,11 @@ impl OperationTable {
     pub(crate) fn complete(
         &mut self,
         SlotIndex(index): SlotIndex,
-        outcome: Outcome,
+        tell: impl FnOnce(&mut Outcome),
     ) -> (OperationKind, bool) {
         self.completed += 1;
         let slot = &mut self.slots[index as usize];
-        slot.outcome = outcome;
+        tell(&mut slot.outcome);
         slot.stage = Stage::Completed;
         slot.completed_at = self.completed;
         let (kind, watched) = (slot.kind, slot.watched);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use libos::metrics::MetricsSink;
-use libos::module::{Completions, Popped};
+use libos::module::{Completions, Departure, Popped};
 use libos::{
     Domain, Error, Handle, Instant, Module, Operation, PopLimit, ScatterGather, Shutdown, SocketKind,
     SocketOption, SocketOptionName, Token,
@@ -71,9 +71,10 @@ impl<M: Module> Module for SharedModule<M> {
         token: Token,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
+        departure: Departure,
         completions: &mut dyn Completions,
     ) -> Poll<Result<(), Error>> {
-        self.0.borrow_mut().push(now, handle, token, data, to, completions)
+        self.0.borrow_mut().push(now, handle, token, data, to, departure, completions)
     }
 
     fn pop(
@@ -85,10 +86,6 @@ impl<M: Module> Module for SharedModule<M> {
         completions: &mut dyn Completions,
     ) -> Poll<Result<Popped, Error>> {
         self.0.borrow_mut().pop(now, handle, token, limit, completions)
-    }
-
-    fn flush(&mut self, now: Instant, completions: &mut dyn Completions) {
-        self.0.borrow_mut().flush(now, completions);
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {

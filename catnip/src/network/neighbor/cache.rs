@@ -367,6 +367,12 @@ impl NeighborCache {
         }
     }
 
+    /// True when [`Self::next_expired`] may have something.
+    #[inline]
+    pub(in crate::network) fn is_due(&self, now: Instant) -> bool {
+        self.timers.is_due(now)
+    }
+
     /// Takes one timer that is due. Call until `None`, but not without bound.
     pub(in crate::network) fn next_expired(&mut self, now: Instant) -> Option<Expiry> {
         loop {
