@@ -1,8 +1,8 @@
 //! Who waits for what arrives: then it needs neither a place in a queue nor an event.
 
-use libos::{PopLimit, ScatterGather};
+use std::net::SocketAddr;
 
-use crate::udp::Datagram;
+use libos::{PopLimit, ScatterGather};
 
 /// Whoever waits for data. What is waited for is handed over as it arrives.
 pub trait Waiting {
@@ -12,8 +12,8 @@ pub trait Waiting {
     /// Takes out who has waited longest on the datagram socket with this number. [`Self::datagram`] follows.
     fn next_for_datagram(&mut self, user_data: u64) -> Option<Self::Ticket>;
 
-    /// Ends a wait on a datagram socket.
-    fn datagram(&mut self, ticket: Self::Ticket, datagram: Datagram);
+    /// Ends a wait on a datagram socket with a datagram and who sent it.
+    fn datagram(&mut self, ticket: Self::Ticket, from: SocketAddr, data: ScatterGather);
 
     /// Takes out who has waited longest on the connection with this number, and how much they want.
     /// [`Self::data`] follows.
@@ -34,7 +34,7 @@ impl Waiting for Nobody {
         None
     }
 
-    fn datagram(&mut self, ticket: Self::Ticket, _datagram: Datagram) {
+    fn datagram(&mut self, ticket: Self::Ticket, _from: SocketAddr, _data: ScatterGather) {
         match ticket {}
     }
 

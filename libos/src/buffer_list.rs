@@ -22,8 +22,9 @@ impl BufferList {
     }
 
     /// True when nothing was ever put in, and so nothing needs to be dropped: what it nearly always is.
+    #[must_use]
     #[inline(always)]
-    pub(crate) const fn is_untouched(&self) -> bool {
+    pub const fn is_untouched(&self) -> bool {
         self.0.is_none()
     }
 

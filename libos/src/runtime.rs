@@ -488,14 +488,32 @@ mod tests {
         let segment = |byte: u8| arena.copy_from(&[byte]).unwrap().freeze();
         let mut batch = FrameBatch::new();
         assert!(batch.take_lone().is_none());
-        for byte in [1, 2] {
-            batch.push(segment(byte));
-            batch.finish(TxOffload::default());
-        }
-        assert!(batch.take_lone().is_none(), "two frames");
-        batch.pop_front();
-        assert_eq!(batch.take_lone().map(|(head, _)| head.to_vec()), Some(vec![2]));
+        let checksum = Some(PartialChecksum { start: 34, offset: 16 });
+        let offload = TxOffload { checksum, segmentation: None };
+        batch.push_frame(segment(1), offload);
+        let front = batch.front().unwrap();
+        assert_eq!((batch.len(), front.segments[0].to_vec(), front.offload), (1, vec![1], offload));
+        assert!(batch.get(0).is_some() && batch.get(1).is_none());
+        assert_eq!(
+            batch.take_lone().map(|(head, offload)| (head.to_vec(), offload)),
+            Some((vec![1], offload))
+        );
         assert!(batch.is_empty());
+        batch.push_frame(segment(1), offload);
+        batch.push_frame(segment(2), TxOffload::default());
+        assert_eq!(batch.len(), 2);
+        assert!(batch.take_lone().is_none(), "two frames");
+        assert_eq!(batch.front().unwrap().offload, offload);
+        batch.pop_front();
+        assert_eq!(batch.front().unwrap().segments[0].to_vec(), [2]);
+        batch.pop_front();
+        batch.push_frame(segment(1), offload);
+        batch.pop_front();
+        assert!(batch.is_empty() && batch.front().is_none());
+        batch.push_frame(segment(2), offload);
+        let mut taken = Vec::new();
+        batch.take_frames(9, |first, rest, offload| taken.push((first.to_vec(), rest.len(), offload)));
+        assert_eq!((taken, batch.len()), (vec![(vec![2], 0, offload)], 0));
         batch.push(segment(3));
         batch.push(segment(4));
         batch.finish(TxOffload::default());

@@ -14,7 +14,6 @@ const MESSAGE: [u8; MESSAGE_BYTES] = [0x5a; MESSAGE_BYTES];
 pub struct TcpEcho {
     pair: Pair,
     connection: Connection,
-    completions: Vec<Completion>,
     /// Held for what it occupies.
     _crowd: Crowd,
 }
@@ -26,26 +25,26 @@ impl TcpEcho {
         let listener = pair.listen(PORT)?;
         let connection = pair.connect(listener, PORT)?;
         pair.server.pop(connection.server)?;
-        Ok(Self { pair, connection, completions: Vec::new(), _crowd: crowd })
+        Ok(Self { pair, connection, _crowd: crowd })
     }
 
     /// Waits for the server's next completion, which has to be of this kind on this connection.
     #[inline]
     fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
-        self.pair.server.wait_next(&mut self.completions, 1, None)?;
-        expect(self.completions.pop(), kind, self.connection.server)
+        expect(self.pair.server.next_completion(None)?, kind, self.connection.server)
     }
 }
 
 #[inline]
 fn expect(
-    completion: Option<Completion>,
+    completion: Completion,
     kind: OperationKind,
     queue: QueueDescriptor,
 ) -> Result<Completion, Failure> {
-    match completion {
-        Some(completion) if completion.kind == kind && completion.queue == queue => Ok(completion),
-        other => Err(format!("expected a {kind:?} on {queue} and got {other:?}").into()),
+    if completion.kind == kind && completion.queue == queue {
+        Ok(completion)
+    } else {
+        Err(format!("expected a {kind:?} on {queue} and got {completion:?}").into())
     }
 }
 
@@ -83,7 +82,6 @@ impl Subject for TcpEcho {
 pub struct UdpEcho {
     pair: Pair,
     sockets: Connection,
-    completions: Vec<Completion>,
 }
 
 impl UdpEcho {
@@ -91,7 +89,7 @@ impl UdpEcho {
         let pair = Pair::new(scenario)?;
         let sockets = pair.datagram_sockets(PORT)?;
         pair.server.pop(sockets.server)?;
-        let mut echo = Self { pair, sockets, completions: Vec::new() };
+        let mut echo = Self { pair, sockets };
         echo.resolve()?;
         Ok(echo)
     }
@@ -129,8 +127,7 @@ impl UdpEcho {
 
     #[inline]
     fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
-        self.pair.server.wait_next(&mut self.completions, 1, None)?;
-        expect(self.completions.pop(), kind, self.sockets.server)
+        expect(self.pair.server.next_completion(None)?, kind, self.sockets.server)
     }
 }
 

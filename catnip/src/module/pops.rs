@@ -1,11 +1,12 @@
 //! Waiting pops, completed as what they wait for arrives.
 
+use std::net::SocketAddr;
+
 use libos::module::Completions;
 use libos::{PopLimit, ScatterGather, Token};
 
 use super::sockets::Socket;
 use crate::slab::{Key, Slab};
-use crate::udp::Datagram;
 use crate::waiting::Waiting;
 
 /// Who waits while frames are received.
@@ -29,7 +30,7 @@ impl Waiting for Pops<'_> {
     }
 
     #[inline(always)]
-    fn datagram(&mut self, token: Token, Datagram { from, data }: Datagram) {
+    fn datagram(&mut self, token: Token, from: SocketAddr, data: ScatterGather) {
         self.completions.popped(token, data, Some(&from));
     }
 

@@ -3,12 +3,11 @@
 
 use std::net::Ipv4Addr;
 
-use libos::runtime::{Medium, RxFrame};
+use libos::runtime::RxFrame;
 
 use super::{DestinationKind, Network, Packet, Protocol};
 use crate::wire::checksum::{self, Checksum};
-use crate::wire::udp::UdpHeader;
-use crate::wire::{ethernet, ipv4};
+use crate::wire::{ethernet, ipv4, udp};
 
 const TCP: u8 = Protocol::Tcp.number();
 const UDP: u8 = Protocol::Udp.number();
@@ -27,6 +26,8 @@ pub(crate) struct Plain {
     pub(crate) destination: Ipv4Addr,
     pub(crate) protocol: PlainProtocol,
     pub(crate) traffic_class: u8,
+    /// The sender's port in the upper half, the receiver's in the lower.
+    pub(crate) ports: u32,
     /// Bytes from the frame's first to the transport header's first.
     pub(crate) start: usize,
     /// Bytes from the frame's first to the packet's end.
@@ -70,6 +71,10 @@ impl Plain {
     }
 }
 
+/// No word of a header.
+const NO_ADDRESS: u64 = u64::MAX;
+/// A header and the least that a transport puts behind it.
+const MIN_PACKET_BYTES: usize = ipv4::HEADER_BYTES + udp::HEADER_BYTES;
 const PLAIN_HEADER_LEN: u8 = 20;
 const _: () = assert!(PLAIN_HEADER_LEN as usize == ipv4::HEADER_BYTES);
 
@@ -78,15 +83,15 @@ const _: () = assert!(PLAIN_HEADER_LEN as usize == ipv4::HEADER_BYTES);
 pub(super) struct PlainFilter {
     /// The device's Ethernet address as the first bytes of a frame, read as one word.
     hardware: u64,
-    /// Our first IPv4 address as it stands in a header, if there is one.
-    destination: Option<u32>,
-    /// The last sender that was found to be possible.
-    source: Option<u32>,
+    /// Our first IPv4 address as it stands in a header, or [`NO_ADDRESS`].
+    destination: u64,
+    /// The last sender that was found to be possible, or [`NO_ADDRESS`].
+    source: u64,
 }
 
 impl PlainFilter {
     /// Lets nothing pass.
-    pub(super) const NONE: Self = Self { hardware: u64::MAX, destination: None, source: None };
+    pub(super) const NONE: Self = Self { hardware: u64::MAX, destination: NO_ADDRESS, source: NO_ADDRESS };
 
     /// For frames to these addresses.
     pub(super) fn new(hardware: ethernet::Address, first: Option<Ipv4Addr>) -> Self {
@@ -94,81 +99,51 @@ impl PlainFilter {
         let [a, b, c, d, e, f] = hardware;
         Self {
             hardware: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
-            destination: Some(u32::from_ne_bytes(first.octets())),
-            source: None,
+            destination: u32::from_ne_bytes(first.octets()).into(),
+            source: NO_ADDRESS,
         }
     }
 }
 
 impl Network {
-    /// Finds out whether a frame is of the usual kind. `None`, and nothing done, for all else: it is for
-    /// [`Self::receive_any`], which also says what is wrong with it.
+    /// Finds out whether a frame with a link header of so many bytes is of the usual kind. `None`, and nothing done,
+    /// for all else: it is for [`Self::receive_any`], which also says what is wrong with it.
     #[inline(always)]
-    pub(crate) fn receive_plain(&mut self, frame: &RxFrame) -> Option<Plain> {
-        let link_len = match self.device.medium {
-            Medium::Ethernet => {
-                let link = frame.head.first_chunk::<{ ethernet::HEADER_BYTES }>()?;
-                let [a, b, c, d, e, f, g, h, .., t0, t1] = *link;
-                let destination = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) & DESTINATION_MASK;
-                if destination != self.plain.hardware || u16::from_be_bytes([t0, t1]) != ethernet::TYPE_IPV4 {
-                    return None;
-                }
-                ethernet::HEADER_BYTES
+    pub(crate) fn receive_plain<const LINK_BYTES: usize>(&mut self, frame: &RxFrame) -> Option<Plain> {
+        // Either transport's header begins with the ports and has eight bytes or more.
+        let bytes = frame.head.get(..LINK_BYTES + ipv4::HEADER_BYTES + udp::HEADER_BYTES)?;
+        let (link, packet) = bytes.split_at(LINK_BYTES);
+        if LINK_BYTES == ethernet::HEADER_BYTES {
+            let destination = u64::from_ne_bytes(*link.first_chunk()?) & DESTINATION_MASK;
+            let ethertype = u16::from_be_bytes(*link.last_chunk()?);
+            if destination != self.plain.hardware || ethertype != ethernet::TYPE_IPV4 {
+                return None;
             }
-            Medium::Ip => 0,
+        }
+        let word = |index: usize| {
+            let at = index * 4;
+            [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]
         };
-        let packet = frame.head.get(link_len..)?;
-        let header = packet.first_chunk::<{ ipv4::HEADER_BYTES }>()?;
-        let [
-            version,
-            traffic_class,
-            l0,
-            l1,
-            i0,
-            i1,
-            f0,
-            f1,
-            ttl,
-            protocol,
-            c0,
-            c1,
-            s0,
-            s1,
-            s2,
-            s3,
-            d0,
-            d1,
-            d2,
-            d3,
-        ] = *header;
-        let words = [
-            [version, traffic_class, l0, l1],
-            [i0, i1, f0, f1],
-            [ttl, protocol, c0, c1],
-            [s0, s1, s2, s3],
-            [d0, d1, d2, d3],
-        ]
-        .map(u32::from_ne_bytes);
+        let words = [word(0), word(1), word(2), word(3), word(4)].map(u32::from_ne_bytes);
         let [.., source, destination] = words;
         let sum = words.into_iter().map(u64::from).sum::<u64>();
+        let [version, traffic_class, l0, l1] = word(0);
+        let [_, _, f0, f1] = word(1);
+        let [_, protocol, _, _] = word(2);
         let total_len = usize::from(u16::from_be_bytes([l0, l1]));
         let usual = version == VERSION_AND_LENGTH
             && u16::from_ne_bytes([f0, f1]) & FRAGMENT_MASK == 0
-            && self.plain.destination == Some(destination)
-            && (ipv4::HEADER_BYTES..=packet.len()).contains(&total_len)
+            && self.plain.destination == u64::from(destination)
+            && (MIN_PACKET_BYTES..=frame.head.len() - LINK_BYTES).contains(&total_len)
             && checksum::is_right_sum(sum)
-            && frame.rest.is_empty();
-        if !usual || (self.plain.source != Some(source) && !self.is_possible_source(source)) {
+            && frame.rest.is_untouched();
+        if !usual || (self.plain.source != u64::from(source) && !self.is_possible_source(source)) {
             return None;
         }
+        let [u0, u1, _, _] = word(6);
         let protocol = match protocol {
             TCP => PlainProtocol::Tcp,
-            UDP => {
-                let transport = packet.get(ipv4::HEADER_BYTES..)?;
-                let len = UdpHeader::of_checked(transport)?.len();
-                if len != total_len - ipv4::HEADER_BYTES {
-                    return None;
-                }
+            UDP if usize::from(u16::from_be_bytes([u0, u1])) == total_len - ipv4::HEADER_BYTES => {
                 PlainProtocol::Udp
             }
             _ => return None,
@@ -178,8 +153,9 @@ impl Network {
             destination: Ipv4Addr::from(destination.to_ne_bytes()),
             protocol,
             traffic_class,
-            start: link_len + ipv4::HEADER_BYTES,
-            end: link_len + total_len,
+            ports: u32::from_be_bytes(word(5)),
+            start: LINK_BYTES + ipv4::HEADER_BYTES,
+            end: LINK_BYTES + total_len,
         };
         if self.wants_checksum(frame) && !sum_is_right(plain, frame) {
             return None;
@@ -195,7 +171,7 @@ impl Network {
     fn is_possible_source(&mut self, source: u32) -> bool {
         let possible = !self.interface.is_impossible_source_v4(Ipv4Addr::from(source.to_ne_bytes()));
         if possible {
-            self.plain.source = Some(source);
+            self.plain.source = source.into();
         }
         possible
     }

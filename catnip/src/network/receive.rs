@@ -74,7 +74,11 @@ impl Network {
     /// Takes one received frame: Ethernet or bare IP, by the device's medium. What is for this layer
     /// is dealt with; what is for a transport comes back. Bounded work, whatever the bytes.
     pub fn receive(&mut self, now: Instant, frame: RxFrame) -> Ingress {
-        match self.receive_plain(&frame) {
+        let plain = match self.device.medium {
+            Medium::Ethernet => self.receive_plain::<{ ethernet::HEADER_BYTES }>(&frame),
+            Medium::Ip => self.receive_plain::<0>(&frame),
+        };
+        match plain {
             Some(plain) => {
                 self.keep_header(&frame, plain);
                 Ingress::Packet(plain.packet(frame))

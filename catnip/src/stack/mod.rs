@@ -12,6 +12,7 @@ pub use config::StackConfig;
 pub(crate) use config::{MAX_ADDRESSES, MIN_MTU_IPV6};
 
 use libos::metrics::MetricsSink;
+use libos::runtime::Medium;
 use libos::{Arena, Error, FrameBatch, Instant, RxFrame, SetupError};
 
 use crate::events::{Event, EventQueue};
@@ -21,6 +22,7 @@ use crate::steering::{self, Class, Transport};
 use crate::tcp::TcpLayer;
 use crate::udp::UdpLayer;
 use crate::waiting::{Nobody, Waiting};
+use crate::wire::ethernet;
 
 /// The part of the arena from which on memory counts as short: then only those who read get more.
 const MEMORY_SHORT_NUMERATOR: usize = 7;
@@ -80,8 +82,28 @@ impl Stack {
     #[inline]
     pub fn receive_for(&mut self, now: Instant, frame: RxFrame, waiting: &mut impl Waiting) {
         self.received = true;
+        match self.network.medium() {
+            Medium::Ethernet => self.receive_behind::<{ ethernet::HEADER_BYTES }>(now, frame, waiting),
+            Medium::Ip => self.receive_bare(now, frame, waiting),
+        }
+    }
+
+    /// Out of line, so that each medium's headers are at fixed places.
+    #[inline(never)]
+    fn receive_bare(&mut self, now: Instant, frame: RxFrame, waiting: &mut impl Waiting) {
+        self.receive_behind::<0>(now, frame, waiting);
+    }
+
+    /// Takes a frame with a link header of so many bytes.
+    #[inline(always)]
+    fn receive_behind<const LINK_BYTES: usize>(
+        &mut self,
+        now: Instant,
+        frame: RxFrame,
+        waiting: &mut impl Waiting,
+    ) {
         let Self { network, udp, tcp, events, .. } = self;
-        match network.receive_plain(&frame) {
+        match network.receive_plain::<LINK_BYTES>(&frame) {
             Some(plain) => match plain.protocol {
                 PlainProtocol::Tcp => tcp.receive_plain(now, plain, frame, network, events, waiting),
                 PlainProtocol::Udp => udp.on_plain(now, network, events, waiting, plain, frame),

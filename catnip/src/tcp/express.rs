@@ -94,6 +94,8 @@ impl TcpLayer {
             && connection.expects(&expected, now)
         {
             self.shared.counters.in_segments += 1;
+            // A plain frame has no further buffers to drop.
+            std::mem::forget(frame.rest);
             let mut data = frame.head;
             data.truncate(plain.end);
             data.advance(plain.start + STAMPED_BYTES);

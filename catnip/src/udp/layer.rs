@@ -342,7 +342,7 @@ impl UdpLayer {
     }
 
     /// As [`Self::on_packet`], for a packet of the usual kind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_plain(
         &mut self,
         now: Instant,
@@ -352,15 +352,43 @@ impl UdpLayer {
         plain: Plain,
         frame: RxFrame,
     ) {
-        let header = frame.head.get(plain.start..).and_then(UdpHeader::of_checked);
-        let Some(header) = header else { return };
         let (source, destination) = (plain.source.into(), plain.destination.into());
-        let Some(index) = self.find(destination, header.destination_port(), source, header.source_port())
-        else {
+        let (source_port, destination_port) = ((plain.ports >> 16) as u16, plain.ports as u16);
+        let Some(index) = self.find(destination, destination_port, source, source_port) else {
             network.keep_header(&frame, plain);
             return self.refuse(now, network, &plain.packet(frame));
         };
-        let from = SocketAddr::new(source, header.source_port());
+        let from = SocketAddr::new(source, source_port);
+        let start = plain.start + udp::HEADER_BYTES;
+        if frame.segment_bytes == 0
+            && plain.end > start
+            && let Some(socket) = self.sockets.get_index_mut(index)
+            && socket.has_nothing_to_tell()
+            && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
+        {
+            self.counters.in_datagrams += 1;
+            // A plain frame has no further buffers to drop.
+            std::mem::forget(frame.rest);
+            let mut data = frame.head;
+            data.truncate(plain.end);
+            data.advance(start);
+            waiting.datagram(ticket, from, data.into());
+            return;
+        }
+        self.keep_plain(index, from, plain, frame, events, waiting);
+    }
+
+    /// As [`Self::on_packet`], for a packet of the usual kind that has a socket and takes no straight way from there.
+    #[inline(never)]
+    fn keep_plain(
+        &mut self,
+        index: u32,
+        from: SocketAddr,
+        plain: Plain,
+        frame: RxFrame,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) {
         let RxFrame { mut head, rest, segment_bytes, .. } = frame;
         head.truncate(plain.end);
         head.advance(plain.start + udp::HEADER_BYTES);
@@ -379,7 +407,7 @@ impl UdpLayer {
         network.send_port_unreachable(now, packet);
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn deliver(
         &mut self,
         index: u32,
@@ -390,12 +418,11 @@ impl UdpLayer {
     ) {
         let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
         if body.segment_bytes == 0
-            && socket.queue.is_empty()
-            && socket.error.is_none()
+            && socket.has_nothing_to_tell()
             && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
         {
             self.counters.in_datagrams += 1;
-            waiting.datagram(ticket, Datagram { from, data: body.data });
+            waiting.datagram(ticket, from, body.data);
             return;
         }
         let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };

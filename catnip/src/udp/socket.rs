@@ -100,6 +100,12 @@ impl Socket {
         }
     }
 
+    /// True when neither a datagram nor an error waits to be taken.
+    #[inline]
+    pub(super) fn has_nothing_to_tell(&self) -> bool {
+        self.queue.is_empty() && self.error.is_none()
+    }
+
     /// True when datagrams to `destination` are for this socket, as far as the address goes.
     #[inline]
     pub(super) fn takes(&self, destination: IpAddr) -> bool {

@@ -50,7 +50,7 @@ impl LibOs {
             {
                 return Ok(output);
             }
-            let now = self.poll_now()?;
+            let now = self.poll_at()?;
             executor.run_ready();
             woken = executor.tasks.take_missed(main.task);
             if !woken && !executor.has_runnable() {

@@ -1,7 +1,7 @@
 //! Timers of futures: a heap in which every entry knows its place, so that arming and disarming are
 //! O(log timers), and nothing is allocated once the heap has grown.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::WakeTarget;
 use crate::Instant;
@@ -122,16 +122,28 @@ impl Heap {
 /// The timers of one executor. Wake targets leave through return values, so that no foreign
 /// code runs while the heap is borrowed.
 #[derive(Debug, Default)]
-pub(super) struct Timers(RefCell<Heap>);
+pub(super) struct Timers {
+    heap: RefCell<Heap>,
+    /// The earliest deadline, for the look that every poll takes.
+    next: Cell<Option<Instant>>,
+}
 
 impl Timers {
+    /// The heap, about to be changed; its earliest deadline is kept afterwards.
+    fn change<R>(&self, change: impl FnOnce(&mut Heap) -> R) -> R {
+        let mut heap = self.heap.borrow_mut();
+        let result = change(&mut heap);
+        self.next.set(heap.order.first().map(|index| heap.slots[*index as usize].deadline));
+        result
+    }
+
     pub(super) fn arm(&self, deadline: Instant, wake: WakeTarget) -> TimerId {
-        self.0.borrow_mut().arm(deadline, wake)
+        self.change(|heap| heap.arm(deadline, wake))
     }
 
     /// Replaces whom to wake. Gives the new target back when the timer has run out.
     pub(super) fn set_wake(&self, timer: TimerId, wake: WakeTarget) -> Result<WakeTarget, WakeTarget> {
-        match self.0.borrow_mut().armed(timer) {
+        match self.heap.borrow_mut().armed(timer) {
             Some(slot) => Ok(std::mem::replace(&mut slot.wake, wake)),
             None => Err(wake),
         }
@@ -139,31 +151,26 @@ impl Timers {
 
     /// Disarms a timer that may have run out.
     pub(super) fn disarm(&self, timer: TimerId) -> WakeTarget {
-        let mut heap = self.0.borrow_mut();
-        if heap.armed(timer).is_some() { heap.remove(timer.index) } else { WakeTarget::Nobody }
+        self.change(|heap| match heap.armed(timer) {
+            Some(_) => heap.remove(timer.index),
+            None => WakeTarget::Nobody,
+        })
     }
 
     /// The earliest deadline.
     #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
-        let heap = self.0.borrow();
-        heap.order.first().map(|index| heap.slots[*index as usize].deadline)
+        self.next.get()
     }
 
     /// Ends the timers whose deadline is not after `now`, in the order of their deadlines.
     #[inline]
     pub(super) fn expire(&self, now: Instant, mut wake: impl FnMut(WakeTarget)) {
-        loop {
-            let target = {
-                let mut heap = self.0.borrow_mut();
-                match heap.order.first() {
-                    Some(index) if heap.slots[*index as usize].deadline <= now => {
-                        let index = *index;
-                        heap.remove(index)
-                    }
-                    _ => return,
-                }
-            };
+        while self.next().is_some_and(|next| next <= now) {
+            let target = self.change(|heap| match heap.order.first() {
+                Some(&index) => heap.remove(index),
+                None => WakeTarget::Nobody,
+            });
             wake(target);
         }
     }

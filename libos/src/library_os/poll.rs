@@ -1,5 +1,7 @@
 //! One turn of the library OS.
 
+use std::cell::RefMut;
+
 use super::{LibOs, State};
 use crate::{Error, Instant};
 
@@ -15,8 +17,13 @@ impl LibOs {
     }
 
     /// [`Self::poll`], and the time it took place at.
+    pub(crate) fn poll_at(&self) -> Result<Instant, Error> {
+        self.poll_now().map(|(now, _)| now)
+    }
+
+    /// [`Self::poll`], and the time it took place at, with the state still borrowed for a look at what it brought.
     #[inline(always)]
-    pub(crate) fn poll_now(&self) -> Result<Instant, Error> {
+    pub(super) fn poll_now(&self) -> Result<(Instant, RefMut<'_, State>), Error> {
         let now = self.inner.clock.now();
         let mut state = self.state()?;
         self.inner.now.set(now);
@@ -29,8 +36,11 @@ impl LibOs {
         if self.inner.executor.next_timer().is_some_and(|next| next <= now) {
             self.expire_timers(now, &mut state);
         }
-        self.release(state);
-        Ok(now)
+        if !state.core.foreign_wakers.is_empty() {
+            self.call_wakers(state);
+            state = self.state()?;
+        }
+        Ok((now, state))
     }
 
     #[inline(never)]

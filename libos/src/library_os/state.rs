@@ -68,7 +68,9 @@ impl State {
             module.poll(now, core);
         }
         self.polls += 1;
-        self.idle_polls += u64::from(self.core.operations.completed() == completed);
+        if self.core.operations.completed() == completed {
+            self.idle_polls += 1;
+        }
         self.unpolled_waits = 0;
         self.pushed = false;
         // What came may have left something to be sent that did not fit into this poll.

@@ -1,10 +1,20 @@
 //! Waiting for completions.
 
+use std::cell::RefMut;
 use std::time::Duration;
 
-use super::{Idling, LibOs};
+use super::{Idling, LibOs, State};
 use crate::queues::{Core, SlotIndex};
 use crate::{Completion, Error, Instant, Token};
+
+/// The completion that is ready for longest. Fails when none can ever be.
+#[inline(always)]
+fn first_ready(core: &Core) -> Result<Option<SlotIndex>, Error> {
+    match core.operations.first_ready() {
+        None if core.operations.unclaimed() == 0 => Err(Error::WouldBlock),
+        ready => Ok(ready),
+    }
+}
 
 /// Waits. Each polls until it has what it waits for or `timeout` is over; `None` waits as long as it takes, and
 /// `Some(Duration::ZERO)` polls once. After [`Error::TimedOut`] the tokens are as outstanding
@@ -30,15 +40,15 @@ impl LibOs {
             return Ok(state.core.operations.take(slot));
         }
         drop(state);
-        let slot = self.poll_for(token, timeout)?;
-        // Nothing has run since: what was found is still there.
-        Ok(self.state()?.core.operations.take(slot))
+        self.poll_for(token, timeout)
     }
 
     /// Polls until the token's operation has completed.
     #[inline(never)]
-    fn poll_for(&self, token: Token, timeout: Option<Duration>) -> Result<SlotIndex, Error> {
-        self.poll_until(timeout, |core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot)))
+    fn poll_for(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
+        let find = |core: &Core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot));
+        let (mut state, slot) = self.poll_until(timeout, find)?;
+        Ok(state.core.operations.take(slot))
     }
 
     /// Waits for any of the tokens: the one that completed first, and its place among them.
@@ -110,13 +120,10 @@ impl LibOs {
         if max == 0 {
             return Err(Error::InvalidArgument);
         }
-        let any = |core: &Core| match core.operations.unclaimed() {
-            0 => Err(Error::WouldBlock),
-            _ => Ok(core.operations.has_ready().then_some(())),
-        };
-        self.wait_until(timeout, any, |core, ()| {
+        self.wait_until(timeout, first_ready, |core, first| {
             let operations = &mut core.operations;
-            let mut appended = 0;
+            completions.push(operations.take(first));
+            let mut appended = 1;
             while appended < max
                 && let Some(slot) = operations.first_ready()
             {
@@ -125,6 +132,15 @@ impl LibOs {
             }
             appended
         })
+    }
+
+    /// Waits for the next completion of any token for which no future waits: as [`Self::wait_next`], for one.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding.
+    #[inline]
+    pub fn next_completion(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
+        self.wait_until(timeout, first_ready, |core, slot| core.operations.take(slot))
     }
 
     /// Polls until `ready` finds something, and takes it. `ready` is asked again whenever an operation
@@ -146,9 +162,8 @@ impl LibOs {
             Some(found) => found,
             None => {
                 drop(state);
-                let found = self.poll_until(timeout, ready)?;
-                // Nothing has run since: what was found is still there.
-                state = self.state()?;
+                let found;
+                (state, found) = self.poll_until(timeout, ready)?;
                 found
             }
         };
@@ -160,13 +175,12 @@ impl LibOs {
         &self,
         timeout: Option<Duration>,
         ready: impl Fn(&Core) -> Result<Option<R>, Error>,
-    ) -> Result<R, Error> {
+    ) -> Result<(RefMut<'_, State>, R), Error> {
         // The first poll mostly brings it; what else it takes to wait is set up after it.
-        let now = self.poll_now()?;
-        let state = self.state()?;
+        let (now, state) = self.poll_now()?;
         let completed = state.core.operations.completed();
         if let Some(found) = ready(&state.core)? {
-            return Ok(found);
+            return Ok((state, found));
         }
         drop(state);
         self.keep_polling(timeout, (now, completed), ready)
@@ -180,7 +194,7 @@ impl LibOs {
         timeout: Option<Duration>,
         (mut now, mut completed): (Instant, u64),
         ready: impl Fn(&Core) -> Result<Option<R>, Error>,
-    ) -> Result<R, Error> {
+    ) -> Result<(RefMut<'_, State>, R), Error> {
         let deadline = timeout.map(|timeout| now + timeout);
         let mut idling = Idling::default();
         let mut checked_at = Some(completed);
@@ -192,13 +206,13 @@ impl LibOs {
                 // Foreign code ran and may have taken completions away.
                 checked_at = None;
             }
-            now = self.poll_now()?;
-            let state = self.state()?;
+            let state;
+            (now, state) = self.poll_now()?;
             completed = state.core.operations.completed();
             if checked_at != Some(completed)
                 && let Some(found) = ready(&state.core)?
             {
-                return Ok(found);
+                return Ok((state, found));
             }
             checked_at = Some(completed);
         }

@@ -186,6 +186,7 @@ impl OperationTable {
     }
 
     /// Puts an operation at the end of its queue's `outstanding` list.
+    #[inline(always)]
     pub(crate) fn settle(&mut self, SlotIndex(index): SlotIndex, outstanding: &mut List) {
         self.slots[index as usize].stage = Stage::Outstanding;
         self.push_back(outstanding, index);
@@ -318,10 +319,17 @@ impl OperationTable {
     /// Takes a completion out and frees its slot.
     #[inline(always)]
     pub(crate) fn take(&mut self, SlotIndex(index): SlotIndex) -> Completion {
-        if !self.slots[index as usize].awaited {
-            self.unready(index);
-        }
         let slot = &mut self.slots[index as usize];
+        let slot = if slot.awaited {
+            slot
+        } else if self.ready.head == self.ready.tail {
+            // It is the only one on the ready list.
+            self.ready = List::EMPTY;
+            slot
+        } else {
+            self.unready(index);
+            &mut self.slots[index as usize]
+        };
         let (token, queue, kind) = (slot.token, slot.queue, slot.kind);
         slot.free(&mut self.free, &mut self.claimed, index);
         self.used -= 1;

@@ -123,8 +123,8 @@ impl Waiting for Patient {
         Some(user_data)
     }
 
-    fn datagram(&mut self, user_data: u64, datagram: Datagram) {
-        self.got.push((user_data, datagram.data.to_vec()));
+    fn datagram(&mut self, user_data: u64, _from: SocketAddr, data: ScatterGather) {
+        self.got.push((user_data, data.to_vec()));
     }
 
     fn next_for_data(&mut self, _user_data: u64) -> Option<(u64, PopLimit)> {

@@ -30,6 +30,21 @@ fn wait_next_returns_completions_in_order_and_at_most_as_many_as_asked() {
 }
 
 #[test]
+fn the_next_completion_is_the_one_that_is_ready_for_longest() {
+    let (libos, puppet, _) = Puppet::installed();
+    assert_eq!(libos.next_completion(None).unwrap_err(), Error::WouldBlock);
+    let (_, tokens) = socket_with_pops(&libos, 3);
+    assert_eq!(libos.next_completion(AT_ONCE).unwrap_err(), Error::TimedOut);
+    for place in [2, 0] {
+        puppet.complete(tokens[place], Outcome::Connected);
+    }
+    for place in [2, 0] {
+        assert_eq!(libos.next_completion(SECOND).unwrap().token, tokens[place]);
+    }
+    assert_eq!(libos.next_completion(AT_ONCE).unwrap_err(), Error::TimedOut);
+}
+
+#[test]
 fn wait_next_says_when_there_is_nothing_to_wait_for() {
     let (libos, _, _) = Puppet::installed();
     assert_eq!(libos.wait_next(&mut Vec::new(), 1, None), Err(Error::WouldBlock));
