@@ -38,9 +38,9 @@ pub trait Completions {
     /// Ends the operation. A token that was cancelled meanwhile is ignored.
     fn complete(&mut self, token: Token, outcome: Outcome);
 
-    /// Ends a pop with what it brought, as [`Self::complete`] with [`Outcome::Popped`], which is put together in its
-    /// place at once.
-    fn popped(&mut self, token: Token, data: ScatterGather, from: Option<&SocketAddr>);
+    /// As [`Self::complete`], for an outcome that is no failure and that the caller puts into its place itself, where there
+    /// is [`Outcome::Closed`] until then. `None` for a token that was cancelled meanwhile.
+    fn completing(&mut self, token: Token) -> Option<&mut Outcome>;
 
     /// Ends an accept with the module's handle of the new connection, which gets a descriptor.
     ///

@@ -173,8 +173,12 @@ impl Runtime for PipeEnd {
         if batch.is_empty()
             && let Some((head, offload)) = wire.take_lone()
         {
-            batch.push(self.received(head, offload));
             self.received_frames += 1;
+            if head.is_unique() {
+                batch.push(self.frame(head, BufferList::new(), offload));
+            } else {
+                batch.push(self.frame(self.own(head), BufferList::new(), offload));
+            }
             return Ok(());
         }
         self.received_frames += self.receive_burst(&mut wire, batch);

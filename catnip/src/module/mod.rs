@@ -76,7 +76,7 @@ impl<R: Runtime> StackModule<R> {
         if self.received.len() == 1 {
             let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
             if let Some(frame) = self.received.pop() {
-                self.stack.receive_for(now, frame, &mut pops);
+                self.stack.receive_lone(now, frame, &mut pops);
             }
         } else if !self.received.is_empty() {
             self.receive_burst(now, completions);

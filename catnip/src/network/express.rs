@@ -91,14 +91,15 @@ impl Network {
         header: TransportHeader<WORDS>,
         data: &mut ScatterGather,
     ) -> bool {
-        let Some(payload) = data.single_mut() else { return false };
-        let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
-        if !payload.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
-            return false;
+        // Taken out first and put back if it comes to nothing: what is moved on the way stays in registers.
+        let Some(mut frame) = data.take_single() else { return false };
+        let Some(headers) = self.express_headers(now, path, kind, header, &frame) else {
+            return put_back(data, frame);
+        };
+        if !frame.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
+            return put_back(data, frame);
         }
-        if let Some(frame) = data.take_single() {
-            self.emit_express(frame, headers.offload);
-        }
+        self.emit_express(frame, headers.offload);
         true
     }
 
@@ -275,6 +276,13 @@ impl Network {
         };
         (checksum, TxOffload::default())
     }
+}
+
+/// Nothing was sent.
+#[inline(never)]
+fn put_back(data: &mut ScatterGather, payload: Buffer) -> bool {
+    data.push(payload);
+    false
 }
 
 /// The one's complement sum of the two halves.

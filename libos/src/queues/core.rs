@@ -8,7 +8,7 @@ use super::operations::{OperationTable, SlotIndex};
 use super::{ModuleIndex, QueueReference};
 use crate::executor::{SharedTasks, WakeTarget};
 use crate::module::Completions;
-use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, ScatterGather, Token};
+use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, Token};
 
 /// Operations by kind since the start.
 #[derive(Debug, Default, Clone, Copy)]
@@ -171,11 +171,11 @@ impl Completions for Core {
         let _ = self.end(token, outcome);
     }
 
-    fn popped(&mut self, token: Token, data: ScatterGather, from: Option<&SocketAddr>) {
-        if let Ok((slot, queue)) = self.operations.find_outstanding(token) {
-            self.unsettle(slot, queue);
-            self.finish_with(slot, |place| *place = Outcome::Popped { data, from: from.copied() });
-        }
+    fn completing(&mut self, token: Token) -> Option<&mut Outcome> {
+        let (slot, queue) = self.operations.find_outstanding(token).ok()?;
+        self.unsettle(slot, queue);
+        self.finish_with(slot, |_| {});
+        Some(self.operations.outcome_mut(slot))
     }
 
     fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error> {

@@ -266,6 +266,12 @@ impl OperationTable {
         }
     }
 
+    /// Where an operation's outcome is or will be.
+    #[inline(always)]
+    pub(crate) fn outcome_mut(&mut self, SlotIndex(index): SlotIndex) -> &mut Outcome {
+        &mut self.slots[index as usize].outcome
+    }
+
     /// What an operation is.
     pub(crate) fn kind_of(&self, SlotIndex(index): SlotIndex) -> OperationKind {
         self.slots[index as usize].kind
@@ -333,8 +339,9 @@ impl OperationTable {
         let (token, queue, kind) = (slot.token, slot.queue, slot.kind);
         slot.free(&mut self.free, &mut self.claimed, index);
         self.used -= 1;
-        // Last, so that it moves from the slot to the caller's place at once.
-        Completion { token, queue, kind, outcome: std::mem::replace(&mut slot.outcome, Outcome::Closed) }
+        // Last, so that it moves from the slot to the caller's place at once; and most are one word.
+        let outcome = std::mem::replace(&mut slot.outcome, Outcome::Closed);
+        Completion { token, queue, kind, outcome }
     }
 
     /// Frees the slot of an operation that is on no queue's list, without completing it.
