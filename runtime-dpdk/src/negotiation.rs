@@ -42,6 +42,8 @@ pub(crate) struct Negotiated {
     pub rss_functions: u64,
     pub tx_checksum: TxChecksum,
     pub tcp_segmentation_bytes: usize,
+    /// The port is asked for the sums of IPv4 headers of frames that it cuts.
+    pub sums_ipv4_headers: bool,
     /// What the stack may build frames of.
     pub max_segments: usize,
     /// What the port takes as it is.
@@ -54,10 +56,10 @@ impl Negotiated {
     pub(crate) fn new(config: &DpdkConfig, offered: &Offered, mtu: usize) -> Self {
         let has = |offered: u64, wanted: u64| offered & wanted == wanted;
         let tx_sums = sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_CKSUM | sys::CATNIP_RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
-        // A port cuts IPv4 packets only if it computes the sum of each one's header too.
-        let tx_cut = sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO
-            | sys::CATNIP_RTE_ETH_TX_OFFLOAD_IPV4_CKSUM
-            | sys::CATNIP_RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+        let tx_cut = sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO | sys::CATNIP_RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+        // Some want to be asked for the sums of IPv4 headers too. Those that don't offer it, as virtio's, take the header of
+        // the whole for the pattern of each, and want its sum to be right.
+        let tx_header_sums = offered.tx_offloads & sys::CATNIP_RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
         let rx_sums = sys::CATNIP_RTE_ETH_RX_OFFLOAD_TCP_CKSUM | sys::CATNIP_RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 
         let sums = config.offload && has(offered.tx_offloads, tx_sums);
@@ -66,9 +68,11 @@ impl Negotiated {
         let scatter = has(offered.rx_offloads, sys::CATNIP_RTE_ETH_RX_OFFLOAD_SCATTER);
 
         let mut tx_offloads = 0;
-        for (wanted, flags) in
-            [(sums, tx_sums), (cut, tx_cut), (many, sys::CATNIP_RTE_ETH_TX_OFFLOAD_MULTI_SEGS)]
-        {
+        for (wanted, flags) in [
+            (sums, tx_sums),
+            (cut, tx_cut | tx_header_sums),
+            (many, sys::CATNIP_RTE_ETH_TX_OFFLOAD_MULTI_SEGS),
+        ] {
             tx_offloads |= if wanted { flags } else { 0 };
         }
         let mut rx_offloads = if config.offload { offered.rx_offloads & rx_sums } else { 0 };
@@ -89,6 +93,7 @@ impl Negotiated {
             rss_functions: if config.queues > 1 { offered.rss_functions & wanted_hashes } else { 0 },
             tx_checksum: if sums { TxChecksum::Partial } else { TxChecksum::Software },
             tcp_segmentation_bytes: if cut { MAX_SEGMENTATION_BYTES } else { 0 },
+            sums_ipv4_headers: cut && tx_header_sums != 0,
             max_segments: if many { port_segments.max(2) } else { JOINED_SEGMENTS },
             port_segments,
             room_bytes: (mtu + FRAME_OVERHEAD_BYTES).next_multiple_of(64).max(USUAL_ROOM_BYTES),
@@ -109,6 +114,7 @@ mod tests {
             rss_functions: 0,
             tx_checksum: TxChecksum::Software,
             tcp_segmentation_bytes: 0,
+            sums_ipv4_headers: false,
             max_segments: 16,
             port_segments: 1,
             room_bytes: 2048,
@@ -129,12 +135,25 @@ mod tests {
         let all = Negotiated::new(&config, &offered, 9000);
         assert_eq!((all.tx_checksum, all.tcp_segmentation_bytes), (TxChecksum::Partial, 65_000));
         assert_eq!((all.max_segments, all.port_segments, all.room_bytes), (8, 8, 9024));
+        assert!(all.sums_ipv4_headers);
         assert_ne!(all.rx_offloads & sys::CATNIP_RTE_ETH_RX_OFFLOAD_TCP_CKSUM, 0);
         assert_ne!(all.rss_functions, 0);
         let plain = DpdkConfig { offload: false, ..config };
         let none = Negotiated::new(&plain, &offered, 1500);
         assert_eq!((none.tx_checksum, none.tcp_segmentation_bytes), (TxChecksum::Software, 0));
         assert_eq!(none.tx_offloads, sys::CATNIP_RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
+    }
+
+    #[test]
+    fn a_port_that_cuts_and_sums_no_headers_is_asked_to_cut() {
+        let tx_offloads = sys::CATNIP_RTE_ETH_TX_OFFLOAD_UDP_CKSUM
+            | sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_CKSUM
+            | sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO
+            | sys::CATNIP_RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+        let virtio =
+            Negotiated::new(&DpdkConfig::default(), &Offered { tx_offloads, ..Offered::default() }, 1500);
+        assert_eq!((virtio.tcp_segmentation_bytes, virtio.sums_ipv4_headers), (65_000, false));
+        assert_eq!(virtio.tx_offloads, tx_offloads);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(crate) struct Transmitter {
     spare: Burst,
     room_bytes: usize,
     port_segments: usize,
+    sums_ipv4_headers: bool,
     /// Frames that are tried at once: fewer while the device has no room, so that little is made in vain.
     window: usize,
 }
@@ -121,6 +122,7 @@ impl Transmitter {
             spare: Burst::new_const(),
             room_bytes: negotiated.room_bytes,
             port_segments: negotiated.port_segments,
+            sums_ipv4_headers: negotiated.sums_ipv4_headers,
             window: BURST,
         })
     }
@@ -194,7 +196,7 @@ impl Transmitter {
     }
 
     fn compose(&mut self, frame: &TxFrame<'_>, reaches: &impl Fn(&[u8]) -> bool) -> Composed {
-        let Some(description) = describe(frame) else { return Composed::Refused };
+        let Some(description) = describe(frame, self.sums_ipv4_headers) else { return Composed::Refused };
         let mut chain = Chain::EMPTY;
         let mut room = self.string(&mut chain, frame.segments, reaches);
         if room && chain.mbufs > self.port_segments {
@@ -311,8 +313,9 @@ fn count_sent(batch: &mut FrameBatch, copied_bytes: usize, counters: &mut DpdkCo
     batch.pop_front();
 }
 
-/// What the device has to know to do its part; None when the frame is not one that it can be told of.
-fn describe(frame: &TxFrame<'_>) -> Option<sys::catnip_frame> {
+/// What the device has to know to do its part; None when the frame is not one that it can be told of. Of IPv4 frames that
+/// it cuts, it may have to be asked for the sums of the headers as well.
+fn describe(frame: &TxFrame<'_>, sums_ipv4_headers: bool) -> Option<sys::catnip_frame> {
     let plain = sys::catnip_frame {
         flags: 0,
         bytes: 0,
@@ -349,7 +352,7 @@ fn describe(frame: &TxFrame<'_>) -> Option<sys::catnip_frame> {
     let Some(Segmentation { segment_bytes, header_bytes, ipv6: _ }) = segmentation else {
         return Some(described);
     };
-    let of_each_header = if ipv6 { 0 } else { sys::CATNIP_RTE_MBUF_F_TX_IP_CKSUM };
+    let of_each_header = if !ipv6 && sums_ipv4_headers { sys::CATNIP_RTE_MBUF_F_TX_IP_CKSUM } else { 0 };
     Some(sys::catnip_frame {
         flags: described.flags | sys::CATNIP_RTE_MBUF_F_TX_TCP_SEG | of_each_header,
         transport_header_bytes: header_bytes.checked_sub(checksum.start)?,

@@ -7,6 +7,8 @@ mod errors;
 mod loans;
 #[path = "../../../tests/common/namespace.rs"]
 mod namespace;
+mod offloads;
+mod packets;
 mod queues;
 mod removal;
 mod ring;
