@@ -42,9 +42,21 @@ pub(crate) fn mirrors_address(driver: &str) -> bool {
 }
 
 /// True for a driver that offers to cut frames and then refuses to: it takes the link's header for part of the MTU, so that
-/// segments of a full MTU are too large for it.
+/// segments of a full MTU are too large for it. One of those below net_failsafe may be such.
 pub(crate) fn refuses_full_segments(driver: &str) -> bool {
-    driver == "net_tap"
+    matches!(driver, "net_tap" | "net_failsafe")
+}
+
+/// True for a driver that lets itself be configured with receive interrupts and then does not start: it wants a thread of DPDK's
+/// services for them.
+pub(crate) fn refuses_interrupts(driver: &str) -> bool {
+    driver == "net_failsafe"
+}
+
+/// Buffers that the driver takes at the start for each receive queue, however many descriptors that was to have; 0 for as
+/// many as descriptors.
+pub(crate) fn first_receive_buffers(driver: &str) -> usize {
+    if driver == "net_af_xdp" { 2048 } else { 0 }
 }
 
 #[cfg(test)]

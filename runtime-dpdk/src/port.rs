@@ -49,6 +49,8 @@ pub(crate) struct Port {
     pub mtu: usize,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
+    /// That the device has at a time, of each queue.
+    pub receive_buffers: usize,
     pub memory: MemoryAccess,
     pub negotiated: Negotiated,
     pub device: Device,
@@ -234,7 +236,8 @@ impl Port {
         let spreading =
             if queues > 1 && negotiated.rss_functions != 0 { spread(config, &info) } else { None };
         let key = spreading.as_ref().map(|spread| &*spread.key);
-        let interrupts = configure(&name, id, queues, mtu, &negotiated, key)?;
+        let interrupts = !drivers::refuses_interrupts(&driver);
+        let interrupts = configure(&name, id, (queues, mtu, interrupts), &negotiated, key)?;
         // SAFETY: the port is valid.
         let accepted = unsafe { sys::rte_eth_dev_set_mtu(id, mtu as u16) };
         if accepted != 0 && current_mtu(id) != Some(mtu) && config.mtu != 0 {
@@ -265,6 +268,7 @@ impl Port {
             mtu,
             rx_descriptors,
             tx_descriptors,
+            receive_buffers: usize::from(rx_descriptors).max(drivers::first_receive_buffers(&driver)),
             memory,
             negotiated,
             device: Device(info.device),
@@ -491,12 +495,11 @@ fn spread(config: &DpdkConfig, info: &sys::rte_eth_dev_info) -> Option<Spread> {
     Some(Spread { key, spreading, device_entries: info.reta_size })
 }
 
-/// Configures the port, with receive interrupts if it has them: true then.
+/// Configures the port, with receive interrupts if they are wanted and it has them: true then.
 fn configure(
     name: &str,
     id: u16,
-    queues: u16,
-    mtu: usize,
+    (queues, mtu, interrupts): (u16, usize, bool),
     negotiated: &Negotiated,
     hash_key: Option<&[u8]>,
 ) -> Result<bool, SetupError> {
@@ -513,10 +516,12 @@ fn configure(
             conf.rx_adv_conf.rss_conf.rss_key_len = key.len() as u8;
         }
     }
-    conf.intr_conf.set_rxq(1);
-    // SAFETY: the port is valid and stopped, and the key lives as long as it.
-    if unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) } == 0 {
-        return Ok(true);
+    if interrupts {
+        conf.intr_conf.set_rxq(1);
+        // SAFETY: the port is valid and stopped, and the key lives as long as it.
+        if unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) } == 0 {
+            return Ok(true);
+        }
     }
     conf.intr_conf.set_rxq(0);
     // SAFETY: as above.

@@ -1,8 +1,10 @@
 //! The way in: mbufs of a queue to frames of the stack.
 
+use std::rc::Rc;
+
 use dpdk_sys as sys;
 use libos::runtime::{RxBatch, RxChecksum};
-use libos::{Arena, Buffer, BufferList, RxFrame, SetupError};
+use libos::{Arena, Buffer, BufferList, RxFrame};
 
 use crate::counters::DpdkCounters;
 use crate::mbufs::{self, Burst, Mbuf};
@@ -17,7 +19,7 @@ pub(crate) enum ReceivePool {
     /// Buffers of the arena, which frames are handed up in.
     Arena(BufferPool),
     /// DPDK's own memory, which frames are copied out of.
-    Own(Pool),
+    Own(Rc<Pool>),
 }
 
 impl ReceivePool {
@@ -47,20 +49,9 @@ enum Piece {
 }
 
 impl Receiver {
-    /// Receives into `arena`, directly when `reachable`: the device can write there.
-    pub(crate) fn new(
-        (port, queue): (u16, u16),
-        name: &str,
-        arena: &Arena,
-        reachable: bool,
-        (count, room_bytes): (usize, usize),
-    ) -> Result<Self, SetupError> {
-        let pool = if reachable {
-            ReceivePool::Arena(BufferPool::new(name, arena, count, room_bytes)?)
-        } else {
-            ReceivePool::Own(Pool::new(name, count, room_bytes)?)
-        };
-        Ok(Self { port, queue, arena: arena.clone(), pool })
+    /// Receives frames for a stack with that arena.
+    pub(crate) fn new((port, queue): (u16, u16), arena: &Arena, pool: ReceivePool) -> Self {
+        Self { port, queue, arena: arena.clone(), pool }
     }
 
     pub(crate) fn pool(&self) -> *mut sys::rte_mempool {

@@ -2,6 +2,7 @@
 
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use libos::memory::DeviceRegions;
@@ -11,9 +12,9 @@ use libos::{Arena, Capabilities, Error, FrameBatch, Instant, MemoryAccess, Runti
 
 use crate::counters::DpdkCounters;
 use crate::interrupts::Interrupts;
-use crate::pools::SPARE_MBUFS;
+use crate::pools::{BufferPool, Pool, SPARE_MBUFS};
 use crate::port::{DpdkQueue, Port};
-use crate::receiver::Receiver;
+use crate::receiver::{ReceivePool, Receiver};
 use crate::transmitter::Transmitter;
 use crate::{eal, registration, xstats};
 
@@ -50,11 +51,19 @@ impl Dpdk {
         let first = unsafe { std::slice::from_raw_parts(arena.region().base().as_ptr(), 1) };
         let reachable = regions.find(first).is_some();
         let at = (port.id, index);
-        let receive_mbufs = usize::from(port.rx_descriptors) + SPARE_MBUFS;
-        let room_bytes = port.negotiated.room_bytes;
-        let receiver = Receiver::new(at, &port.name, arena, reachable, (receive_mbufs, room_bytes))?;
+        let receive_mbufs = port.receive_buffers + SPARE_MBUFS;
         let send_mbufs = usize::from(port.tx_descriptors) * MBUFS_PER_DESCRIPTOR + SPARE_MBUFS;
-        let transmitter = Transmitter::new(at, &port.name, send_mbufs, &port.negotiated)?;
+        let room_bytes = port.negotiated.room_bytes;
+        let (receive_pool, send_pool) = if reachable {
+            let buffers = BufferPool::new(&port.name, arena, receive_mbufs, room_bytes)?;
+            (ReceivePool::Arena(buffers), Rc::new(Pool::new(&port.name, send_mbufs, room_bytes)?))
+        } else {
+            // Drivers with memory of their own, that of the pool they receive into, copy what is in another one.
+            let pool = Rc::new(Pool::new(&port.name, receive_mbufs + send_mbufs, room_bytes)?);
+            (ReceivePool::Own(pool.clone()), pool)
+        };
+        let receiver = Receiver::new(at, arena, receive_pool);
+        let transmitter = Transmitter::new(at, send_pool, send_mbufs, &port.negotiated);
         port.set_up_queue(index, receiver.pool())?;
         Ok(Self {
             queue: index,

@@ -1,9 +1,11 @@
 //! The way out: frames of the stack to mbufs that refer to the frames' own buffers.
 
+use std::rc::Rc;
+
 use arrayvec::ArrayVec;
 use dpdk_sys as sys;
 use libos::runtime::{BURST, Segmentation, TxFrame, TxOffload};
-use libos::{Buffer, FrameBatch, SetupError};
+use libos::{Buffer, FrameBatch};
 
 use crate::counters::DpdkCounters;
 use crate::loans::Loans;
@@ -28,7 +30,7 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub(crate) struct Transmitter {
     port: u16,
     queue: u16,
-    pool: Pool,
+    pool: Rc<Pool>,
     loans: Loans,
     /// New mbufs, taken from the pool many at a time.
     spare: Burst,
@@ -110,21 +112,21 @@ impl Chain {
 impl Transmitter {
     pub(crate) fn new(
         (port, queue): (u16, u16),
-        name: &str,
-        mbufs: usize,
+        pool: Rc<Pool>,
+        loans: usize,
         negotiated: &Negotiated,
-    ) -> Result<Self, SetupError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             port,
             queue,
-            pool: Pool::new(name, mbufs, negotiated.room_bytes)?,
-            loans: Loans::new(mbufs),
+            pool,
+            loans: Loans::new(loans),
             spare: Burst::new_const(),
             room_bytes: negotiated.room_bytes,
             port_segments: negotiated.port_segments,
             sums_ipv4_headers: negotiated.sums_ipv4_headers,
             window: BURST,
-        })
+        }
     }
 
     /// Buffers that the device has at the moment.

@@ -15,3 +15,5 @@ mod lossy;
 mod namespace;
 mod pairs;
 mod processes;
+#[path = "../common/root.rs"]
+mod root;
