@@ -79,9 +79,9 @@ impl<const WORDS: usize> Headers<'_, WORDS> {
 }
 
 impl Network {
-    /// Sends `data` behind a transport header along `path`, if it is one buffer that nobody else holds and
-    /// the last packet went the same way, and leaves `data` empty. False, and nothing done, for all else: it is
-    /// for [`Self::send`].
+    /// Sends `data` behind a transport header along `path`, if it is one buffer and the last packet went the same way, and
+    /// leaves `data` empty: the headers go in front of it if nobody else holds it, else into a segment of their own.
+    /// False, and nothing done, for all else: it is for [`Self::send`].
     #[inline(always)]
     pub(crate) fn send_express<const WORDS: usize>(
         &mut self,
@@ -96,11 +96,25 @@ impl Network {
         let Some(headers) = self.express_headers(now, path, kind, header, &frame) else {
             return put_back(data, frame);
         };
-        if !frame.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
-            return put_back(data, frame);
+        if frame.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
+            self.emit_express(frame, headers.offload);
+            return true;
         }
-        self.emit_express(frame, headers.offload);
-        true
+        self.send_separately(&headers, data, frame)
+    }
+
+    /// Sends a payload that somebody else holds as well, and that is the only one of `data`.
+    #[inline(never)]
+    fn send_separately<const WORDS: usize>(
+        &mut self,
+        headers: &Headers<'_, WORDS>,
+        data: &mut ScatterGather,
+        payload: Buffer,
+    ) -> bool {
+        match self.emit_separately(headers, Some(payload)) {
+            Ok(()) => true,
+            Err(payload) => payload.is_some_and(|payload| put_back(data, payload)),
+        }
     }
 
     /// As [`Self::send_express`], for a payload that its sender keeps: the headers go in front of it if nobody else
@@ -117,7 +131,7 @@ impl Network {
         let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
         match payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
             Some(frame) => self.emit_express(frame, headers.offload),
-            None => return self.emit_separately(&headers, Some(payload.clone())),
+            None => return self.emit_separately(&headers, Some(payload.clone())).is_ok(),
         }
         true
     }
@@ -138,18 +152,25 @@ impl Network {
             _ => return false,
         };
         match self.express_headers(now, path, kind, header, bytes) {
-            Some(headers) => self.emit_separately(&headers, pieces.pop()),
+            Some(headers) => match self.emit_separately(&headers, pieces.pop()) {
+                Ok(()) => true,
+                Err(piece) => {
+                    pieces.extend(piece);
+                    false
+                }
+            },
             None => false,
         }
     }
 
+    /// Sends headers in a segment of their own, and the payload behind it. Gives it back when there is no memory.
     #[inline(always)]
     fn emit_separately<const WORDS: usize>(
         &mut self,
         headers: &Headers<'_, WORDS>,
         payload: Option<Buffer>,
-    ) -> bool {
-        let Some(mut own) = self.arena.allocate(Headers::<WORDS>::BYTES) else { return false };
+    ) -> Result<(), Option<Buffer>> {
+        let Some(mut own) = self.arena.allocate(Headers::<WORDS>::BYTES) else { return Err(payload) };
         own.set_len(Headers::<WORDS>::BYTES);
         headers.write(&mut own);
         self.counters.ip_out_requests += 1;
@@ -159,7 +180,7 @@ impl Network {
             self.frames.push(payload);
         }
         self.frames.finish(headers.offload);
-        true
+        Ok(())
     }
 
     /// Keeps the headers of a packet to a neighbour for the next one of its kind.

@@ -212,6 +212,37 @@ fn what_cannot_be_sent_stays_with_the_caller() {
     assert_eq!(one.send(client, to, b"again"), Ok(()));
 }
 
+/// The first goes the general way, which later ones are spared: with nobody else holding the data, with the sender
+/// keeping it, and without memory for headers.
+#[test]
+fn data_that_its_sender_keeps_arrives_and_stays_as_it_is() {
+    let (mut one, mut two) = (Host::new(1), Host::new(2));
+    let server = two.bind((v4(2), 7));
+    let client = one.bind((v4(1), 9));
+    let to = Some((v4(2), 7).into());
+    let kept = buffer(&one.network, b"kept");
+    for bytes in [&b"first"[..], b"second"] {
+        one.send(client, to, bytes).unwrap();
+        settle(&mut one, &mut two);
+        assert_eq!(two.received(server).unwrap().1, bytes);
+    }
+    for _ in 0..3 {
+        let mut data = ScatterGather::from(kept.clone());
+        one.udp.send(NOW, &mut one.network, client, to.as_ref(), &mut data).unwrap();
+        assert!(data.is_empty());
+    }
+    let hoard: Vec<_> = std::iter::from_fn(|| one.network.arena().allocate(1)).collect();
+    let mut data = ScatterGather::from(kept.clone());
+    let sent = one.udp.send(NOW, &mut one.network, client, to.as_ref(), &mut data);
+    assert_eq!((sent, data.to_vec()), (Err(Error::NoBuffers), b"kept".to_vec()));
+    drop((hoard, data));
+    settle(&mut one, &mut two);
+    for _ in 0..3 {
+        assert_eq!(two.received(server).unwrap().1, b"kept");
+    }
+    assert_eq!((two.received(server), &kept[..]), (None, &b"kept"[..]));
+}
+
 #[test]
 fn addresses_that_cannot_be_bound_are_refused() {
     let mut one = Host::new(1);
