@@ -87,6 +87,11 @@ impl Ends {
         self.cookies.get(&family).copied()
     }
 
+    /// Connections known.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// The connection that `number` picks.
     pub fn pick(&self, number: u8) -> Option<(Tuple, End)> {
         let at = usize::from(number) % self.ends.len().max(1);
