@@ -129,6 +129,31 @@ mod tests {
         }
     }
 
+    /// RFC 9937 §6.2, written down from its pseudo-code in real numbers: what may leave after an acknowledgment.
+    struct Model {
+        flight: f64,
+        target: f64,
+        delivered: f64,
+        sent: f64,
+    }
+
+    impl Model {
+        fn room(&mut self, step: Step) -> f64 {
+            let (delivered, pipe) = (f64::from(step.delivered_bytes), f64::from(step.pipe_bytes));
+            let mss = f64::from(step.mss_bytes);
+            self.delivered += delivered;
+            let room = if pipe > self.target {
+                (self.delivered * self.target / self.flight).ceil() - self.sent
+            } else {
+                let conservative = (self.delivered - self.sent).max(delivered);
+                let limit = if step.is_safe { conservative + mss } else { conservative };
+                (self.target - pipe).min(limit)
+            };
+            // Entering fast recovery, one segment leaves whatever else is allowed.
+            if self.sent == 0.0 { room.max(mss) } else { room.max(0.0) }
+        }
+    }
+
     proptest! {
         /// RFC 9937: while more than the target is in flight, no more leaves than its share of what arrives.
         #[test]
@@ -158,6 +183,32 @@ mod tests {
                 } else {
                     prop_assert!(first || pipe <= target.max(flight * MSS));
                 }
+            }
+        }
+
+        #[test]
+        fn the_room_is_what_the_model_computes(
+            flight in 1_000_u32..10_000_000, percent in 1_u32..=100, mss_bytes in 36_u32..9_000,
+            steps in prop::collection::vec((0_u32..60_000, 0_u32..200_000, any::<bool>()), 1..100),
+        ) {
+            let target = (u64::from(flight) * u64::from(percent) / 100) as u32;
+            let mut reduction = RateReduction::new(flight, target);
+            let (target, flight_f) = (f64::from(target), f64::from(flight));
+            let mut model = Model { flight: flight_f, target, delivered: 0.0, sent: 0.0 };
+            let mut pipe_bytes = flight;
+            for (delivered, wanted, is_safe) in steps {
+                let delivered_bytes = delivered.min(pipe_bytes);
+                pipe_bytes -= delivered_bytes;
+                let step = Step { delivered_bytes, pipe_bytes, is_safe, mss_bytes };
+                reduction.on_acknowledgment(step);
+                let expected = model.room(step);
+                let actual = room(&reduction, pipe_bytes);
+                prop_assert!((f64::from(actual) - expected).abs() <= 1.0, "{} for {}", actual, expected);
+                // As much of it as the program has.
+                let sent = wanted.min(actual);
+                reduction.on_sent(sent);
+                model.sent += f64::from(sent);
+                pipe_bytes += sent;
             }
         }
     }

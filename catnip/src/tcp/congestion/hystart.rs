@@ -120,6 +120,7 @@ impl HyStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const MSS: u32 = 1_000;
     const MS: u64 = 1_000_000;
@@ -190,5 +191,73 @@ mod tests {
     fn one_acknowledgment_adds_at_most_eight_segments() {
         let mut hystart = started(20 * MS);
         assert_eq!(hystart.on_ack(40 * MSS, 40 * MSS, None, MSS), Growth::Add(8 * MSS));
+    }
+
+    /// RFC 9406 §4.2 with positions in the stream and all samples kept, in microseconds.
+    #[derive(Default)]
+    struct Model {
+        acknowledged: u64,
+        window_end: u64,
+        /// Of the round before and of this one.
+        rounds: [Vec<u64>; 2],
+        /// The round-trip time that brought conservative slow start about, and its rounds so far.
+        conservative: Option<(u64, u32)>,
+    }
+
+    impl Model {
+        fn on_ack(&mut self, bytes: u64, sent_up_to: u64, rtt_us: Option<u64>, mss: u64) -> Growth {
+            let Self { rounds: [last, current], conservative, .. } = self;
+            if let Some(rtt_us) = rtt_us {
+                current.push(rtt_us);
+                let now = current.iter().min().filter(|_| current.len() >= 8);
+                *conservative = match (*conservative, now, last.iter().min()) {
+                    (None, Some(now), Some(last)) if *now >= last + (last / 8).clamp(4_000, 16_000) => {
+                        Some((*now, 0))
+                    }
+                    (Some((baseline, _)), Some(now), _) if *now < baseline => None,
+                    (unchanged, _, _) => unchanged,
+                };
+            }
+            let growth = bytes.min(8 * mss) / if conservative.is_some() { 4 } else { 1 };
+            self.acknowledged += bytes;
+            if self.acknowledged >= self.window_end {
+                self.window_end = sent_up_to;
+                *last = std::mem::take(current);
+                if let Some((_, rounds)) = conservative {
+                    *rounds += 1;
+                    if *rounds >= 5 {
+                        return Growth::Leave;
+                    }
+                }
+            }
+            Growth::Add(growth as u32)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_acknowledgment_does_what_the_model_does(
+            mss in 500_u32..9_000,
+            base_us in 100_u64..200_000,
+            acks in prop::collection::vec((1_u32..4, 0_u32..6, prop::option::of(0_u64..30_000)), 1..400),
+        ) {
+            let mut hystart = HyStart::new();
+            let mut model = Model::default();
+            let mut sent = 10 * u64::from(mss);
+            for (index, (acked, answered, queued_us)) in acks.into_iter().enumerate() {
+                let bytes = u64::from(acked * mss).min(sent - model.acknowledged);
+                let left = sent - model.acknowledged - bytes;
+                // The queue grows with time, so that rises last in some runs.
+                let rtt_us = queued_us.map(|queued_us| base_us + queued_us * (index as u64) / 200);
+                let expected = model.on_ack(bytes, sent, rtt_us, u64::from(mss));
+                let rtt_ns = rtt_us.map(|rtt_us| rtt_us * 1_000);
+                let growth = hystart.on_ack(bytes as u32, left as u32, rtt_ns, mss);
+                prop_assert_eq!(growth, expected, "acknowledgment {}", index);
+                if growth == Growth::Leave {
+                    break;
+                }
+                sent += u64::from((answered + 1) * mss);
+            }
+        }
     }
 }

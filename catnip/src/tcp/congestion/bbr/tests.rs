@@ -350,3 +350,32 @@ fn no_sample_takes_the_window_out_of_its_bounds() {
         }
     });
 }
+
+#[test]
+fn the_filter_of_two_spans_is_the_largest_sample_of_the_last_two_that_had_any() {
+    use super::model::TwoSpanMax;
+    use proptest::prelude::*;
+    // A sample, or the beginning of a span.
+    let event = prop::option::weighted(0.7, 1..u64::MAX);
+    proptest!(|(events in prop::collection::vec(event, 1..100))| {
+        let mut filter = TwoSpanMax::default();
+        let mut spans: Vec<Vec<u64>> = vec![Vec::new()];
+        for event in events {
+            match event {
+                Some(sample) => {
+                    filter.update(sample);
+                    spans.last_mut().unwrap().push(sample);
+                }
+                None => {
+                    filter.advance();
+                    spans.push(Vec::new());
+                }
+            }
+            // The present span, even while it has none, and of those before the last that had.
+            let (current, before) = spans.split_last().unwrap();
+            let last = before.iter().rfind(|span| !span.is_empty());
+            let expected = current.iter().chain(last.into_iter().flatten()).max().copied().unwrap_or(0);
+            prop_assert_eq!(filter.max(), expected);
+        }
+    });
+}
