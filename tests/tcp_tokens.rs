@@ -290,6 +290,30 @@ fn accepts_are_served_in_order_and_a_cancelled_one_takes_no_connection() {
 }
 
 #[test]
+fn a_socket_that_may_not_listen_yet_keeps_its_port_and_may_later() {
+    let pair = Pair::new();
+    let [first, second] = [(); 2].map(|()| {
+        let queue = pair.server.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
+        pair.server.set_option(queue, SocketOption::ReuseAddress(true)).unwrap();
+        pair.server.bind(queue, SERVER.parse().unwrap()).unwrap();
+        queue
+    });
+    pair.server.listen(first, 4).unwrap();
+    for _ in 0..2 {
+        assert_eq!(pair.server.listen(second, 4), Err(Error::AddressInUse));
+        assert_eq!(pair.server.local_address(second), Ok(SERVER.parse().unwrap()));
+    }
+    let close = pair.server.close(first).unwrap();
+    assert!(matches!(take(&pair.server, close), Outcome::Closed));
+    pair.server.listen(second, 4).unwrap();
+    assert_eq!(pair.server.local_address(second), Ok(SERVER.parse().unwrap()));
+    // Given back in the end.
+    let close = pair.server.close(second).unwrap();
+    assert!(matches!(take(&pair.server, close), Outcome::Closed));
+    pair.listen(4);
+}
+
+#[test]
 fn closing_a_listener_cancels_its_accepts_and_resets_who_waits() {
     let pair = Pair::new();
     let listener = pair.listen(8);

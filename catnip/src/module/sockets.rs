@@ -147,11 +147,12 @@ impl<R: Runtime> StackModule<R> {
         let socket = self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)?;
         match socket {
             Socket::Fresh(fresh) => {
-                let binding = match fresh.binding.take() {
-                    Some(binding) => binding,
-                    None => self.stack.tcp_bind_shared(any_address(fresh.domain), fresh.options.reuse)?,
-                };
-                let id = self.stack.tcp_listen(binding, backlog, &fresh.options)?;
+                if fresh.binding.is_none() {
+                    let any = any_address(fresh.domain);
+                    fresh.binding = Some(self.stack.tcp_bind_shared(any, fresh.options.reuse)?);
+                }
+                // A program whose port somebody else listens on keeps it, and may try again.
+                let id = self.stack.tcp_listen_bound(&mut fresh.binding, backlog, &fresh.options)?;
                 self.stack.tcp_set_listener_user_data(id, handle.0);
                 *socket = Socket::Listener { id, accepts: Fifo::default() };
                 Ok(())

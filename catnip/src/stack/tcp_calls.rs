@@ -52,7 +52,29 @@ impl Stack {
         backlog: usize,
         options: &TcpOptions,
     ) -> Result<ListenerId, Error> {
-        self.tcp.listen(binding, backlog, options)
+        let mut binding = Some(binding);
+        let listening = self.tcp_listen_bound(&mut binding, backlog, options);
+        if let Some(binding) = binding {
+            self.tcp.unbind(binding);
+        }
+        listening
+    }
+
+    /// As [`Self::tcp_listen`], and when it fails the port stays bound.
+    ///
+    /// # Errors
+    /// As [`Self::tcp_listen`]; [`Error::InvalidArgument`] without a port.
+    pub fn tcp_listen_bound(
+        &mut self,
+        binding: &mut Option<TcpBinding>,
+        backlog: usize,
+        options: &TcpOptions,
+    ) -> Result<ListenerId, Error> {
+        let bound = binding.as_ref().ok_or(Error::InvalidArgument)?;
+        let id = self.tcp.listen(bound, backlog, options)?;
+        // The listener has it from now on, and gives it back when it is closed.
+        *binding = None;
+        Ok(id)
     }
 
     /// The oldest connection that waits to be accepted, and its peer.

@@ -38,23 +38,20 @@ impl TcpLayer {
         self.ports.release(binding.0);
     }
 
+    /// When it fails, the port stays bound.
     pub(crate) fn listen(
         &mut self,
-        binding: TcpBinding,
+        binding: &TcpBinding,
         backlog: usize,
         options: &TcpOptions,
     ) -> Result<ListenerId, Error> {
         let reservation = binding.0;
         if !self.ports.may_listen(reservation) {
-            self.unbind(binding);
             return Err(Error::AddressInUse);
         }
         let inserted =
             self.listeners.insert_with(|key| Listener::new(key, reservation, backlog, options.clone()));
-        let Some(key) = inserted else {
-            self.unbind(binding);
-            return Err(Error::TooManyConnections);
-        };
+        let key = inserted.ok_or(Error::TooManyConnections)?;
         self.ports.listen(reservation, key);
         Ok(ListenerId(key))
     }
