@@ -109,10 +109,24 @@ pub(crate) fn check_tables(config: &Config) -> Result<(), SetupError> {
 /// What the table `[runtime]` says: the device, and how long to wait for addresses.
 pub(crate) fn kind_and_wait(config: &Config) -> Result<(&'static str, Duration), SetupError> {
     let mut section = config.section("runtime");
-    let kind = section.choice("kind", KINDS, KINDS[0])?;
+    let kind = section.choice("kind", KINDS, KINDS[0]).map_err(or_not_built)?;
     let wait = section.duration_ms("wait_for_addresses_ms", 0..=HOUR_MS, 0)?;
     section.finish()?;
     Ok((kind, wait))
+}
+
+/// Says of a device that this build leaves out how to have it.
+fn or_not_built(error: SetupError) -> SetupError {
+    const ALL: [&str; 7] = ["loopback", "tap", "packet", "xdp", "dpdk", "vhost", "none"];
+    match error {
+        SetupError::Config { source, key, value, mut allowed } => {
+            if let Some(kind) = ALL.iter().find(|kind| value.trim_matches('"') == **kind) {
+                allowed += &format!("; {kind} when built with the cargo feature {kind}");
+            }
+            SetupError::Config { source, key, value, allowed }
+        }
+        error => error,
+    }
 }
 
 fn tables() -> Vec<&'static str> {
@@ -179,6 +193,7 @@ pub(crate) mod network {
         complete: impl FnOnce(&mut StackConfig),
     ) -> Result<(), SetupError> {
         let mut settings = StackConfig::from_config(config, runtime.capabilities())?;
+        settings.check().map_err(|error| placed(config, error))?;
         complete(&mut settings);
         let stack = Stack::new(&settings, libos.device_arena().clone(), seed()?, libos.now())?;
         super::install(libos, StackModule::new(stack, runtime))
@@ -233,6 +248,17 @@ pub(crate) mod network {
         })
     }
 
+    /// The same error with the place where the key was set, for what only shows when values are seen together.
+    fn placed(config: &Config, error: SetupError) -> SetupError {
+        const KEYS: [&str; 4] = ["addresses", "dhcp", "routes", "vlan"];
+        match error {
+            SetupError::Config { key, allowed, .. } if KEYS.contains(&key.as_str()) => {
+                config.section("stack").reject(&key, allowed)
+            }
+            error => error,
+        }
+    }
+
     pub fn failed(device: &str, call: &'static str, reason: String) -> SetupError {
         SetupError::Device { device: device.to_owned(), call, reason }
     }
@@ -262,6 +288,18 @@ mod tests {
             ("[runtime]\nkind = \"rdma\"", "t.toml: runtime.kind = \"rdma\": allowed is one of "),
             ("[runtime]\nkid = \"tap\"", "t.toml: runtime.kid = \"tap\": allowed is the keys kind"),
             ("[stac]\naddresses = []", "t.toml: [stac] = a table that nothing reads: allowed is [runtime], "),
+            #[cfg(not(feature = "dpdk"))]
+            (
+                "[runtime]\nkind = \"dpdk\"",
+                "t.toml: runtime.kind = \"dpdk\": allowed is one of loopback, tap, packet, \
+                xdp, vhost, none; dpdk when built with the cargo feature dpdk",
+            ),
+            #[cfg(feature = "catnip")]
+            (
+                "[stack]\naddresses = [\"192.0.2.255/24\"]",
+                "t.toml: stack.addresses = [\"192.0.2.255/24\"]: allowed is an \
+                address that is not its network's broadcast address",
+            ),
         ] {
             assert!(said(text).starts_with(line), "{}", said(text));
         }

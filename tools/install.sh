@@ -63,3 +63,15 @@ for file in CatnipConfig.cmake CatnipConfigVersion.cmake; do
     fill_in "capi/cmake/$file.in" "$root/$libdir/cmake/Catnip/$file"
 done
 echo "installed libcatnip $version under $root"
+
+# A library that the system's loader does not know of is not found when a program starts.
+if [ -z "${DESTDIR:-}" ]; then
+    [ "$(id -u)" -ne 0 ] || ldconfig 2>/dev/null || true
+    case $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) in
+    *"$prefix/$libdir/libcatnip.so."*) ;;
+    *)
+        echo "the system does not look for libraries in $prefix/$libdir: build programs with"
+        echo "  PKG_CONFIG_PATH=$prefix/$libdir/pkgconfig and -Wl,-rpath,$prefix/$libdir, or run them with LD_LIBRARY_PATH=$prefix/$libdir"
+        ;;
+    esac
+fi

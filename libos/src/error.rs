@@ -125,8 +125,9 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Why a library OS, a module or a runtime could not be set up. `Display` is one line for a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a library OS, a module or a runtime could not be set up. `Display` is one line for a person, and so is `Debug`: that is
+/// what a `main` prints which returns it.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SetupError {
     /// A configuration value is wrong.
@@ -175,6 +176,12 @@ impl fmt::Display for SetupError {
             Self::Device { device, call, reason } => write!(f, "{device}: {call}: {reason}"),
             Self::Memory { bytes, reason } => write!(f, "mapping {bytes} bytes: {reason}"),
         }
+    }
+}
+
+impl fmt::Debug for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

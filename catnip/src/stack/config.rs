@@ -182,7 +182,11 @@ impl StackConfig {
             return reject("dhcp", true, "false: the device has no hardware addresses");
         }
         if (needs_address && self.addresses.is_empty()) || self.addresses.len() > MAX_ADDRESSES {
-            return reject("addresses", self.addresses.len(), format!("1 to {MAX_ADDRESSES} addresses"));
+            let allowed = format!(
+                "1 to {MAX_ADDRESSES} addresses with their prefix lengths, such as [\"192.0.2.1/24\"]; none with dhcp \
+                 or router_discovery"
+            );
+            return reject("addresses", self.addresses.len(), allowed);
         }
         for address in &self.addresses {
             let own = address.address;

@@ -31,6 +31,9 @@ type Keys = BTreeMap<String, Found>;
 pub struct Config {
     /// From the weakest to the strongest.
     layers: [BTreeMap<String, Keys>; Source::LAYERS],
+    /// Variables of the environment with our prefix that name no table, and their values: ours for other purposes, or
+    /// mistaken.
+    other_variables: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -114,10 +117,13 @@ impl Config {
     #[must_use]
     pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         for (name, text) in variables {
-            if let Some((table, key)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")) {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            if let Some((table, key)) = rest.split_once("__") {
                 let (table, key) = (table.to_ascii_lowercase(), key.to_ascii_lowercase());
                 let found = Found::new(Source::Environment(name.as_str().into()), Value::Text(text));
                 self.insert(&table, &key, found);
+            } else {
+                self.other_variables.insert(name, text);
             }
         }
         self
@@ -134,12 +140,25 @@ impl Config {
         Section::new(self, name)
     }
 
-    /// Rejects tables that nobody reads. Called by whoever puts the library OS together and so knows
-    /// which tables its parts read.
+    /// Rejects tables that nobody reads, and variables of the environment that name a table without two underscores behind
+    /// it. Called by whoever puts the library OS together and so knows which tables its parts read.
     ///
     /// # Errors
-    /// [`SetupError::Config`] for the first table that is not among `known`.
+    /// [`SetupError::Config`] for the first variable, or else the first table that is not among `known`.
     pub fn check_sections(&self, known: &[&str]) -> Result<(), SetupError> {
+        for (name, value) in &self.other_variables {
+            let rest = name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase();
+            let key_of = |table: &&str| rest.strip_prefix(table)?.strip_prefix('_').map(str::to_owned);
+            if let Some((table, key)) = known.iter().find_map(|table| Some((table, key_of(table)?))) {
+                return Err(SetupError::Config {
+                    source: "environment".to_owned(),
+                    key: name.clone(),
+                    value: value.clone(),
+                    allowed: format!("{PREFIX}{table}__{key}").to_ascii_uppercase()
+                        + ": two underscores behind the table",
+                });
+            }
+        }
         let tables = self.layers.iter().flatten();
         let mut unknown = tables.filter(|(table, _)| !known.contains(&table.as_str()));
         let Some((table, keys)) = unknown.next() else { return Ok(()) };
@@ -169,7 +188,11 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     let Some(before) = before else { return reason };
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-    format!("line {line}, column {column}: {reason}")
+    // The parser takes a bare word for a number or a boolean that is mistaken.
+    let is_value = before.trim_end().ends_with('=');
+    let is_word = text[before.len()..].starts_with(|first: char| first.is_ascii_alphabetic() || first == '/');
+    let hint = if is_value && is_word { "; a text stands in double quotes" } else { "" };
+    format!("line {line}, column {column}: {reason}{hint}")
 }
 
 #[cfg(test)]

@@ -159,3 +159,34 @@ fn lists_of_integers_are_read_from_files_and_from_the_environment() {
     let config = config.with_variables([("CATNIP_CORES__CPUS".to_owned(), "0, 2".to_owned())]);
     assert_eq!(config.section("cores").integers("cpus", 0..=8), Ok(vec![0, 2]));
 }
+
+#[test]
+fn a_word_without_quotes_is_said_to_need_them() {
+    let said = Config::from_toml_str("t.toml", "[t]\nword = spin\n").unwrap_err().to_string();
+    assert!(said.starts_with("t.toml: line 2, column 8: "), "{said}");
+    assert!(said.ends_with("; a text stands in double quotes"), "{said}");
+    let said = Config::from_toml_str("t.toml", "[t]\nnumber = 5 5\n").unwrap_err().to_string();
+    assert!(!said.contains("quotes"), "{said}");
+}
+
+#[test]
+fn a_variable_with_one_underscore_behind_its_table_is_a_mistake_and_others_are_not_ours() {
+    let variable = |name: &str| Config::new().with_variables([(name.to_owned(), "spin".to_owned())]);
+    let known = ["libos", "memory", "memory_queue"];
+    for (name, right) in [
+        ("CATNIP_LIBOS_IDLE", "CATNIP_LIBOS__IDLE"),
+        ("CATNIP_MEMORY_REGION_MIB", "CATNIP_MEMORY__REGION_MIB"),
+    ] {
+        let said = variable(name).check_sections(&known).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("environment: {name} = spin: allowed is {right}: two")), "{said}");
+    }
+    for name in ["CATNIP_CONFIG", "CATNIP_LOG", "CATNIP_GLOBAL_REGION_MIB", "CATNIP_LIBOS", "LIBOS_IDLE"] {
+        assert_eq!(variable(name).check_sections(&known), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn a_main_that_returns_the_error_prints_the_line() {
+    let error = Config::from_toml_str("t.toml", "number = 5").unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string());
+}

@@ -33,7 +33,12 @@ impl Listener {
             }
             result => result,
         };
-        let listener = listener.map_err(|error| format!("bind: {error}"))?;
+        let listener = listener.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                "bind: there is no such folder for the socket; set vhost.socket".to_owned()
+            }
+            _ => format!("bind: {error}; set vhost.socket to another place"),
+        })?;
         listener.set_nonblocking(true).map_err(|error| error.to_string())?;
         Ok(Self { listener, path: path.to_owned() })
     }
