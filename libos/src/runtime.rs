@@ -326,6 +326,22 @@ impl FrameBatch {
         self.reclaim();
     }
 
+    /// Appends all frames of `other`, which is left empty. Without a look at any of them when this batch is empty.
+    pub fn append(&mut self, other: &mut Self) {
+        if self.is_empty() {
+            self.clear();
+            std::mem::swap(self, other);
+            return;
+        }
+        self.end_loneliness();
+        other.end_loneliness();
+        let (before, sent) = (self.segments.len(), other.sent_segments);
+        self.segments.extend(other.segments.drain(sent..));
+        let frames = other.frames.drain(other.sent_frames..);
+        self.frames.extend(frames.map(|frame| FrameEnd { end: frame.end - sent + before, ..frame }));
+        other.clear();
+    }
+
     /// Drops all frames, sent or not.
     pub fn clear(&mut self) {
         self.lone = None;
@@ -479,6 +495,41 @@ mod tests {
         assert_eq!((batch.len(), last), (0, vec![(vec![3, 0], 0)]));
         fill(&mut batch, 4);
         batch.clear();
+        assert_eq!(arena.stats().live_buffers, 0);
+    }
+
+    #[test]
+    fn a_batch_is_appended_to_another_whatever_of_either_was_sent() {
+        let arena = Arena::new(&ArenaConfig { region_bytes: 64 << 20, hugepages: false }).unwrap();
+        for (here, sent_here, there, sent_there) in
+            [(0, 0, 3, 0), (1, 0, 1, 0), (1, 1, 1, 0), (3, 1, 1, 0), (1, 0, 4, 2), (3, 2, 3, 1), (2, 0, 0, 0)]
+        {
+            let fill = |first: u8, count: u8, sent: u8| {
+                let mut batch = FrameBatch::new();
+                for byte in first..first + count {
+                    if byte % 2 == 0 {
+                        batch.push(arena.copy_from(&[0]).unwrap().freeze());
+                        batch.push(arena.copy_from(&[byte]).unwrap().freeze());
+                        batch.finish(TxOffload::default());
+                    } else {
+                        batch.push_frame(arena.copy_from(&[0, byte]).unwrap().freeze(), TxOffload::default());
+                    }
+                }
+                (0..sent).for_each(|_| batch.pop_front());
+                batch
+            };
+            let (mut batch, mut other) = (fill(1, here, sent_here), fill(11, there, sent_there));
+            batch.append(&mut other);
+            assert!(other.is_empty());
+            let expected: Vec<u8> = (1 + sent_here..1 + here).chain(11 + sent_there..11 + there).collect();
+            let mut bytes: Vec<u8> = Vec::new();
+            while let Some(frame) = batch.front() {
+                assert_eq!(frame.len(), 2);
+                bytes.extend(frame.segments.last().and_then(|segment| segment.last()));
+                batch.pop_front();
+            }
+            assert_eq!(bytes, expected);
+        }
         assert_eq!(arena.stats().live_buffers, 0);
     }
 

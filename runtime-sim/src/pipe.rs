@@ -142,10 +142,10 @@ impl PipeEnd {
 #[inline(never)]
 fn send_burst(wire: &mut FrameBatch, batch: &mut FrameBatch) -> u64 {
     let before = batch.len();
-    if wire.is_empty() {
-        std::mem::swap(wire, batch);
+    let room = MAX_FRAMES.saturating_sub(wire.len());
+    if before <= room || wire.is_empty() {
+        wire.append(batch);
     } else {
-        let room = MAX_FRAMES.saturating_sub(wire.len());
         batch.take_frames(room, |head, rest, offload| {
             wire.push(head);
             rest.for_each(|segment| wire.push(segment));

@@ -4,15 +4,16 @@ use std::cell::RefMut;
 use std::time::Duration;
 
 use super::{Idling, LibOs, State};
-use crate::queues::{Core, SlotIndex};
+use crate::queues::Core;
 use crate::{Completion, Error, Instant, Token};
 
-/// The completion that is ready for longest. Fails when none can ever be.
+/// Whether a completion is ready to be taken. Fails when none can ever be.
 #[inline(always)]
-fn first_ready(core: &Core) -> Result<Option<SlotIndex>, Error> {
-    match core.operations.first_ready() {
-        None if core.operations.unclaimed() == 0 => Err(Error::WouldBlock),
-        ready => Ok(ready),
+fn any_ready(core: &Core) -> Result<Option<()>, Error> {
+    match (core.operations.has_ready(), core.operations.unclaimed()) {
+        (true, _) => Ok(Some(())),
+        (false, 0) => Err(Error::WouldBlock),
+        (false, _) => Ok(None),
     }
 }
 
@@ -120,14 +121,12 @@ impl LibOs {
         if max == 0 {
             return Err(Error::InvalidArgument);
         }
-        self.wait_until(timeout, first_ready, |core, first| {
-            let operations = &mut core.operations;
-            completions.push(operations.take(first));
-            let mut appended = 1;
+        self.wait_until(timeout, any_ready, |core, ()| {
+            let mut appended = 0;
             while appended < max
-                && let Some(slot) = operations.first_ready()
+                && let Some(completion) = core.operations.take_first_ready()
             {
-                completions.push(operations.take(slot));
+                completions.push(completion);
                 appended += 1;
             }
             appended
@@ -140,7 +139,8 @@ impl LibOs {
     /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding.
     #[inline]
     pub fn next_completion(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
-        self.wait_until(timeout, first_ready, |core, slot| core.operations.take(slot))
+        self.wait_until(timeout, any_ready, |core, ()| core.operations.take_first_ready())?
+            .ok_or(Error::TimedOut)
     }
 
     /// Polls until `ready` finds something, and takes it. `ready` is asked again whenever an operation

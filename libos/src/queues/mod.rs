@@ -6,4 +6,4 @@ mod operations;
 
 pub(crate) use self::core::{Core, Submission};
 pub(crate) use descriptors::{ModuleIndex, QueueReference};
-pub(crate) use operations::{MAX_OPERATIONS, SlotIndex};
+pub(crate) use operations::MAX_OPERATIONS;

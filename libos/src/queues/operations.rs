@@ -80,6 +80,15 @@ impl Slot {
             self.wake = WakeTarget::Nobody;
         }
     }
+
+    /// The completion, and the slot in front of the `free` ones.
+    #[inline(always)]
+    fn take(&mut self, free: &mut u32, claimed: &mut usize, index: u32) -> Completion {
+        let (token, queue, kind) = (self.token, self.queue, self.kind);
+        self.free(free, claimed, index);
+        // Last, so that it moves from the slot to the caller's place at once.
+        Completion { token, queue, kind, outcome: std::mem::replace(&mut self.outcome, Outcome::Closed) }
+    }
 }
 
 /// The token of a slot's generation, which is not 0, so that no token is.
@@ -316,12 +325,6 @@ impl OperationTable {
         (list.head != NO_SLOT).then_some(SlotIndex(list.head))
     }
 
-    /// The completion that is ready for longest.
-    #[inline(always)]
-    pub(crate) fn first_ready(&self) -> Option<SlotIndex> {
-        self.first(&self.ready)
-    }
-
     /// Takes a completion out and frees its slot.
     #[inline(always)]
     pub(crate) fn take(&mut self, SlotIndex(index): SlotIndex) -> Completion {
@@ -336,12 +339,19 @@ impl OperationTable {
             self.unready(index);
             &mut self.slots[index as usize]
         };
-        let (token, queue, kind) = (slot.token, slot.queue, slot.kind);
-        slot.free(&mut self.free, &mut self.claimed, index);
         self.used -= 1;
-        // Last, so that it moves from the slot to the caller's place at once; and most are one word.
-        let outcome = std::mem::replace(&mut slot.outcome, Outcome::Closed);
-        Completion { token, queue, kind, outcome }
+        slot.take(&mut self.free, &mut self.claimed, index)
+    }
+
+    /// Takes the completion out that is ready for longest, and frees its slot.
+    #[inline(always)]
+    pub(crate) fn take_first_ready(&mut self) -> Option<Completion> {
+        let List { head, tail } = self.ready;
+        let slot = self.slots.get_mut(head as usize)?;
+        // A list's first slot has no link to a previous one that means anything.
+        self.ready = if head == tail { List::EMPTY } else { List { head: slot.next, tail } };
+        self.used -= 1;
+        Some(slot.take(&mut self.free, &mut self.claimed, head))
     }
 
     /// Frees the slot of an operation that is on no queue's list, without completing it.

@@ -40,7 +40,7 @@ fn forget(table: &mut OperationTable, token: Token, list: &mut List) -> Result<(
 }
 
 fn take_ready(table: &mut OperationTable) -> Option<Token> {
-    table.first_ready().map(|slot| table.take(slot).token)
+    table.take_first_ready().map(|completion| completion.token)
 }
 
 /// The slots on a list, each checked to know its neighbours. What the first has for a previous one, and the last for a
