@@ -33,14 +33,14 @@ pub(super) fn push(
     }
     // One that waits keeps all later ones behind it.
     let is_blocked = !datagram.pushes.is_empty();
-    if is_blocked || stack.transmit_queue_is_full() {
-        datagram.pushes.push(token, (std::mem::take(data), to.copied()));
-        if !is_blocked {
-            blocked.push(key);
+    if !is_blocked {
+        match send(stack, now, key, datagram, to, data) {
+            Err(Error::WouldBlock) => blocked.push(key),
+            sent => return Poll::Ready(sent),
         }
-        return Poll::Pending;
     }
-    Poll::Ready(send(stack, now, key, datagram, to, data))
+    datagram.pushes.push(token, (std::mem::take(data), to.copied()));
+    Poll::Pending
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use libos::runtime::{PartialChecksum, TxChecksum, TxOffload};
-use libos::{Buffer, Instant, ScatterGather};
+use libos::{Buffer, Instant};
 
 use super::path::{EXPRESS_BYTES, Express};
 use super::{HeaderBuffer, Network, Path, PieceList, PlainProtocol, Protocol};
@@ -79,9 +79,11 @@ impl<const WORDS: usize> Headers<'_, WORDS> {
 }
 
 impl Network {
-    /// Sends `data` behind a transport header along `path`, if it is one buffer and the last packet went the same way, and
-    /// leaves `data` empty: the headers go in front of it if nobody else holds it, else into a segment of their own.
-    /// False, and nothing done, for all else: it is for [`Self::send`].
+    /// Sends `payload` behind a transport header along `path`, if the last packet went the same way: the headers go in
+    /// front of it if nobody else holds it, else into a segment of their own.
+    ///
+    /// # Errors
+    /// The payload, and nothing done, for all else: it is for [`Self::send`].
     #[inline(always)]
     pub(crate) fn send_express<const WORDS: usize>(
         &mut self,
@@ -89,31 +91,28 @@ impl Network {
         path: &Path,
         kind: PacketKind,
         header: TransportHeader<WORDS>,
-        data: &mut ScatterGather,
-    ) -> bool {
-        // Taken out first and put back if it comes to nothing: what is moved on the way stays in registers.
-        let Some(mut frame) = data.take_single() else { return false };
-        let Some(headers) = self.express_headers(now, path, kind, header, &frame) else {
-            return put_back(data, frame);
+        mut payload: Buffer,
+    ) -> Result<(), Buffer> {
+        let Some(headers) = self.express_headers(now, path, kind, header, &payload) else {
+            return Err(payload);
         };
-        if frame.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
-            self.emit_express(frame, headers.offload);
-            return true;
+        if payload.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
+            self.emit_express(payload, headers.offload);
+            return Ok(());
         }
-        self.send_separately(&headers, data, frame)
+        self.send_separately(&headers, payload)
     }
 
-    /// Sends a payload that somebody else holds as well, and that is the only one of `data`.
+    /// Sends a payload that somebody else holds as well.
     #[inline(never)]
     fn send_separately<const WORDS: usize>(
         &mut self,
         headers: &Headers<'_, WORDS>,
-        data: &mut ScatterGather,
         payload: Buffer,
-    ) -> bool {
+    ) -> Result<(), Buffer> {
         match self.emit_separately(headers, Some(payload)) {
-            Ok(()) => true,
-            Err(payload) => payload.is_some_and(|payload| put_back(data, payload)),
+            Ok(()) | Err(None) => Ok(()),
+            Err(Some(payload)) => Err(payload),
         }
     }
 
@@ -297,13 +296,6 @@ impl Network {
         };
         (checksum, TxOffload::default())
     }
-}
-
-/// Nothing was sent.
-#[inline(never)]
-fn put_back(data: &mut ScatterGather, payload: Buffer) -> bool {
-    data.push(payload);
-    false
 }
 
 /// The one's complement sum of the two halves.

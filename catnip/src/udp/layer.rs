@@ -269,6 +269,8 @@ impl UdpLayer {
         let sent = send_from(now, network, socket, &mut self.headers, to, data);
         match sent {
             Ok(()) => self.counters.out_datagrams += 1,
+            // It will be tried again.
+            Err(Error::WouldBlock) => {}
             Err(_) => self.counters.out_errors += 1,
         }
         sent

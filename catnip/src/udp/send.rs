@@ -32,16 +32,18 @@ pub(super) fn send_from(
         && path.leads_to(to)
         && to.port() != 0
         && socket.error.is_none()
+        && let Some(payload) = data.take_single()
     {
         let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
         // What is longer than its length field fits into no packet and is refused there.
-        let datagram_len = (data.len() + udp::HEADER_BYTES) as u16;
+        let datagram_len = (payload.len() + udp::HEADER_BYTES) as u16;
         let ports = u32::from(socket.local.port()) << 16 | u32::from(to.port());
         let words = [ports, u32::from(datagram_len) << 16];
         let header =
             TransportHeader { protocol: PlainProtocol::Udp, words, checksum_offset: udp::CHECKSUM_OFFSET };
-        if network.send_express(now, path, kind, header, data) {
-            return Ok(());
+        match network.send_express(now, path, kind, header, payload) {
+            Ok(()) => return Ok(()),
+            Err(payload) => data.push(payload),
         }
     }
     send_any(now, network, socket, headers, to, data)
