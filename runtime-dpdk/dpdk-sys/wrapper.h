@@ -67,10 +67,19 @@ static inline void catnip_mbuf_segment(const struct rte_mbuf *mbuf, struct catni
 	segment->segment_bytes = mbuf->tso_segsz;
 }
 
-/* The memory behind the mbuf that its pool was made with room for. */
-static inline void *catnip_mbuf_private(struct rte_mbuf *mbuf)
+/* Receives a burst, and reads the first mbuf of each frame. What will be looked at next is fetched meanwhile: the frame's
+ * headers, and the memory behind the mbuf that its pool was made with room for. */
+static inline uint16_t catnip_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+				      struct catnip_segment *segments, uint16_t limit)
 {
-	return rte_mbuf_to_priv(mbuf);
+	uint16_t count = rte_eth_rx_burst(port, queue, mbufs, limit);
+
+	for (uint16_t at = 0; at < count; at++) {
+		catnip_mbuf_segment(mbufs[at], &segments[at]);
+		rte_prefetch0(segments[at].data);
+		rte_prefetch0(rte_mbuf_to_priv(mbufs[at]));
+	}
+	return count;
 }
 
 /* Points a free mbuf at other memory, which the device knows by the same address. */
@@ -85,20 +94,39 @@ static inline void catnip_mbuf_place(struct rte_mbuf *mbuf, void *buffer, uint16
 	mbuf->buf_len = bytes;
 }
 
-/* Gives one mbuf of a frame back to its pool as it is, its buffer included. */
-static inline void catnip_mbuf_recycle(struct rte_mbuf *mbuf)
+/* Gives mbufs of received frames back to their pool at once, each pointed at another buffer where there is one for it. */
+static inline void catnip_mbufs_recycle(struct rte_mempool *pool, struct rte_mbuf **mbufs, void *const *buffers,
+					uint16_t room, uint16_t count)
 {
-	mbuf->next = NULL;
-	mbuf->nb_segs = 1;
-	rte_mbuf_raw_free(mbuf);
+	for (uint16_t at = 0; at < count; at++) {
+		if (buffers[at] != NULL)
+			catnip_mbuf_place(mbufs[at], buffers[at], room);
+		mbufs[at]->next = NULL;
+		mbufs[at]->nb_segs = 1;
+	}
+	rte_mempool_put_bulk(pool, (void *const *)mbufs, count);
 }
 
-/* Lets a new mbuf refer to memory that the device knows by the same address. */
-static inline void catnip_mbuf_attach(struct rte_mbuf *mbuf, void *data, uint16_t bytes,
-				      struct rte_mbuf_ext_shared_info *shared)
+/* A piece of a frame to be sent: a new mbuf, the one behind it, and what it refers to, unless it has bytes of its own. */
+struct catnip_piece {
+	struct rte_mbuf *mbuf;
+	struct rte_mbuf *next;
+	void *data;
+	struct rte_mbuf_ext_shared_info *shared;
+	uint16_t bytes;
+};
+
+/* Lets new mbufs refer to memory that the device knows by the same address, and strings them together. */
+static inline void catnip_mbufs_attach(const struct catnip_piece *pieces, uint32_t count)
 {
-	rte_pktmbuf_attach_extbuf(mbuf, data, (rte_iova_t)(uintptr_t)data, bytes, shared);
-	mbuf->data_len = bytes;
+	for (const struct catnip_piece *piece = pieces; piece < pieces + count; piece++) {
+		if (piece->shared != NULL) {
+			rte_pktmbuf_attach_extbuf(piece->mbuf, piece->data, (rte_iova_t)(uintptr_t)piece->data,
+						  piece->bytes, piece->shared);
+			piece->mbuf->data_len = piece->bytes;
+		}
+		piece->mbuf->next = piece->next;
+	}
 }
 
 /* Room of a new mbuf's own, of which `bytes` will be filled. */
@@ -108,13 +136,9 @@ static inline uint8_t *catnip_mbuf_append(struct rte_mbuf *mbuf, uint16_t bytes)
 	return rte_pktmbuf_mtod(mbuf, uint8_t *);
 }
 
-static inline void catnip_mbuf_chain(struct rte_mbuf *mbuf, struct rte_mbuf *next)
-{
-	mbuf->next = next;
-}
-
 /* What a frame is as a whole. */
 struct catnip_frame {
+	struct rte_mbuf *head;
 	uint64_t flags;
 	uint32_t bytes;
 	uint16_t segments;
@@ -124,11 +148,17 @@ struct catnip_frame {
 	uint16_t segment_bytes;
 };
 
-static inline void catnip_mbuf_frame(struct rte_mbuf *mbuf, const struct catnip_frame *frame)
+/* Tells the first mbuf of each frame. */
+static inline void catnip_mbufs_describe(const struct catnip_frame *frames, uint32_t count)
 {
-	mbuf->pkt_len = frame->bytes;
-	mbuf->nb_segs = frame->segments;
-	mbuf->ol_flags |= frame->flags;
-	mbuf->tx_offload = rte_mbuf_tx_offload(frame->link_header_bytes, frame->network_header_bytes,
-					       frame->transport_header_bytes, frame->segment_bytes, 0, 0, 0);
+	for (const struct catnip_frame *frame = frames; frame < frames + count; frame++) {
+		struct rte_mbuf *mbuf = frame->head;
+
+		mbuf->pkt_len = frame->bytes;
+		mbuf->nb_segs = frame->segments;
+		mbuf->ol_flags |= frame->flags;
+		mbuf->tx_offload = rte_mbuf_tx_offload(frame->link_header_bytes, frame->network_header_bytes,
+						       frame->transport_header_bytes, frame->segment_bytes, 0, 0,
+						       0);
+	}
 }

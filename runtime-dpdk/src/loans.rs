@@ -98,7 +98,7 @@ impl Loans {
         })));
         let empty = || Slot {
             shared: Cell::new(sys::rte_mbuf_ext_shared_info {
-                free_cb: None,
+                free_cb: Some(give_back),
                 fcb_opaque: ptr::null_mut(),
                 refcnt: 0,
             }),
@@ -113,7 +113,10 @@ impl Loans {
             // SAFETY: the index is within the slots.
             let slot = unsafe { slots.cast::<Slot>().as_ptr().add(index) };
             // SAFETY: as above; nobody else refers to a new slot.
-            unsafe { (*slot).next.set(this.book().free.replace(slot)) };
+            unsafe {
+                (*(*slot).shared.as_ptr()).fcb_opaque = slot.cast();
+                (*slot).next.set(this.book().free.replace(slot));
+            }
         }
         this
     }
@@ -139,13 +142,11 @@ impl Loans {
         let slot_ref = unsafe { &*slot };
         book.free.set(slot_ref.next.get());
         book.lent.set(book.lent.get() + 1);
-        slot_ref.shared.set(sys::rte_mbuf_ext_shared_info {
-            free_cb: Some(give_back),
-            fcb_opaque: slot.cast(),
-            refcnt: 1,
-        });
+        let shared = slot_ref.shared.as_ptr();
+        // SAFETY: nobody else refers to a free slot, of which the rest is as it always is.
+        unsafe { (*shared).refcnt = 1 };
         slot_ref.buffer.set(Some(buffer));
-        Some(slot_ref.shared.as_ptr())
+        Some(shared)
     }
 
     /// Takes back what was given back on other threads. One load when there is nothing.

@@ -25,14 +25,34 @@ pub(crate) unsafe fn segment(mbuf: Mbuf) -> sys::catnip_segment {
     }
 }
 
-/// Takes up to `limit` received mbufs off a queue.
-#[inline]
-pub(crate) fn receive(port: u16, queue: u16, limit: usize, burst: &mut Burst) {
-    let limit = limit.min(burst.remaining_capacity());
-    let start = burst.len();
-    // SAFETY: there is room for `limit` pointers behind the last, and DPDK writes as many as it returns.
-    unsafe {
-        let received = sys::rte_eth_rx_burst(port, queue, burst.as_mut_ptr().add(start), limit as u16);
-        burst.set_len(start + usize::from(received).min(limit));
+/// Frames that were received: the first mbuf of each, and what it says.
+pub(crate) struct Received {
+    pub mbufs: Burst,
+    segments: [MaybeUninit<sys::catnip_segment>; BURST],
+}
+
+impl Received {
+    /// Takes up to `limit` frames off a queue.
+    #[inline]
+    pub(crate) fn take(port: u16, queue: u16, limit: usize) -> Self {
+        let mut this = Self { mbufs: Burst::new_const(), segments: [const { MaybeUninit::uninit() }; BURST] };
+        let limit = limit.min(BURST);
+        let (mbufs, segments) = (this.mbufs.as_mut_ptr(), this.segments.as_mut_ptr().cast());
+        // SAFETY: there is room for `limit` of each, and as many are written as it returns.
+        unsafe {
+            let received = sys::catnip_receive(port, queue, mbufs, segments, limit as u16);
+            this.mbufs.set_len(usize::from(received).min(limit));
+        }
+        this
+    }
+
+    /// The frames in order.
+    #[inline]
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (Mbuf, &sys::catnip_segment)> {
+        // SAFETY: as many segments were written as there are mbufs.
+        self.mbufs
+            .iter()
+            .zip(&self.segments)
+            .map(|(mbuf, segment)| (*mbuf, unsafe { segment.assume_init_ref() }))
     }
 }

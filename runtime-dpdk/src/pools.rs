@@ -1,16 +1,18 @@
 //! Pools of mbufs: over the arena's buffers where the device reaches them, over DPDK's own memory elsewhere.
 
 use std::cell::Cell;
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrayvec::ArrayVec;
 use dpdk_sys as sys;
 use libos::memory::RawBuffer;
+use libos::runtime::BURST;
 use libos::{Arena, Buffer, SetupError};
 
 use crate::failure::{describe, failed, last_number};
-use crate::mbufs::Mbuf;
+use crate::mbufs::{Burst, Mbuf};
 
 /// Mbufs that a thread keeps for itself, so that most are taken and given back without an atomic.
 const CACHE_MBUFS: usize = 256;
@@ -67,7 +69,7 @@ impl Pool {
     }
 
     /// Takes new mbufs, as many as `into` has room for; none when there are not so many.
-    pub(crate) fn take(&self, into: &mut crate::mbufs::Burst) {
+    pub(crate) fn take(&self, into: &mut Burst) {
         let (start, wanted) = (into.len(), into.remaining_capacity());
         // SAFETY: there is room for as many pointers, which are all written, or none.
         unsafe {
@@ -108,6 +110,38 @@ fn name(port: &str, call: &'static str) -> Result<CString, SetupError> {
 pub(crate) struct BufferPool {
     pool: Pool,
     room_bytes: usize,
+}
+
+/// Mbufs of a [`BufferPool`] on their way back, each with the buffer that it is given, if it is given another.
+#[derive(Default)]
+pub(crate) struct Returns {
+    mbufs: Burst,
+    buffers: ArrayVec<*mut c_void, BURST>,
+}
+
+impl Returns {
+    /// Adds an mbuf, which keeps its buffer when the other one is null.
+    #[inline]
+    fn push(&mut self, pool: &BufferPool, mbuf: Mbuf, buffer: *mut c_void) {
+        if self.mbufs.is_full() {
+            self.finish(pool);
+        }
+        self.mbufs.push(mbuf);
+        self.buffers.push(buffer);
+    }
+
+    /// Gives all back to the pool that they are of.
+    #[inline]
+    pub(crate) fn finish(&mut self, pool: &BufferPool) {
+        let (count, room) = (self.mbufs.len() as u16, (HEADROOM_BYTES + pool.room_bytes) as u16);
+        if count > 0 {
+            let (mbufs, buffers) = (self.mbufs.as_mut_ptr(), self.buffers.as_ptr());
+            // SAFETY: as many mbufs of the pool that are nobody else's, and buffers with the room that all have.
+            unsafe { sys::catnip_mbufs_recycle(pool.as_ptr(), mbufs, buffers, room, count) };
+            self.mbufs.clear();
+            self.buffers.clear();
+        }
+    }
 }
 
 /// What the private part of such an mbuf holds.
@@ -163,13 +197,12 @@ impl BufferPool {
         if mbufs.len() != count {
             return Err(failed(port, "rte_mempool_get_bulk", "a new pool is not whole"));
         }
+        let mut returns = Returns::default();
         for (mbuf, buffer) in mbufs.into_iter().zip(buffers) {
             // SAFETY: the mbuf was just taken and has no buffer yet.
-            unsafe {
-                this.place(mbuf, buffer);
-                sys::catnip_mbuf_recycle(mbuf);
-            }
+            unsafe { this.place(mbuf, buffer, &mut returns) };
         }
+        returns.finish(&this);
         Ok(this)
     }
 
@@ -196,27 +229,28 @@ impl BufferPool {
     /// # Safety
     /// The mbuf is of this pool, and valid.
     unsafe fn holding<'a>(mbuf: Mbuf) -> &'a Holding {
-        // SAFETY: the pool's mbufs have room for it, which is zeroed at first: None's address part. It is only
-        // ever read by the arena's thread, or before the port starts.
-        unsafe { &*sys::catnip_mbuf_private(mbuf).cast::<Holding>() }
+        // SAFETY: the pool's mbufs have room for it behind them, which is zeroed at first: None's address part. It is
+        // only ever read by the arena's thread, or before the port starts.
+        unsafe { &*mbuf.add(1).cast::<Holding>() }
     }
 
-    /// Gives the mbuf this buffer.
+    /// Lets the mbuf go back to its pool with this buffer.
     ///
     /// # Safety
     /// The mbuf is of this pool and nobody else's, and its buffer was taken out.
-    unsafe fn place(&self, mbuf: Mbuf, buffer: Buffer) {
+    #[inline]
+    unsafe fn place(&self, mbuf: Mbuf, buffer: Buffer, returns: &mut Returns) {
         let raw = buffer.into_raw();
         // SAFETY: buffers of an arena have as much in front of their data, and the room behind it.
         unsafe {
             let start = raw.data.as_ptr().sub(HEADROOM_BYTES);
-            sys::catnip_mbuf_place(mbuf, start.cast(), (HEADROOM_BYTES + self.room_bytes) as u16);
+            returns.push(self, mbuf, start.cast());
             Self::holding(mbuf).set(Some(raw));
         }
     }
 
-    /// Takes the `bytes` at `data` that arrived in the mbuf, and gives the mbuf another buffer and back to the pool.
-    /// When the arena has no memory, what arrived is lost, and None returned.
+    /// Takes the `bytes` at `data` that arrived in the mbuf, which goes back to the pool with another buffer. When the
+    /// arena has no memory, what arrived is lost, and None returned.
     ///
     /// # Safety
     /// The mbuf is of this pool and nobody else's.
@@ -225,44 +259,31 @@ impl BufferPool {
         &self,
         arena: &Arena,
         mbuf: Mbuf,
-        data: *const u8,
-        bytes: usize,
+        (data, bytes): (*const u8, usize),
+        returns: &mut Returns,
     ) -> Option<Buffer> {
         // SAFETY: the caller's promise.
+        let holding = unsafe { Self::holding(mbuf) };
+        let Some((next, held)) = arena.allocate(self.room_bytes).zip(holding.get()) else {
+            returns.push(self, mbuf, ptr::null_mut());
+            return None;
+        };
+        // SAFETY: the mbuf's buffer is taken out, and the device is done with it.
         unsafe {
-            let received = match arena.allocate(self.room_bytes) {
-                None => None,
-                Some(next) => Self::holding(mbuf).take().and_then(|raw| {
-                    let held = Buffer::from_raw(raw);
-                    self.place(mbuf, next.freeze());
-                    view(held, data, bytes)
-                }),
-            };
-            sys::catnip_mbuf_recycle(mbuf);
-            received
+            self.place(mbuf, next.freeze(), returns);
+            Buffer::from_raw_at(held, data, bytes)
         }
     }
 }
 
-/// The bytes at `data`, which a driver put into the block of `held`.
-#[inline]
-fn view(held: Buffer, data: *const u8, bytes: usize) -> Option<Buffer> {
-    let raw = held.into_raw();
-    // SAFETY: the block has the reference that `held` was, and the device is done with it.
-    let received = unsafe { Buffer::view_raw(raw.block, data, bytes) };
-    // SAFETY: comes back once, as it is.
-    drop(unsafe { Buffer::from_raw(raw) });
-    received
-}
-
 impl Drop for BufferPool {
     fn drop(&mut self) {
+        let mut returns = Returns::default();
         for mbuf in self.take_all() {
             // SAFETY: the mbuf is ours, and goes back without a buffer: the pool is given up.
-            unsafe {
-                drop(Self::holding(mbuf).take().map(|raw| Buffer::from_raw(raw)));
-                sys::catnip_mbuf_recycle(mbuf);
-            }
+            drop(unsafe { Self::holding(mbuf).take().map(|raw| Buffer::from_raw(raw)) });
+            returns.push(self, mbuf, ptr::null_mut());
         }
+        returns.finish(self);
     }
 }

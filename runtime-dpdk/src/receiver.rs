@@ -7,8 +7,8 @@ use libos::runtime::{RxBatch, RxChecksum};
 use libos::{Arena, Buffer, BufferList, RxFrame};
 
 use crate::counters::DpdkCounters;
-use crate::mbufs::{self, Burst, Mbuf};
-use crate::pools::{BufferPool, Pool};
+use crate::mbufs::{self, Mbuf, Received};
+use crate::pools::{BufferPool, Pool, Returns};
 
 /// Most mbufs of one frame; longer chains are dropped.
 const MAX_FRAME_MBUFS: usize = 64;
@@ -61,20 +61,27 @@ impl Receiver {
     /// Takes what has arrived, as many frames as `batch` has room for.
     #[inline]
     pub(crate) fn receive(&self, batch: &mut RxBatch, counters: &mut DpdkCounters) {
-        let mut burst = Burst::new_const();
-        mbufs::receive(self.port, self.queue, batch.remaining_capacity(), &mut burst);
-        for mbuf in burst {
-            if let Some(frame) = self.frame(mbuf, counters) {
+        let received = Received::take(self.port, self.queue, batch.remaining_capacity());
+        let mut returns = Returns::default();
+        for (mbuf, first) in received.frames() {
+            if let Some(frame) = self.frame(mbuf, first, &mut returns, counters) {
                 batch.push(frame);
             }
+        }
+        if let ReceivePool::Arena(pool) = &self.pool {
+            returns.finish(pool);
         }
     }
 
     /// Makes a frame of a chain of mbufs, which all go back to their pools.
     #[inline]
-    fn frame(&self, mbuf: Mbuf, counters: &mut DpdkCounters) -> Option<RxFrame> {
-        // SAFETY: the driver handed the mbuf over.
-        let first = unsafe { mbufs::segment(mbuf) };
+    fn frame(
+        &self,
+        mbuf: Mbuf,
+        first: &sys::catnip_segment,
+        returns: &mut Returns,
+        counters: &mut DpdkCounters,
+    ) -> Option<RxFrame> {
         let checksum = checksum(first.flags);
         let joined = first.flags & sys::CATNIP_RTE_MBUF_F_RX_LRO != 0;
         let segment_bytes = if joined { first.segment_bytes } else { 0 };
@@ -89,7 +96,7 @@ impl Receiver {
             Piece::Lost => None,
         };
         // SAFETY: each mbuf of the chain is ours, and looked at once.
-        let head = take(unsafe { self.piece(mbuf, &first) });
+        let head = take(unsafe { self.piece(mbuf, first, returns) });
         let mut frame = head.map(|head| RxFrame { head, rest: BufferList::new(), checksum, segment_bytes });
         let mut next = next;
         while !next.is_null() {
@@ -98,7 +105,7 @@ impl Receiver {
             let piece = unsafe {
                 let segment = mbufs::segment(mbuf);
                 next = segment.next;
-                take(self.piece(mbuf, &segment))
+                take(self.piece(mbuf, &segment, returns))
             };
             frame = match (frame, piece) {
                 (Some(mut frame), Some(piece)) if frame.rest.len() < MAX_FRAME_MBUFS => {
@@ -127,12 +134,12 @@ impl Receiver {
     /// # Safety
     /// The mbuf is ours, and `segment` what it says.
     #[inline]
-    unsafe fn piece(&self, mbuf: Mbuf, segment: &sys::catnip_segment) -> Piece {
+    unsafe fn piece(&self, mbuf: Mbuf, segment: &sys::catnip_segment, returns: &mut Returns) -> Piece {
         let bytes = usize::from(segment.bytes);
         match &self.pool {
             ReceivePool::Arena(pool) if segment.pool == pool.as_ptr() => {
                 // SAFETY: the mbuf is of this pool, and ours.
-                let buffer = unsafe { pool.exchange(&self.arena, mbuf, segment.data, bytes) };
+                let buffer = unsafe { pool.exchange(&self.arena, mbuf, (segment.data, bytes), returns) };
                 buffer.map_or(Piece::Lost, Piece::Received)
             }
             // An mbuf of somebody else's pool: what another port of this process sent, over a ring.

@@ -1,5 +1,6 @@
 //! The way out: frames of the stack to mbufs that refer to the frames' own buffers.
 
+use std::ptr;
 use std::rc::Rc;
 
 use arrayvec::ArrayVec;
@@ -34,6 +35,8 @@ pub(crate) struct Transmitter {
     loans: Loans,
     /// New mbufs, taken from the pool many at a time.
     spare: Burst,
+    /// Those of the frames of one burst, with what they will refer to. Empty between bursts.
+    pieces: Vec<sys::catnip_piece>,
     room_bytes: usize,
     port_segments: usize,
     sums_ipv4_headers: bool,
@@ -43,18 +46,18 @@ pub(crate) struct Transmitter {
 
 /// What became of a frame that was to be made into mbufs.
 enum Composed {
-    /// The frame's first mbuf, and how many bytes of it were copied.
-    Ready(Mbuf, usize),
+    /// What the device is told of it, and how many bytes of it were copied.
+    Ready(sys::catnip_frame, usize),
     /// No mbuf is free: the device has them all.
     NoRoom,
     /// The device cannot send such a frame.
     Refused,
 }
 
-/// Frames at the front of a batch as mbufs.
+/// Frames at the front of a batch, as the device is told of them.
 #[derive(Default)]
 struct Made {
-    mbufs: Burst,
+    frames: ArrayVec<sys::catnip_frame, BURST>,
     /// Of each frame.
     copied_bytes: ArrayVec<usize, BURST>,
     /// There are frames among them that the device is to cut.
@@ -77,36 +80,13 @@ enum Stop {
 /// A frame's mbufs as they are strung together.
 struct Chain {
     head: Mbuf,
-    tail: Mbuf,
     mbufs: usize,
     bytes: usize,
     copied_bytes: usize,
 }
 
 impl Chain {
-    const EMPTY: Self =
-        Self { head: std::ptr::null_mut(), tail: std::ptr::null_mut(), mbufs: 0, bytes: 0, copied_bytes: 0 };
-
-    /// Appends an mbuf that holds, or refers to, so many bytes.
-    fn append(&mut self, mbuf: Mbuf, bytes: usize) {
-        if self.head.is_null() {
-            self.head = mbuf;
-        } else {
-            // SAFETY: both mbufs are ours.
-            unsafe { sys::catnip_mbuf_chain(self.tail, mbuf) };
-        }
-        self.tail = mbuf;
-        self.mbufs += 1;
-        self.bytes += bytes;
-    }
-
-    /// Gives all mbufs back, and with them what they refer to.
-    fn free(self) {
-        if !self.head.is_null() {
-            // SAFETY: the mbufs are ours.
-            unsafe { sys::rte_pktmbuf_free(self.head) };
-        }
-    }
+    const EMPTY: Self = Self { head: ptr::null_mut(), mbufs: 0, bytes: 0, copied_bytes: 0 };
 }
 
 impl Transmitter {
@@ -122,6 +102,7 @@ impl Transmitter {
             pool,
             loans: Loans::new(loans),
             spare: Burst::new_const(),
+            pieces: Vec::with_capacity(2 * BURST),
             room_bytes: negotiated.room_bytes,
             port_segments: negotiated.port_segments,
             sums_ipv4_headers: negotiated.sums_ipv4_headers,
@@ -146,12 +127,15 @@ impl Transmitter {
             let mut made = Made::default();
             let stop = self.make(batch, &reaches, &mut made);
             let sent = self.send(&mut made);
-            let unsent = made.mbufs.len() - sent;
-            for mbuf in made.mbufs.drain(sent..) {
-                // SAFETY: the driver did not take the mbuf.
-                unsafe { sys::rte_pktmbuf_free(mbuf) };
+            let unsent = made.frames.len() - sent;
+            for frame in &made.frames[sent..] {
+                // SAFETY: the driver did not take the frame's mbufs.
+                unsafe { sys::rte_pktmbuf_free(frame.head) };
             }
-            made.copied_bytes[..sent].iter().for_each(|bytes| count_sent(batch, *bytes, counters));
+            for (frame, copied_bytes) in made.frames[..sent].iter().zip(&made.copied_bytes) {
+                count_sent(frame, *copied_bytes, counters);
+                batch.pop_front();
+            }
             if sent == 0 && (stop == Stop::Refused || made.refused) {
                 counters.tx_refused += 1;
                 batch.pop_front();
@@ -170,8 +154,8 @@ impl Transmitter {
         for index in 0..self.window {
             let Some(frame) = batch.get(index) else { break };
             match self.compose(&frame, reaches) {
-                Composed::Ready(mbuf, copied_bytes) => {
-                    made.mbufs.push(mbuf);
+                Composed::Ready(description, copied_bytes) => {
+                    made.frames.push(description);
                     made.copied_bytes.push(copied_bytes);
                     made.cut |= frame.offload.segmentation.is_some();
                 }
@@ -182,44 +166,81 @@ impl Transmitter {
         Stop::Done
     }
 
-    /// Hands the mbufs to the driver; returns how many it took.
-    fn send(&self, made: &mut Made) -> usize {
-        let mut count = made.mbufs.len() as u16;
-        // SAFETY: as many mbufs that are ours, until the driver takes them.
+    /// Makes the frames' mbufs what they are to be, and hands them to the driver; returns how many frames it took.
+    fn send(&mut self, made: &mut Made) -> usize {
+        let mut heads: Burst = made.frames.iter().map(|frame| frame.head).collect();
+        let mut count = heads.len() as u16;
+        // SAFETY: the mbufs are ours, until the driver takes them, and the loans keep the bytes where they are, which the
+        // device only reads.
         unsafe {
+            self.attach_pieces(0);
+            sys::catnip_mbufs_describe(made.frames.as_ptr(), u32::from(count));
             if made.cut {
                 // Devices want other sums in frames that they cut than the stack leaves, each in its own way.
-                let fit = sys::rte_eth_tx_prepare(self.port, self.queue, made.mbufs.as_mut_ptr(), count);
+                let fit = sys::rte_eth_tx_prepare(self.port, self.queue, heads.as_mut_ptr(), count);
                 made.refused = fit < count;
                 count = fit;
             }
-            usize::from(sys::rte_eth_tx_burst(self.port, self.queue, made.mbufs.as_mut_ptr(), count))
+            usize::from(sys::rte_eth_tx_burst(self.port, self.queue, heads.as_mut_ptr(), count))
         }
+    }
+
+    /// Makes mbufs of the pieces from the given one on, which are done with.
+    ///
+    /// # Safety
+    /// Their mbufs are ours, and what they will refer to is on loan.
+    unsafe fn attach_pieces(&mut self, start: usize) {
+        let pieces = &self.pieces[start..];
+        // SAFETY: the caller's promise.
+        unsafe { sys::catnip_mbufs_attach(pieces.as_ptr(), pieces.len() as u32) };
+        self.pieces.truncate(start);
     }
 
     fn compose(&mut self, frame: &TxFrame<'_>, reaches: &impl Fn(&[u8]) -> bool) -> Composed {
         let Some(description) = describe(frame, self.sums_ipv4_headers) else { return Composed::Refused };
+        let start = self.pieces.len();
         let mut chain = Chain::EMPTY;
         let mut room = self.string(&mut chain, frame.segments, reaches);
         if room && chain.mbufs > self.port_segments {
             // The device takes fewer pieces than the frame has.
-            chain.free();
+            self.free(&chain, start);
             chain = Chain::EMPTY;
             room = self.string(&mut chain, frame.segments, &|_| false);
         }
-        if !room {
-            chain.free();
-            return Composed::NoRoom;
+        if room && chain.mbufs <= self.port_segments && !chain.head.is_null() {
+            let description = sys::catnip_frame {
+                head: chain.head,
+                bytes: chain.bytes as u32,
+                segments: chain.mbufs as u16,
+                ..description
+            };
+            return Composed::Ready(description, chain.copied_bytes);
         }
-        if chain.mbufs > self.port_segments || chain.head.is_null() {
-            chain.free();
-            return Composed::Refused;
+        self.free(&chain, start);
+        if room { Composed::Refused } else { Composed::NoRoom }
+    }
+
+    /// Gives all mbufs of a chain back, and with them what they refer to.
+    #[cold]
+    fn free(&mut self, chain: &Chain, start: usize) {
+        // SAFETY: the mbufs are ours, and nobody else has seen them.
+        unsafe {
+            self.attach_pieces(start);
+            if !chain.head.is_null() {
+                sys::rte_pktmbuf_free(chain.head);
+            }
         }
-        let description =
-            sys::catnip_frame { bytes: chain.bytes as u32, segments: chain.mbufs as u16, ..description };
-        // SAFETY: the chain is ours.
-        unsafe { sys::catnip_mbuf_frame(chain.head, &raw const description) };
-        Composed::Ready(chain.head, chain.copied_bytes)
+    }
+
+    /// Appends an mbuf that will refer to memory on loan, or has bytes of its own.
+    #[inline]
+    fn append(&mut self, chain: &mut Chain, piece: sys::catnip_piece) {
+        match self.pieces.last_mut() {
+            Some(last) if chain.mbufs > 0 => last.next = piece.mbuf,
+            Some(_) | None => chain.head = piece.mbuf,
+        }
+        chain.mbufs += 1;
+        self.pieces.push(piece);
     }
 
     /// Strings mbufs together for all segments; false when there are not enough.
@@ -247,9 +268,9 @@ impl Transmitter {
                 self.spare.push(mbuf);
                 return false;
             };
-            // SAFETY: the mbuf is ours, and the loan keeps the bytes where they are. The device only reads them.
-            unsafe { sys::catnip_mbuf_attach(mbuf, data.cast_mut().cast(), bytes as u16, shared) };
-            chain.append(mbuf, bytes);
+            chain.bytes += bytes;
+            let (data, bytes) = (data.cast_mut().cast(), bytes as u16);
+            self.append(chain, sys::catnip_piece { mbuf, next: ptr::null_mut(), data, shared, bytes });
         }
         true
     }
@@ -260,14 +281,23 @@ impl Transmitter {
         while !left.is_empty() {
             if *tail_room == 0 {
                 let Some(mbuf) = self.new_mbuf() else { return false };
-                chain.append(mbuf, 0);
+                let nothing = ptr::null_mut();
+                let piece = sys::catnip_piece {
+                    mbuf,
+                    next: ptr::null_mut(),
+                    data: nothing,
+                    shared: ptr::null_mut(),
+                    bytes: 0,
+                };
+                self.append(chain, piece);
                 *tail_room = self.room_bytes;
             }
+            let Some(tail) = self.pieces.last().map(|piece| piece.mbuf) else { return false };
             let (part, rest) = left.split_at(left.len().min(*tail_room));
             let filled = self.room_bytes - *tail_room;
             // SAFETY: the mbuf is ours and has `room_bytes` of room, of which `filled` are taken.
             unsafe {
-                let data = sys::catnip_mbuf_append(chain.tail, (filled + part.len()) as u16);
+                let data = sys::catnip_mbuf_append(tail, (filled + part.len()) as u16);
                 data.add(filled).copy_from_nonoverlapping(part.as_ptr(), part.len());
             }
             *tail_room -= part.len();
@@ -302,23 +332,21 @@ impl std::fmt::Debug for Transmitter {
     }
 }
 
-/// Counts the frame at the front, of which as many bytes were copied, and lets go of it.
+/// Counts a frame that the driver took, of which as many bytes were copied.
 #[inline]
-fn count_sent(batch: &mut FrameBatch, copied_bytes: usize, counters: &mut DpdkCounters) {
-    if let Some(frame) = batch.front() {
-        counters.tx_frames += 1;
-        counters.tx_bytes += frame.len() as u64;
-        counters.tx_segmented_frames += u64::from(frame.offload.segmentation.is_some());
-        counters.tx_copied_frames += u64::from(copied_bytes > 0);
-        counters.tx_copied_bytes += copied_bytes as u64;
-    }
-    batch.pop_front();
+fn count_sent(frame: &sys::catnip_frame, copied_bytes: usize, counters: &mut DpdkCounters) {
+    counters.tx_frames += 1;
+    counters.tx_bytes += u64::from(frame.bytes);
+    counters.tx_segmented_frames += u64::from(frame.segment_bytes > 0);
+    counters.tx_copied_frames += u64::from(copied_bytes > 0);
+    counters.tx_copied_bytes += copied_bytes as u64;
 }
 
 /// What the device has to know to do its part; None when the frame is not one that it can be told of. Of IPv4 frames that
 /// it cuts, it may have to be asked for the sums of the headers as well.
 fn describe(frame: &TxFrame<'_>, sums_ipv4_headers: bool) -> Option<sys::catnip_frame> {
     let plain = sys::catnip_frame {
+        head: ptr::null_mut(),
         flags: 0,
         bytes: 0,
         segments: 0,

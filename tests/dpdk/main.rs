@@ -9,6 +9,7 @@
 
 mod cores;
 mod echo;
+mod idle;
 mod kernel;
 mod lossy;
 #[path = "../common/namespace.rs"]

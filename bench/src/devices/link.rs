@@ -15,6 +15,9 @@ pub enum Device {
     /// A packet socket with a ring: fewer system calls, and its latency.
     PacketRing,
     Xdp,
+    /// A port of DPDK's TAP driver.
+    #[cfg(feature = "dpdk")]
+    Dpdk,
 }
 
 impl Device {
@@ -24,6 +27,8 @@ impl Device {
         match self {
             Self::Tap | Self::Packet | Self::PacketRing => Offloads::On,
             Self::Xdp => Offloads::Off,
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk => Offloads::Off,
         }
     }
 
@@ -31,6 +36,8 @@ impl Device {
     pub const fn kernel_interface(self) -> &'static str {
         match self {
             Self::Tap => "bench",
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk => "bench",
             Self::Packet | Self::PacketRing | Self::Xdp => "kernel",
         }
     }
@@ -83,6 +90,14 @@ pub fn open_with(device: Device, config: Config) -> Result<LibOs, Failure> {
             // XDP has no place where the kernel could say that it left a checksum open.
             run("ethtool -K kernel tx off")?;
             config.set("runtime.kind", "xdp").set("xdp.interface", "ours")
+        }
+        #[cfg(feature = "dpdk")]
+        Device::Dpdk => {
+            let config = config.set("runtime.kind", "dpdk").set("dpdk.device", "net_tap0,iface=bench");
+            let libos = catnip_os::open(&config)?;
+            run(&format!("ip address add {KERNEL}/24 dev bench"))?;
+            run("ip link set bench up")?;
+            return Ok(libos);
         }
     };
     Ok(catnip_os::open(&config)?)

@@ -53,6 +53,8 @@ const BENCHMARKS: &[Benchmark] = &[
     benchmark("idle-cpu-tap", Device::Tap, Measure::Idle),
     benchmark("idle-cpu-packet", Device::Packet, Measure::Idle),
     benchmark("idle-cpu-xdp", Device::Xdp, Measure::Idle),
+    #[cfg(feature = "dpdk")]
+    benchmark("idle-cpu-dpdk", Device::Dpdk, Measure::Idle),
     benchmark("bulk-to-kernel-tap", Device::Tap, Measure::Bulk(Direction::ToKernel)),
     benchmark("bulk-from-kernel-tap", Device::Tap, Measure::Bulk(Direction::FromKernel)),
     benchmark("bulk-to-kernel-packet", Device::Packet, Measure::Bulk(Direction::ToKernel)),

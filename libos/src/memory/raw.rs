@@ -57,6 +57,25 @@ impl Buffer {
         Self { data: raw.data, len: raw.len, block: raw.block.0 }
     }
 
+    /// Puts a buffer together again as another view of its block, of `len` bytes from `data` on: what a device wrote
+    /// there. `None`, and the reference given back, unless they are all in the block.
+    ///
+    /// # Safety
+    /// As [`Self::from_raw`], and nobody writes to the bytes while the view exists.
+    #[must_use]
+    #[inline]
+    pub unsafe fn from_raw_at(raw: RawBuffer, data: *const u8, len: usize) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let (mut buffer, range) = unsafe { (Self::from_raw(raw), Block::range(raw.block.0)) };
+        let start = data as usize;
+        if start < range.start || len > range.end.checked_sub(start)? {
+            return None;
+        }
+        buffer.data = NonNull::new(data.cast_mut())?;
+        buffer.len = len;
+        Some(buffer)
+    }
+
     /// The block that the buffer is a view of.
     #[must_use]
     pub fn raw_block(&self) -> RawBlock {
