@@ -16,7 +16,7 @@ use crate::wire::ipv6::{self, FragmentHeader, Ipv6Header, next_header};
 use crate::wire::vlan;
 
 /// Port that DHCP clients receive on (RFC 2131 section 4.1).
-const DHCP_CLIENT_PORT: u16 = 68;
+pub(super) const DHCP_CLIENT_PORT: u16 = 68;
 /// IGMP (RFC 3376 section 4).
 const IGMP: u8 = 2;
 /// Most IPv6 extension headers that are looked behind.

@@ -3,6 +3,7 @@
 mod counters;
 mod exchange;
 mod flow;
+mod plain;
 mod share;
 mod steered;
 #[cfg(test)]

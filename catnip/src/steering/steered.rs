@@ -10,6 +10,7 @@ use libos::{Arena, Capabilities, Error, FrameBatch, Instant, Runtime, RxFrame};
 use super::counters::SteeringCounters;
 use super::exchange::{Crossing, Departure, ExchangeSeat, Parcel, Reason};
 use super::flow::{Class, Flow, classify};
+use super::plain::plain_flow;
 use super::share::{CoreShare, PortUse, Transport, bits};
 
 /// Most frames from other cores in one poll: a core that is flooded by others still receives its own.
@@ -90,25 +91,32 @@ impl<R: Runtime> Steered<R> {
 
     #[inline]
     fn verdict(&self, frame: &RxFrame) -> Verdict {
-        match classify(self.capabilities.medium, &frame.head) {
-            Class::Flow(flow) => {
-                let home = self.share.core_of_flow(flow.local, flow.remote);
-                if home != self.share.core() {
-                    return Verdict::Elsewhere(home);
-                }
-                match self.share.port_use(flow.transport, flow.local.port()) {
-                    PortUse::Ours => Verdict::Ours,
-                    PortUse::Doubtful => Verdict::AskTheStack,
-                }
-            }
-            class => self.rare_verdict(class),
+        match plain_flow(self.capabilities.medium, &frame.head) {
+            Some(flow) => self.flow_verdict(self.share.hash().ends(flow.ends), flow.transport, flow.port),
+            None => self.rare_verdict(classify(self.capabilities.medium, &frame.head)),
+        }
+    }
+
+    #[inline]
+    fn flow_verdict(&self, hash: u32, transport: Transport, port: u16) -> Verdict {
+        let home = self.share.core_of_hash(hash);
+        if home != self.share.core() {
+            return Verdict::Elsewhere(home);
+        }
+        match self.share.port_use(transport, port) {
+            PortUse::Ours => Verdict::Ours,
+            PortUse::Doubtful => Verdict::AskTheStack,
         }
     }
 
     #[inline(never)]
     fn rare_verdict(&self, class: Class) -> Verdict {
         let home = match class {
-            Class::Anyone | Class::Flow(_) => return Verdict::Ours,
+            Class::Anyone => return Verdict::Ours,
+            Class::Flow(Flow { transport, local, remote, .. }) => {
+                let hash = self.share.hash().flow(remote.ip(), remote.port(), local.ip(), local.port());
+                return self.flow_verdict(hash, transport, local.port());
+            }
             Class::Everyone => return Verdict::Copies(self.others(), true),
             Class::Group { port } => {
                 let users = self.share.users(Transport::Udp, port);

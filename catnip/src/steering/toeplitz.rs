@@ -7,11 +7,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use super::plain::{Ends, V6_ENDS_BYTES};
+
 /// Bytes of a key: enough for both ends of an IPv6 flow.
 pub const KEY_BYTES: usize = 40;
 
 /// Bytes of the longest input: two IPv6 addresses and two ports.
-const MAX_INPUT_BYTES: usize = 36;
+const MAX_INPUT_BYTES: usize = V6_ENDS_BYTES;
 
 /// A key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl FromStr for HashKey {
 /// The hash under one key: a table of what each value of each input byte contributes, so that a hash is one look-up and
 /// one exclusive or per byte.
 pub struct Toeplitz {
-    table: Box<[[u32; 256]]>,
+    table: Box<[[u32; 256]; MAX_INPUT_BYTES]>,
     key: HashKey,
 }
 
@@ -92,7 +94,7 @@ impl Toeplitz {
             }
             row
         };
-        Self { table: (0..MAX_INPUT_BYTES).map(row).collect(), key }
+        Self { table: Box::new(std::array::from_fn(row)), key }
     }
 
     /// The key.
@@ -105,6 +107,21 @@ impl Toeplitz {
     fn add(&self, hash: u32, from: usize, bytes: &[u8]) -> u32 {
         let rows = self.table.get(from..).unwrap_or_default();
         rows.iter().zip(bytes).fold(hash, |hash, (row, byte)| hash ^ row[usize::from(*byte)])
+    }
+
+    /// The hash of what lies in one piece in a packet.
+    #[inline]
+    pub(super) fn ends(&self, ends: Ends<'_>) -> u32 {
+        match ends {
+            Ends::V4(bytes) => self.all(bytes),
+            Ends::V6(bytes) => self.all(bytes),
+        }
+    }
+
+    /// Both lengths are known here, so that nothing is left of bounds and of the loop's end.
+    #[inline]
+    fn all<const N: usize>(&self, bytes: &[u8; N]) -> u32 {
+        self.table.iter().zip(bytes).fold(0, |hash, (row, byte)| hash ^ row[usize::from(*byte)])
     }
 
     /// The hash of two addresses: what a card computes for packets without ports. Addresses of different
