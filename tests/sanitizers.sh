@@ -2,7 +2,8 @@
 # Runs the tests of memory and of what threads share under a sanitizer: tests/sanitizers.sh address|thread [test filter]
 #
 # AddressSanitizer: buffer overruns, use after free (freed buffers inside a region are poisoned),
-# leaks. ThreadSanitizer: data races between the arena's thread and those that hold its buffers.
+# leaks. ThreadSanitizer: data races between the arena's thread and those that hold its buffers, and between the two ends of
+# a channel.
 # Sanitizers are unstable compiler flags: RUSTC_BOOTSTRAP=1 lets the stable toolchain take them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,4 +29,4 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="${RUSTFLAGS:-} $flags"
 # Debug information of the dependencies is most of what the build would write.
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only
-exec cargo test --package libos --lib --target "$target" --target-dir "target/sanitizer-$1" -- ${2:-memory:: ring:: doorbell::}
+exec cargo test --package libos --lib --target "$target" --target-dir "target/sanitizer-$1" -- ${2:-memory:: ring:: doorbell:: channel::}
