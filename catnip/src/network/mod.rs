@@ -6,6 +6,7 @@
 
 mod address;
 mod arp;
+mod asking;
 mod counters;
 mod dhcp;
 mod express;
@@ -149,6 +150,7 @@ impl Network {
         config.check()?;
         let device = config.link();
         let memory_bytes = arena.stats().region_bytes;
+        let asking = asking::Asking::of(config.share.as_ref());
         let mut network = Self {
             device,
             vlan: config.vlan,
@@ -160,11 +162,11 @@ impl Network {
             conflict_detection: config.conflict_detection,
             routers: config.router_discovery.then(|| {
                 let hardware = device.hardware_address;
-                Box::new(RouterDiscovery::new(hardware, config.address_secret, random.fork(), now))
+                Box::new(RouterDiscovery::new(hardware, config.address_secret, asking, random.fork(), now))
             }),
             dhcp: config.dhcp.then(|| {
                 let Capabilities { hardware_address, mtu, .. } = device;
-                Box::new(DhcpClient::new(hardware_address, mtu, random.fork(), now))
+                Box::new(DhcpClient::new(hardware_address, mtu, asking, random.fork(), now))
             }),
             mtu_v4: device.mtu,
             redirects: config.redirects,

@@ -8,6 +8,7 @@ use libos::metrics::MetricsSink;
 use libos::time::duration_nanos;
 
 use super::lease::Lease;
+use crate::network::asking::Asking;
 use crate::random::Random;
 use crate::wire::dhcp::{ClientMessage, MessageType, ServerMessage};
 use crate::wire::ethernet;
@@ -122,6 +123,9 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(in crate::network) struct DhcpClient {
     state: State,
+    asking: Asking,
+    /// What another core was granted while this one had another address, which ends first.
+    heard: Option<Box<Lease>>,
     hardware: ethernet::Address,
     max_bytes: u16,
     transaction: u32,
@@ -139,17 +143,20 @@ impl DhcpClient {
     pub(in crate::network) fn new(
         hardware: ethernet::Address,
         mtu: usize,
+        asking: Asking,
         mut random: Random,
         now: Instant,
     ) -> Self {
         let delay_ns = random.range(0, duration_nanos(INITIAL_DELAY));
         Self {
             state: State::Init,
+            asking,
+            heard: None,
             hardware,
             max_bytes: u16::try_from(mtu).unwrap_or(u16::MAX),
             transaction: random.next_u32(),
             started_at: now,
-            due: now.plus_nanos(delay_ns),
+            due: now.plus_nanos(delay_ns) + asking.patience(),
             conflicts: 0,
             refusals: 0,
             random,
@@ -187,7 +194,7 @@ impl DhcpClient {
     fn start_again(&mut self, at: Instant) {
         self.state = State::Init;
         self.started_at = at;
-        self.due = at;
+        self.due = at + self.asking.patience();
     }
 
     /// RFC 2131 section 4.1: doubling, a second more or less.
@@ -204,10 +211,13 @@ impl DhcpClient {
             return None;
         }
         match &mut self.state {
-            State::Init => {
-                self.transaction = self.random.next_u32();
-                self.discover(now, 1)
-            }
+            State::Init => match self.heard.take() {
+                Some(lease) => Some(self.begin(*lease)),
+                None => {
+                    self.transaction = self.random.next_u32();
+                    self.discover(now, 1)
+                }
+            },
             State::Selecting { sent } => {
                 let sent = sent.saturating_add(1);
                 self.discover(now, sent)
@@ -273,6 +283,9 @@ impl DhcpClient {
     /// Takes a message that came to the client's port.
     pub(super) fn on_message(&mut self, now: Instant, message: &ServerMessage) -> Option<Action> {
         let for_us = message.transaction == self.transaction && message.hardware == self.hardware;
+        if !for_us && self.asking == Asking::Later && message.hardware == self.hardware {
+            return self.overhear(now, message);
+        }
         let granted = Lease::granted(now, message);
         let action = match (&mut self.state, message.kind) {
             _ if !for_us => None,
@@ -284,10 +297,7 @@ impl DhcpClient {
             }),
             (State::Requesting { offer, .. }, MessageType::Ack) => {
                 let agreed = |lease: &Lease| lease.server == offer.server && own(lease) == own(offer);
-                granted.filter(agreed).map(|lease| {
-                    self.counters.leases += 1;
-                    Action::Begin(self.bind(lease))
-                })
+                granted.filter(agreed).map(|lease| self.begin(lease))
             }
             (State::Requesting { offer, .. }, MessageType::Nak) if message.server == Some(offer.server) => {
                 self.counters.messages_in += 1;
@@ -329,9 +339,57 @@ impl DhcpClient {
         action
     }
 
+    /// Takes the answer to what another core asked in this host's name, whose transaction is not known here. Whoever would make
+    /// one up is on the link, where questions and their transactions are broadcast as well.
+    fn overhear(&mut self, now: Instant, message: &ServerMessage) -> Option<Action> {
+        let bound = self.lease().map(own);
+        let action = match (message.kind, Lease::granted(now, message), bound) {
+            (MessageType::Ack, Some(lease), Some(address)) if own(&lease) == address => {
+                self.counters.renewals += 1;
+                Some(Action::Prolong(self.bind(lease)))
+            }
+            (MessageType::Ack, Some(lease), Some(address)) => {
+                self.start_again(now);
+                self.heard = Some(Box::new(lease));
+                self.due = now;
+                Some(Action::End(address))
+            }
+            (MessageType::Ack, Some(lease), None) => Some(self.begin(lease)),
+            (MessageType::Nak, _, Some(address)) => {
+                self.refused(now);
+                Some(Action::End(address))
+            }
+            (MessageType::Ack, None, _)
+            | (MessageType::Nak, _, None)
+            | (
+                MessageType::Discover
+                | MessageType::Offer
+                | MessageType::Request
+                | MessageType::Decline
+                | MessageType::Release,
+                ..,
+            ) => None,
+        };
+        match action {
+            Some(_) => self.counters.messages_in += 1,
+            None => self.counters.messages_ignored += 1,
+        }
+        action
+    }
+
+    fn begin(&mut self, lease: Lease) -> Action {
+        self.counters.leases += 1;
+        Action::Begin(self.bind(lease))
+    }
+
     fn bind(&mut self, lease: Lease) -> Box<Lease> {
         self.refusals = 0;
-        self.due = lease.renew_at.min(lease.expires_at);
+        let ask_at = match self.asking {
+            Asking::First => lease.renew_at,
+            // By then the other core would have been heard to renew it.
+            Asking::Later => lease.rebind_at,
+        };
+        self.due = ask_at.min(lease.expires_at);
         let lease = Box::new(lease);
         self.state = State::Bound { lease: lease.clone(), prolonging: Prolonging::NotYet };
         lease
@@ -360,14 +418,17 @@ impl DhcpClient {
         Some(Action::Send(message, Destination::Broadcast))
     }
 
-    /// The address is not wanted any more: the server is told, and nothing else done (RFC 2131 section 4.4.6).
-    pub(super) fn release(&mut self, now: Instant) -> Option<(Action, Ipv4Addr)> {
+    /// The address is not wanted any more: the server is told, and nothing else done (RFC 2131 section 4.4.6). Of several
+    /// cores the one that asked tells it, and the others give up their part.
+    pub(super) fn release(&mut self, now: Instant) -> Option<(Option<Action>, Ipv4Addr)> {
         let lease = self.lease()?;
         let (client, server) = (own(lease), lease.server);
         let message =
             ClientMessage { client, server: Some(server), ..self.message(now, MessageType::Release) };
-        self.start_again(Instant::FAR_FUTURE);
-        Some((Action::Send(message, Destination::Server(server)), client))
+        self.start_again(now);
+        self.due = Instant::FAR_FUTURE;
+        let tell = Action::Send(message, Destination::Server(server));
+        Some(((self.asking == Asking::First).then_some(tell), client))
     }
 }
 

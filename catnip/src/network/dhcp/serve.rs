@@ -42,7 +42,9 @@ impl Network {
         let Some((action, address)) = self.dhcp.as_mut().and_then(|client| client.release(now)) else {
             return;
         };
-        self.carry_out(now, action);
+        if let Some(action) = action {
+            self.carry_out(now, action);
+        }
         self.end_lease(now, address);
         self.set_upkeep();
     }

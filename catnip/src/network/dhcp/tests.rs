@@ -9,6 +9,7 @@ use crate::network::testing::*;
 use crate::network::{AddressOrigin, AddressState, ConflictDetection, Ingress, Network};
 use crate::random::Random;
 use crate::stack::StackConfig;
+use crate::steering::{CoreShare, HashKey};
 use crate::wire::arp::{ArpPacket, Operation};
 use crate::wire::dhcp::tests::reply;
 use crate::wire::dhcp::{CLIENT_PORT, SERVER_PORT};
@@ -316,6 +317,57 @@ fn a_lease_is_given_back_and_no_other_asked_for() {
     assert_eq!((sent[0].kind, sent[0].to, sent[0].client), (RELEASE, v4(254), v4(77)));
     assert!(!network.is_local(v4(77).into()));
     assert_eq!(run(&mut network, at(10_000)), []);
+}
+
+/// Core 1 of two, to which steering gives what core 0 is answered.
+fn second_core() -> Network {
+    let share = CoreShare::split(2, HashKey::SYMMETRIC).pop();
+    let conflict_detection = ConflictDetection::Off;
+    let config = StackConfig { dhcp: true, share, conflict_detection, ..StackConfig::new(device(1)) };
+    let arena = Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap();
+    Network::new(&config, arena, &mut Random::new(1), Instant::ZERO).unwrap()
+}
+
+#[test]
+fn of_several_cores_the_others_learn_what_the_first_was_granted_and_ask_nobody() {
+    let mut network = second_core();
+    assert_eq!(run(&mut network, at(10)), []);
+    assert_eq!(hand(&mut network, at(10), &answer_with(9, v4(77), &grant(OFFER))), []);
+    assert!(!network.is_local(v4(77).into()));
+    hand(&mut network, at(10), &answer_with(9, v4(77), &grant(ACK)));
+    assert!(network.is_local(v4(77).into()));
+    // Each renewal has a transaction of its own.
+    for renewal in 1..5 {
+        let now = 10 + renewal * 1800;
+        assert_eq!(run(&mut network, at(now)), []);
+        hand(&mut network, at(now), &answer_with(100 + renewal as u32, v4(77), &grant(ACK)));
+    }
+    // Another address takes the first one's place.
+    hand(&mut network, at(8000), &answer_with(200, v4(78), &grant(ACK)));
+    assert_eq!(run(&mut network, at(8001)), []);
+    assert_eq!((network.is_local(v4(77).into()), network.is_local(v4(78).into())), (false, true));
+    hand(&mut network, at(8100), &answer_with(201, NOBODY, &grant(NAK)));
+    assert!(!network.is_local(v4(78).into()));
+    // Giving it back is left to the first too.
+    hand(&mut network, at(8101), &answer_with(202, v4(79), &grant(ACK)));
+    network.release_dhcp_lease(at(8102));
+    assert!(!network.is_local(v4(79).into()));
+    assert_eq!(run(&mut network, at(20_000)), []);
+}
+
+#[test]
+fn when_the_first_core_is_not_heard_the_others_ask() {
+    let mut network = second_core();
+    let sent = run(&mut network, at(16));
+    assert_eq!(sent.iter().map(|(_, asked)| asked.kind).collect::<Vec<_>>(), [DISCOVER]);
+    assert!(sent[0].0 >= 15, "{sent:?}");
+    let transaction = sent[0].1.transaction;
+    hand(&mut network, at(16), &answer_with(transaction, v4(77), &grant(OFFER)));
+    hand(&mut network, at(16), &answer_with(transaction, v4(77), &grant(ACK)));
+    assert!(network.is_local(v4(77).into()));
+    // Seven eighths of the lease without a renewal (RFC 2131 section 4.4.5).
+    let sent = run(&mut network, at(16 + 3200));
+    assert_eq!((sent[0].0, sent[0].1.kind, sent[0].1.to), (16 + 3150, REQUEST, Ipv4Addr::BROADCAST));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use libos::time::duration_nanos;
 use super::default::DefaultRouters;
 use super::identifier;
 use crate::network::Prefix;
+use crate::network::asking::Asking;
 use crate::network::interface::{MAX_FORMED_ADDRESSES, MAX_ON_LINK_PREFIXES};
 use crate::random::Random;
 use crate::wire::ethernet;
@@ -47,6 +48,7 @@ pub(in crate::network) struct RouterDiscovery {
     formed: ArrayVec<Formed, MAX_FORMED_ADDRESSES>,
     hardware: ethernet::Address,
     secret: u128,
+    asking: Asking,
     random: Random,
     /// When routers are asked to advertise themselves; [`Instant::FAR_FUTURE`] when they need not.
     solicit_at: Instant,
@@ -58,6 +60,7 @@ impl RouterDiscovery {
     pub(in crate::network) fn new(
         hardware: ethernet::Address,
         secret: Option<u128>,
+        asking: Asking,
         mut random: Random,
         now: Instant,
     ) -> Self {
@@ -70,8 +73,9 @@ impl RouterDiscovery {
             formed: ArrayVec::new(),
             hardware,
             secret: secret.unwrap_or(drawn),
+            asking,
             random,
-            solicit_at: now.plus_nanos(delay_ns),
+            solicit_at: now.plus_nanos(delay_ns) + asking.patience(),
             interval: FIRST_INTERVAL,
         }
     }
@@ -89,7 +93,7 @@ impl RouterDiscovery {
             (true, _) => self.solicit_at = Instant::FAR_FUTURE,
             (false, true) => {
                 self.interval = FIRST_INTERVAL;
-                self.solicit_at = now + SOLICITATION_DELAY;
+                self.solicit_at = now + SOLICITATION_DELAY + self.asking.patience();
             }
             (false, false) => {}
         }

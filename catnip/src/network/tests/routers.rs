@@ -9,6 +9,7 @@ use crate::network::testing::*;
 use crate::network::{AddressOrigin, AddressState, AddressStatus, Network, Payload};
 use crate::random::Random;
 use crate::stack::StackConfig;
+use crate::steering::{CoreShare, HashKey};
 use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::ipv6::Ipv6Header;
 use crate::wire::ndp::{AdvertisementFlags, NeighborMessage};
@@ -129,6 +130,25 @@ fn routers_are_asked_for_ever_more_rarely_until_one_answers() {
     // Its time is over without another word.
     let more = run(&mut network, at(2000));
     assert!(more.iter().any(|(_, frame)| message(frame).is_some_and(|(_, message)| message[0] == 133)));
+}
+
+#[test]
+fn of_several_cores_the_others_ask_only_when_the_first_is_not_answered() {
+    let second_core = || {
+        let share = CoreShare::split(2, HashKey::SYMMETRIC).pop();
+        let config = StackConfig { router_discovery: true, share, ..StackConfig::new(device(1)) };
+        let arena = Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap();
+        Network::new(&config, arena, &mut Random::new(1), Instant::ZERO).unwrap()
+    };
+    let asks = |sent: Vec<(Instant, Sent)>| {
+        sent.iter().any(|(_, frame)| message(frame).is_some_and(|(_, message)| message[0] == 133))
+    };
+    let mut network = second_core();
+    assert!(!asks(run(&mut network, at(14))));
+    receive(&mut network, at(14), &Advertised::router(1800).frame(9));
+    assert!(!asks(run(&mut network, at(1000))), "it knows the router that the first core asked for");
+    let mut network = second_core();
+    assert!(asks(run(&mut network, at(16))), "nobody was heard");
 }
 
 #[test]
