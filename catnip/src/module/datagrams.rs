@@ -32,14 +32,17 @@ pub(super) fn push(
         check_family(datagram.domain, *to)?;
     }
     // One that waits keeps all later ones behind it.
-    let is_blocked = !datagram.pushes.is_empty();
-    if !is_blocked {
+    if datagram.pushes.is_empty() {
         match send(stack, now, key, datagram, to, data) {
-            Err(Error::WouldBlock) => blocked.push(key),
+            Err(Error::WouldBlock) => {}
             sent => return Poll::Ready(sent),
         }
     }
     datagram.pushes.push(token, (std::mem::take(data), to.copied()));
+    // Once, however often a program gives up what waits and begins anew.
+    if !std::mem::replace(&mut datagram.is_blocked, true) {
+        blocked.push(key);
+    }
     Poll::Pending
 }
 
@@ -165,9 +168,73 @@ impl<R: Runtime> StackModule<R> {
                 let sent = send(&mut self.stack, now, key, datagram, to.as_ref(), &mut data);
                 completions.complete(token, sent.map_or_else(Outcome::Failed, |()| Outcome::Pushed));
             }
-            if !datagram.pushes.is_empty() {
+            datagram.is_blocked = !datagram.pushes.is_empty();
+            if datagram.is_blocked {
                 self.blocked.push(key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libos::memory::ArenaConfig;
+    use libos::metrics::MetricsSink;
+    use libos::runtime::{Capabilities, Medium, RxBatch, TxChecksum};
+    use libos::{Arena, Domain, FrameBatch, Module, SocketKind};
+
+    use super::*;
+    use crate::StackConfig;
+
+    /// A device that takes nothing.
+    struct Stuck;
+
+    impl Runtime for Stuck {
+        fn name(&self) -> &str {
+            "stuck"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                medium: Medium::Ip,
+                hardware_address: [0; 6],
+                mtu: 1500,
+                tx_checksum: TxChecksum::Software,
+                tcp_segmentation_bytes: 0,
+                max_segments: 4,
+            }
+        }
+
+        fn receive(&mut self, _now: Instant, _batch: &mut RxBatch) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn transmit(&mut self, _now: Instant, _batch: &mut FrameBatch) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn metrics(&self, _sink: &mut dyn MetricsSink) {}
+    }
+
+    #[test]
+    fn a_socket_is_blocked_once_however_often_its_pushes_are_given_up() {
+        const NOW: Instant = Instant::from_millis(1);
+        let arena = Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap();
+        let config = StackConfig::new(Stuck.capabilities()).with_address("192.0.2.1/24".parse().unwrap());
+        let stack = Stack::new(&config, arena.clone(), 1, NOW).unwrap();
+        let mut module = StackModule::new(stack, Stuck);
+        let handle = module.new_socket(Domain::Ipv4, SocketKind::Datagram).unwrap();
+        let to = SocketAddr::from(([192, 0, 2, 2], 9));
+        let push = |module: &mut StackModule<Stuck>, token| {
+            let mut data = arena.copy_from(b"datagram").unwrap().freeze().into();
+            module.start_push(NOW, handle, Token::from_raw(token), &mut data, Some(&to))
+        };
+        let waits = (0..100_000).find(|token| push(&mut module, *token).is_pending());
+        let first = waits.expect("the device's queue has a limit");
+        for token in first..first + 100 {
+            module.cancel(handle, Token::from_raw(token));
+            assert!(push(&mut module, token + 1).is_pending());
+        }
+        assert_eq!(module.blocked.len(), 1);
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Datagram {
     /// The stack's socket from when an option was set or read until it is bound.
     pub unbound: Option<UdpId>,
     pub pushes: Fifo<(ScatterGather, Option<SocketAddr>)>,
+    /// It is among the module's blocked sockets, which it stays until they are tried again.
+    pub is_blocked: bool,
     /// Without limits: a datagram is never cut.
     pub pops: Fifo<()>,
 }
@@ -114,6 +116,7 @@ impl<R: Runtime> StackModule<R> {
                 id: None,
                 unbound: None,
                 pushes: Fifo::default(),
+                is_blocked: false,
                 pops: Fifo::default(),
             }),
         };
