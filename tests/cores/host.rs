@@ -40,12 +40,19 @@ fn library_os(clock: &ManualClock, arena: &Arena) -> LibOs {
     LibOs::builder().arena(arena.clone()).clock(clock.clone()).build().unwrap()
 }
 
-fn install<R: Runtime + 'static>(libos: &LibOs, host: u8, share: Option<CoreShare>, runtime: R) {
+fn install<R: Runtime + 'static>(
+    libos: &LibOs,
+    host: u8,
+    share: Option<CoreShare>,
+    runtime: R,
+    complete: impl FnOnce(&mut StackConfig),
+) {
     let mut config = StackConfig::new(runtime.capabilities())
         .with_address(format!("10.0.0.{host}/24").parse().unwrap())
         .with_address(format!("fd00::{host}/64").parse().unwrap());
     let seed = u64::from(host) * 100 + share.as_ref().map_or(0, |share| share.core() as u64);
     config.share = share;
+    complete(&mut config);
     let stack = Stack::new(&config, libos.device_arena().clone(), seed, libos.now()).unwrap();
     libos.install(StackModule::new(stack, runtime)).unwrap();
 }
@@ -53,6 +60,17 @@ fn install<R: Runtime + 'static>(libos: &LibOs, host: u8, share: Option<CoreShar
 impl World {
     /// A server of so many cores on a link with these faults.
     pub fn new(cores: usize, shape: Shape, seed: u64, faults: Faults) -> Self {
+        Self::configured(cores, shape, seed, faults, |_| {})
+    }
+
+    /// The same with other settings of the server's stacks.
+    pub fn configured(
+        cores: usize,
+        shape: Shape,
+        seed: u64,
+        faults: Faults,
+        complete: impl Fn(&mut StackConfig),
+    ) -> Self {
         let clock = ManualClock::new();
         let fabric = Fabric::new(clock.clone(), Medium::Ethernet, seed);
         let path = PathConfig { latency: Duration::from_micros(50), faults, ..PathConfig::default() };
@@ -62,7 +80,7 @@ impl World {
         };
         let client_arena = arena();
         let client = library_os(&clock, &client_arena);
-        install(&client, 2, None, port(2, &client_arena));
+        install(&client, 2, None, port(2, &client_arena), |_| {});
 
         let arenas: Vec<Arena> = (0..cores).map(|_| arena()).collect();
         let device: SimRuntime = port(1, &arenas[0]);
@@ -83,10 +101,17 @@ impl World {
         for (((link, share), seat), arena) in links.into_iter().zip(shares).zip(seats).zip(&arenas) {
             let libos = library_os(&world.clock, arena);
             let steered = Steered::new(link, share.clone(), seat, arena);
-            install(&libos, 1, Some(share), steered);
+            install(&libos, 1, Some(share), steered, &complete);
             world.cores.push(libos);
         }
         world
+    }
+
+    /// A further host's port on the link, to be used without a stack, and the memory that it receives into.
+    pub fn raw_port(&self, host: u8) -> (SimRuntime, Arena) {
+        let arena = arena();
+        let config = PortConfig::new(&format!("host {host}"), [2, 0, 0, 0, 0, host], arena.clone());
+        (self.fabric.add_port(config, PathConfig::default()), arena)
     }
 
     /// Polls everybody, and moves time on when nobody has anything to do; the cores in `stalled` are left alone.

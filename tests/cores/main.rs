@@ -7,6 +7,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod configuration;
 mod device;
 mod host;
 mod neglect;
