@@ -6,7 +6,8 @@ use arrayvec::ArrayVec;
 use libos::{Instant, ScatterGather};
 
 use super::UdpLayer;
-use super::layer::{Body, MAX_SHARING_SOCKETS};
+use super::layer::MAX_SHARING_SOCKETS;
+use super::receive::Body;
 use crate::events::EventQueue;
 use crate::network::{DestinationKind, Network, Packet};
 use crate::waiting::Waiting;

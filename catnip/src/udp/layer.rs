@@ -3,20 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::{Domain, Error, Instant, RxFrame, ScatterGather};
+use libos::{Domain, Error, Instant, ScatterGather};
 
 use super::ports::PortTable;
 use super::send::{find_path, send_from};
 use super::socket::{Datagram, Socket};
 use super::{UdpConfig, UdpCounters};
-use crate::events::{EventQueue, Readiness, SocketId, UdpId};
-use crate::network::{DestinationKind, HeaderBuffer, IcmpError, IcmpErrorKind, Network, Packet, Plain};
+use crate::events::{EventQueue, UdpId};
+use crate::network::{HeaderBuffer, Network};
 use crate::random::Random;
 use crate::slab::Slab;
 use crate::steering::{CoreShare, Transport};
 use crate::tcp::demux::{ConnectionTable, FourTuple};
-use crate::waiting::Waiting;
-use crate::wire::udp::{self, UdpHeader};
+use crate::wire::udp;
 
 /// Largest payload that the length field expresses (RFC 768).
 pub(super) const MAX_PAYLOAD_BYTES: usize = 65535 - udp::HEADER_BYTES;
@@ -35,7 +34,7 @@ pub struct UdpLayer {
     /// Where headers are composed; kept so that it need not be cleared for each datagram.
     headers: HeaderBuffer,
     random: Random,
-    counters: UdpCounters,
+    pub(super) counters: UdpCounters,
     /// When several cores share the device: who of them has which port.
     share: Option<CoreShare>,
 }
@@ -244,7 +243,7 @@ impl UdpLayer {
     }
 
     #[inline]
-    fn find_connected(&self, tuple: &FourTuple) -> Option<u32> {
+    pub(super) fn find_connected(&self, tuple: &FourTuple) -> Option<u32> {
         self.connected.get(tuple, |index| {
             self.sockets.get_index(index).is_some_and(|socket| socket.tuple.as_ref() == Some(tuple))
         })
@@ -318,172 +317,6 @@ impl UdpLayer {
         self.find(local.ip(), local.port(), remote.ip(), remote.port()).is_some()
     }
 
-    /// Takes a received datagram whose checksum is right: for who is `waiting`, or into its socket's queue.
-    pub fn on_packet(
-        &mut self,
-        now: Instant,
-        network: &mut Network,
-        events: &mut EventQueue,
-        waiting: &mut impl Waiting,
-        packet: Packet,
-    ) {
-        let Some(header) = UdpHeader::of_checked(&packet.head) else { return };
-        if packet.kind != DestinationKind::Unicast {
-            return self.deliver_to_all(now, network, events, waiting, packet);
-        }
-        let Some(index) =
-            self.find(packet.destination, header.destination_port(), packet.source, header.source_port())
-        else {
-            return self.refuse(now, network, &packet);
-        };
-        let from = SocketAddr::new(packet.source, header.source_port());
-        let Packet { mut head, rest, segment_bytes, .. } = packet;
-        head.advance(udp::HEADER_BYTES);
-        let data = ScatterGather::from_parts(head, rest);
-        self.deliver(index, from, Body { data, segment_bytes }, events, waiting);
-    }
-
-    /// As [`Self::on_packet`], for a packet of the usual kind.
-    #[inline(always)]
-    pub(crate) fn on_plain(
-        &mut self,
-        now: Instant,
-        network: &mut Network,
-        events: &mut EventQueue,
-        waiting: &mut impl Waiting,
-        plain: Plain,
-        frame: RxFrame,
-    ) {
-        let (source, destination) = (plain.source.into(), plain.destination.into());
-        let (source_port, destination_port) = ((plain.ports >> 16) as u16, plain.ports as u16);
-        let Some(index) = self.find(destination, destination_port, source, source_port) else {
-            network.keep_header(&frame, plain);
-            return self.refuse(now, network, &plain.packet(frame));
-        };
-        let from = SocketAddr::new(source, source_port);
-        let start = plain.start + udp::HEADER_BYTES;
-        if frame.segment_bytes == 0
-            && plain.end > start
-            && let Some(socket) = self.sockets.get_index_mut(index)
-            && socket.has_nothing_to_tell()
-            && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
-        {
-            self.counters.in_datagrams += 1;
-            // A plain frame has no further buffers to drop.
-            std::mem::forget(frame.rest);
-            let mut data = frame.head;
-            data.truncate(plain.end);
-            data.advance(start);
-            waiting.datagram(ticket, from, data.into());
-            return;
-        }
-        self.keep_plain(index, from, plain, frame, events, waiting);
-    }
-
-    /// As [`Self::on_packet`], for a packet of the usual kind that has a socket and takes no straight way from there.
-    #[inline(never)]
-    fn keep_plain(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        plain: Plain,
-        frame: RxFrame,
-        events: &mut EventQueue,
-        waiting: &mut impl Waiting,
-    ) {
-        let RxFrame { mut head, rest, segment_bytes, .. } = frame;
-        head.truncate(plain.end);
-        head.advance(plain.start + udp::HEADER_BYTES);
-        let data = ScatterGather::from_parts(head, rest);
-        self.deliver(index, from, Body { data, segment_bytes }, events, waiting);
-    }
-
-    /// Tells the sender that there is nobody.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refuse(&mut self, now: Instant, network: &mut Network, packet: &Packet) {
-        if network.receive_unclaimed_datagram(now, packet) {
-            return;
-        }
-        self.counters.no_ports += 1;
-        network.send_port_unreachable(now, packet);
-    }
-
-    #[inline]
-    pub(super) fn deliver(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        body: Body,
-        events: &mut EventQueue,
-        waiting: &mut impl Waiting,
-    ) {
-        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
-        if body.segment_bytes == 0
-            && socket.has_nothing_to_tell()
-            && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
-        {
-            self.counters.in_datagrams += 1;
-            waiting.datagram(ticket, from, body.data);
-            return;
-        }
-        let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
-        inbox.take_body(from, body);
-        if !socket.queue.is_empty() {
-            events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
-        }
-    }
-
-    /// The socket for a datagram: the one connected to its sender, else the one that takes datagrams
-    /// to its destination from anybody.
-    #[inline(always)]
-    fn find(&self, destination: IpAddr, port: u16, source: IpAddr, source_port: u16) -> Option<u32> {
-        if self.ports.connected(port) > 0 {
-            let tuple = FourTuple::new(destination, port, source, source_port);
-            if let Some(index) = self.find_connected(&tuple) {
-                return Some(index);
-            }
-        }
-        let mut next = self.ports.first(port);
-        loop {
-            let index = next?;
-            let socket = self.sockets.get_index(index)?;
-            if socket.takes(destination) {
-                return Some(index);
-            }
-            next = socket.next;
-        }
-    }
-
-    /// Tells the connected socket, if there is one, what ICMP says about what it sent (RFC 1122
-    /// section 4.1.3.3). Sockets without a peer are not told: they could not know about which datagram.
-    pub fn on_error(&mut self, events: &mut EventQueue, icmp: &IcmpError) {
-        let IcmpError { local, remote, kind, .. } = *icmp;
-        let tuple = FourTuple::new(local.ip(), local.port(), remote.ip(), remote.port());
-        let connected = self.find_connected(&tuple);
-        if let IcmpErrorKind::FragmentationNeeded { mtu } = kind {
-            // This concerns whoever sends there, with a peer or without.
-            let sender = self.find(local.ip(), local.port(), remote.ip(), remote.port());
-            if !sender.is_some_and(|index| self.lower_mtu(index, remote.ip(), mtu)) {
-                return;
-            }
-        }
-        let Some(index) = connected else { return };
-        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
-        let error = match kind {
-            IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
-            IcmpErrorKind::HostUnreachable
-            | IcmpErrorKind::AdminProhibited
-            | IcmpErrorKind::TimeExceeded
-            | IcmpErrorKind::ParameterProblem => Error::HostUnreachable,
-            IcmpErrorKind::NetworkUnreachable => Error::NetworkUnreachable,
-            IcmpErrorKind::FragmentationNeeded { .. } => Error::MessageTooLong,
-        };
-        socket.error = Some(error);
-        self.counters.in_icmp_errors += 1;
-        events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
-    }
-
     /// The local address and port; the address is unspecified for all of the family.
     ///
     /// # Errors
@@ -540,67 +373,4 @@ impl UdpLayer {
         sink.gauge("sockets", self.sockets.len() as u64);
         sink.leave();
     }
-}
-
-/// A received datagram's payload.
-pub(super) struct Body {
-    pub(super) data: ScatterGather,
-    /// When the device joined several datagrams: the bytes of each; else 0.
-    pub(super) segment_bytes: u16,
-}
-
-/// Where one socket's datagrams go.
-struct Inbox<'a> {
-    socket: &'a mut Socket,
-    config: &'a UdpConfig,
-    counters: &'a mut UdpCounters,
-}
-
-impl Inbox<'_> {
-    #[inline(never)]
-    fn take_body(&mut self, from: SocketAddr, body: Body) {
-        let Body { data, segment_bytes } = body;
-        if segment_bytes != 0 {
-            return self.take_joined(from, data, segment_bytes.into());
-        }
-        let held_bytes = held_bytes(&data);
-        self.take(from, data, held_bytes);
-    }
-
-    /// Queues a datagram, or drops it when the queue is full.
-    #[inline]
-    fn take(&mut self, from: SocketAddr, data: ScatterGather, held_bytes: usize) {
-        let UdpConfig { receive_queue_datagrams, receive_queue_bytes, .. } = *self.config;
-        if !self.socket.queue.has_room(held_bytes, receive_queue_datagrams, receive_queue_bytes) {
-            self.counters.receive_overflows += 1;
-            return;
-        }
-        self.socket.queue.push(Datagram { from, data }, held_bytes);
-        self.counters.in_datagrams += 1;
-    }
-
-    /// Queues datagrams that the device joined: each of `segment_bytes`, the last one of what is left.
-    #[inline(never)]
-    fn take_joined(&mut self, from: SocketAddr, joined: ScatterGather, segment_bytes: usize) {
-        // They share the memory, so the first one answers for it and the others for their bytes.
-        let mut held_bytes = held_bytes(&joined);
-        let (mut data, mut missing) = (ScatterGather::new(), segment_bytes);
-        for mut piece in joined {
-            while piece.len() >= missing {
-                data.push(piece.split_to(missing));
-                self.take(from, std::mem::take(&mut data), std::mem::replace(&mut held_bytes, segment_bytes));
-                missing = segment_bytes;
-            }
-            missing -= piece.len();
-            data.push(piece);
-        }
-        if !data.is_empty() {
-            self.take(from, data, held_bytes);
-        }
-    }
-}
-
-/// Bytes of memory that received data keeps from being reused.
-fn held_bytes(data: &ScatterGather) -> usize {
-    data.iter().map(|piece| piece.held_bytes()).sum()
 }

@@ -7,6 +7,7 @@ mod layer;
 mod memberships;
 mod options;
 mod ports;
+mod receive;
 mod send;
 mod socket;
 
