@@ -85,8 +85,8 @@ build() {
     need unshare util-linux
     need ip iproute2
     needs_met
-    cargo build --profile "$profile" --package catnip-capi
-    cargo build --profile "$profile" --example kernel-client
+    # In one command, so that both are made of the same build of the library.
+    cargo build --profile "$profile" --package catnip-capi --package catnip-os --lib --example kernel-client
     mkdir -p "$work"
     for program in tcp-echo udp-echo tcp-transfer tcp-ping-pong udp-ping-pong; do
         cc -std=c11 -O2 -Wall -Wextra -Icapi/include "examples/c/$program.c" -o "$work/$program" \
