@@ -15,6 +15,38 @@ pub trait MetricsSink {
     fn leave(&mut self);
 }
 
+/// Declares a struct of plain counters that only rise, each written to a [`MetricsSink`] under its field's name.
+///
+/// ```
+/// libos::counters! {
+///     /// What a queue has counted.
+///     pub struct QueueCounters {
+///         /// Frames received.
+///         rx_frames,
+///     }
+/// }
+///
+/// assert_eq!(QueueCounters::default().rx_frames, 0);
+/// ```
+#[macro_export]
+macro_rules! counters {
+    ($(#[$about:meta])* $visible:vis struct $name:ident { $($(#[$counted:meta])* $counter:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        $visible struct $name {
+            $($(#[$counted])* pub $counter: u64,)*
+        }
+
+        impl $name {
+            /// Writes each counter under its name.
+            $visible fn write(&self, sink: &mut dyn $crate::metrics::MetricsSink) {
+                $(sink.counter(stringify!($counter), self.$counter);)*
+            }
+        }
+    };
+}
+
 /// A metric's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {

@@ -189,6 +189,6 @@ impl Runtime for Packet {
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        self.counters().write(sink);
+        self.counters().write_all(sink);
     }
 }

@@ -179,7 +179,7 @@ impl Runtime for Tap {
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        self.counters.write(sink);
+        self.counters.write_all(sink);
     }
 }
 

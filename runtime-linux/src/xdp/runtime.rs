@@ -172,7 +172,7 @@ impl Runtime for Xdp {
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        self.counters.write(self.mode.zero_copy, sink);
+        self.counters.write_all(self.mode.zero_copy, sink);
         sink.gauge("native_mode", u64::from(self.mode.native));
         sink.gauge("zero_copy", u64::from(self.mode.zero_copy));
         sink.gauge("multi_buffer", u64::from(self.mode.multi_buffer));
