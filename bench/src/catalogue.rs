@@ -64,6 +64,7 @@ const fn benchmark(name: &'static str, scenario: Scenario, peers: &'static [Peer
         Work::TcpEcho | Work::UdpEcho | Work::IdlePoll if scenario.connections > 1000 => 200,
         Work::TcpEcho | Work::UdpEcho | Work::IdlePoll => 2000,
         Work::Stream | Work::Datagrams => 128,
+        Work::Losses => 5000,
     };
     Benchmark { name, scenario, peers, counted_rounds }
 }
@@ -74,6 +75,9 @@ const STREAM: Scenario = Scenario::of(Work::Stream);
 const DATAGRAMS: Scenario = Scenario::of(Work::Datagrams);
 /// The same connection with nothing else there.
 const ALONE: Peer = Peer::Catnip("tcp-echo");
+/// The same losses with few segments in flight.
+const FEW: Peer = Peer::Catnip("tcp-losses-10-in-flight");
+const LOSSES: Scenario = Scenario::of(Work::Losses);
 const IDLE: Scenario = Scenario::of(Work::IdlePoll);
 
 /// The benchmarks, in the order of the report. smoltcp looks at every socket for every packet, so that it is
@@ -99,6 +103,9 @@ pub const BENCHMARKS: &[Benchmark] = &[
     benchmark("tcp-echo-100000-idle", Scenario { connections: 100_000, ..TCP }, &[ALONE]),
     benchmark("tcp-echo-1000-listeners", Scenario { listeners: 1000, ..TCP }, &[Peer::Smoltcp, ALONE]),
     benchmark("tcp-echo-steered", Scenario { steered: true, ..TCP }, &[ALONE]),
+    benchmark("tcp-losses-10-in-flight", Scenario { segments_in_flight: 10, ..LOSSES }, &[]),
+    benchmark("tcp-losses-1000-in-flight", Scenario { segments_in_flight: 1_000, ..LOSSES }, &[FEW]),
+    benchmark("tcp-losses-30000-in-flight", Scenario { segments_in_flight: 30_000, ..LOSSES }, &[FEW]),
     benchmark("idle-poll", IDLE, &[Peer::Smoltcp]),
     benchmark(
         "idle-poll-100000-idle",

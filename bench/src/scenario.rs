@@ -25,6 +25,8 @@ pub enum Work {
     Stream,
     /// [`BURST_DATAGRAMS`] from the client to the server.
     Datagrams,
+    /// One segment arrives of [`Scenario::segments_in_flight`], or is lost as one in a hundred is, and is acknowledged.
+    Losses,
     /// One poll of a server that has nothing to do.
     IdlePoll,
 }
@@ -36,6 +38,7 @@ impl Work {
             Self::TcpEcho | Self::UdpEcho => "round trip",
             Self::Stream => "64 KiB",
             Self::Datagrams => "32 datagrams",
+            Self::Losses => "segment",
             Self::IdlePoll => "poll",
         }
     }
@@ -45,7 +48,7 @@ impl Work {
         match self {
             Self::Stream => Some(CHUNK_BYTES),
             Self::Datagrams => Some(BURST_DATAGRAMS * DATAGRAM_BYTES),
-            Self::TcpEcho | Self::UdpEcho | Self::IdlePoll => None,
+            Self::TcpEcho | Self::UdpEcho | Self::Losses | Self::IdlePoll => None,
         }
     }
 }
@@ -65,6 +68,8 @@ pub struct Scenario {
     pub connections: usize,
     /// Other ports that the server listens on.
     pub listeners: usize,
+    /// Segments in flight, of [`Work::Losses`].
+    pub segments_in_flight: u32,
     /// Each host is one of two cores that share a device: every received frame is looked at for whose it is.
     pub steered: bool,
 }
@@ -79,6 +84,7 @@ impl Scenario {
             machine_clock: false,
             connections: 0,
             listeners: 0,
+            segments_in_flight: 0,
             steered: false,
         }
     }

@@ -81,7 +81,7 @@ pub fn run(inserts: &[Insert]) {
             model.take(start, &bytes[(start - offset) as usize..(end - offset) as usize]);
         }
         assert_eq!(queue.len_bytes(), model.len_bytes);
-        compare_ranges(&queue, &model, base);
+        compare_ranges(&mut queue, &model, base);
         if insert.drain {
             drain(&mut queue, &mut model, base);
         }
@@ -142,7 +142,7 @@ fn drain(queue: &mut Reassembly, model: &mut Model, base: SequenceNumber) {
 }
 
 /// The ranges reported are ranges of the model, each once, and as many as fit.
-fn compare_ranges(queue: &Reassembly, model: &Model, base: SequenceNumber) {
+fn compare_ranges(queue: &mut Reassembly, model: &Model, base: SequenceNumber) {
     assert!(model.ranges.len() <= MAX_RANGES + 1, "{} ranges", model.ranges.len());
     let reported = queue.recent_ranges();
     assert_eq!(reported.len(), model.ranges.len().min(REPORTED_RANGES));

@@ -4,6 +4,7 @@ mod crowd;
 mod datagrams;
 mod echo;
 mod idle;
+mod losses;
 mod pair;
 mod stream;
 
@@ -21,6 +22,7 @@ pub fn build(scenario: &Scenario) -> Result<Box<dyn Subject>, Failure> {
         Work::UdpEcho => Box::new(echo::UdpEcho::new(scenario)?),
         Work::Stream => Box::new(stream::Stream::new(scenario)?),
         Work::Datagrams => Box::new(datagrams::Datagrams::new(scenario)?),
+        Work::Losses => Box::new(losses::Losses::new(scenario)?),
         Work::IdlePoll => Box::new(idle::IdlePoll::new(scenario)?),
     })
 }

@@ -20,6 +20,7 @@ pub fn build(scenario: &Scenario) -> Result<Box<dyn Subject>, Failure> {
         Work::UdpEcho => Box::new(echo::UdpEcho::new(scenario)?),
         Work::Stream => Box::new(stream::Stream::new(scenario)?),
         Work::Datagrams => Box::new(datagrams::Datagrams::new(scenario)?),
+        Work::Losses => return Err("losses are measured of Catnip alone".into()),
         Work::IdlePoll => Box::new(idle::IdlePoll::new(scenario)?),
     })
 }

@@ -17,6 +17,9 @@ pub const HELD_FACTOR: usize = 2;
 /// Most ranges that an acknowledgment reports (RFC 2018 §3).
 pub const REPORTED_RANGES: usize = 4;
 
+/// Ranges touched last whose places are remembered: more than are reported, for some of them are joined.
+const REMEMBERED_RANGES: usize = 16;
+
 const NONE: u32 = u32::MAX;
 
 /// What became of a buffer.
@@ -51,7 +54,8 @@ struct Piece {
 ///
 /// The bytes that arrived first win wherever segments overlap, so what the program reads does not
 /// depend on when it reads. Growing the last range, which is what happens behind a single loss, costs
-/// O(1); anything else O(log ranges) to find and at most [`MAX_RANGES`] small entries to move.
+/// O(1); anything else O(log ranges) to find and at most [`MAX_RANGES`] small entries to move. What is reported is found
+/// in O(log ranges) too.
 #[derive(Debug)]
 pub struct Reassembly {
     /// In the order of their sequence numbers.
@@ -62,6 +66,8 @@ pub struct Reassembly {
     held_bytes: usize,
     held_limit_bytes: usize,
     insertions: u32,
+    /// A byte in each of the ranges touched last, the last one first. Ranges may have been joined or taken out since.
+    recent: ArrayVec<SequenceNumber, REMEMBERED_RANGES>,
 }
 
 impl Reassembly {
@@ -76,6 +82,7 @@ impl Reassembly {
             held_bytes: 0,
             held_limit_bytes: limit_bytes.saturating_mul(HELD_FACTOR),
             insertions: 0,
+            recent: ArrayVec::new(),
         }
     }
 
@@ -121,6 +128,18 @@ impl Reassembly {
             return Insertion::Duplicate;
         }
         self.insertions = self.insertions.wrapping_add(1);
+        let insertion = self.insert_new(sequence, data, rcv_nxt);
+        self.remember(sequence);
+        insertion
+    }
+
+    /// Stores what is new in `data`, all of it behind `rcv_nxt`.
+    fn insert_new(
+        &mut self,
+        mut sequence: SequenceNumber,
+        mut data: Buffer,
+        rcv_nxt: SequenceNumber,
+    ) -> Insertion {
         let index = self.first_ending_at_or_after(sequence);
         let mut insertion = Insertion::Duplicate;
         // Each turn stores the part of `data` up to the next boundary of a range, or skips it.
@@ -187,22 +206,73 @@ impl Reassembly {
         }
     }
 
+    /// How many ranges [`Self::recent_ranges`] has.
+    #[must_use]
+    pub fn reported_ranges(&self) -> usize {
+        self.ranges.len().min(REPORTED_RANGES)
+    }
+
     /// The ranges stored as start and end, those touched last first, as an acknowledgment reports them
     /// (RFC 2018 §4).
-    #[must_use]
-    pub fn recent_ranges(&self) -> ArrayVec<(SequenceNumber, SequenceNumber), REPORTED_RANGES> {
-        let mut recent: ArrayVec<Range, REPORTED_RANGES> = ArrayVec::new();
-        for range in &self.ranges {
-            let age = |range: &Range| self.insertions.wrapping_sub(range.touched);
-            let place = recent.partition_point(|other| age(other) <= age(range));
-            if place < REPORTED_RANGES {
-                if recent.is_full() {
-                    recent.pop();
-                }
-                recent.insert(place, *range);
+    pub fn recent_ranges(&mut self) -> ArrayVec<(SequenceNumber, SequenceNumber), REPORTED_RANGES> {
+        let reported = self.remembered_ranges();
+        if reported.len() == self.reported_ranges() {
+            return reported;
+        }
+        // So many were joined since that it is time for another look at all of them.
+        self.recollect();
+        self.remembered_ranges()
+    }
+
+    fn remembered_ranges(&self) -> ArrayVec<(SequenceNumber, SequenceNumber), REPORTED_RANGES> {
+        let mut reported = ArrayVec::new();
+        for &place in &self.recent {
+            let range = self.range_at(place).map(|range| (range.start, range.end));
+            if let Some(range) = range.filter(|range| !reported.contains(range))
+                && (reported.try_push(range).is_err() || reported.is_full())
+            {
+                break;
             }
         }
-        recent.into_iter().map(|range| (range.start, range.end)).collect()
+        reported
+    }
+
+    /// The range that has the byte at `place`.
+    fn range_at(&self, place: SequenceNumber) -> Option<&Range> {
+        let last = self.ranges.back()?;
+        let range = if last.start.at_or_before(place) {
+            last
+        } else {
+            self.ranges.get(self.ranges.partition_point(|range| range.end.at_or_before(place)))?
+        };
+        (range.start.at_or_before(place) && range.end.after(place)).then_some(range)
+    }
+
+    /// The range at `place`, if there is one, was touched last.
+    fn remember(&mut self, place: SequenceNumber) {
+        let Some(&Range { start, end, .. }) = self.range_at(place) else { return };
+        let is_in = |other: &SequenceNumber| other.at_or_after(start) && other.before(end);
+        if self.recent.first().is_some_and(is_in) {
+            return;
+        }
+        self.recent.retain(|other| !is_in(other));
+        self.recent.truncate(REMEMBERED_RANGES - 1);
+        self.recent.insert(0, place);
+    }
+
+    /// Remembers the ranges touched last anew.
+    #[cold]
+    fn recollect(&mut self) {
+        let mut recent: ArrayVec<(u32, SequenceNumber), REMEMBERED_RANGES> = ArrayVec::new();
+        for range in &self.ranges {
+            let age = self.insertions.wrapping_sub(range.touched);
+            let place = recent.partition_point(|(other, _)| *other <= age);
+            if place < REMEMBERED_RANGES {
+                recent.truncate(REMEMBERED_RANGES - 1);
+                recent.insert(place, (age, range.start));
+            }
+        }
+        self.recent = recent.into_iter().map(|(_, place)| place).collect();
     }
 
     /// The first part of `start..end` that is stored.
@@ -377,7 +447,16 @@ mod tests {
             self.queue.ranges.iter().map(|range| (offset(range.start), offset(range.end))).collect()
         }
 
-        fn recent(&self) -> Vec<(u32, u32)> {
+        /// What [`Self::recent`] has to be, by a look at all ranges.
+        fn newest(&self) -> Vec<(u32, u32)> {
+            let offset = |number: SequenceNumber| number.distance_from(at(0));
+            let mut ranges: Vec<_> = self.queue.ranges.iter().collect();
+            ranges.sort_by_key(|range| self.queue.insertions.wrapping_sub(range.touched));
+            ranges.truncate(REPORTED_RANGES);
+            ranges.iter().map(|range| (offset(range.start), offset(range.end))).collect()
+        }
+
+        fn recent(&mut self) -> Vec<(u32, u32)> {
             let offset = |number: SequenceNumber| number.distance_from(at(0));
             self.queue.recent_ranges().iter().map(|&(start, end)| (offset(start), offset(end))).collect()
         }
@@ -458,6 +537,21 @@ mod tests {
     }
 
     #[test]
+    fn after_many_gaps_were_filled_what_is_left_is_reported_all_the_same() {
+        let mut harness = Harness::new();
+        for offset in (10..400).step_by(10) {
+            let _ = harness.insert(offset, b"xy");
+        }
+        // All but the first few become one range.
+        for offset in (52..390).step_by(10) {
+            let _ = harness.insert(offset, b"12345678");
+            let expected = harness.newest();
+            assert_eq!(harness.recent(), expected);
+        }
+        assert_eq!(harness.recent(), [(50, 392), (40, 42), (30, 32), (20, 22)]);
+    }
+
+    #[test]
     fn too_many_ranges_are_refused_but_not_what_fills_a_gap() {
         let mut harness = Harness::new();
         for offset in 0..MAX_RANGES as u32 {
@@ -518,7 +612,8 @@ mod tests {
                         let insertion = harness.insert(offset, &vec![byte; len]);
                         let expected = if new > 0 { Insertion::Stored } else { Insertion::Duplicate };
                         prop_assert_eq!(insertion, expected);
-                        prop_assert_eq!(harness.recent().len(), harness.ranges().len().min(REPORTED_RANGES));
+                        let expected = harness.newest();
+                        prop_assert_eq!(harness.recent(), expected);
                     }
                     Step::Drain => {
                         while let Some(byte) = model.remove(&(delivered.len() as u32)) {

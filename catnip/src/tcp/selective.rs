@@ -69,8 +69,7 @@ impl Connection {
 
     /// Most option bytes that the next report takes.
     pub(super) fn report_bytes(&self) -> u32 {
-        let waiting =
-            self.rcv.reassembly.as_ref().map_or(0, |queue| queue.recent_ranges().into_iter().count());
+        let waiting = self.rcv.reassembly.as_ref().map_or(0, |queue| queue.reported_ranges());
         let limit = if self.timestamps.is_some() { BLOCKS_BESIDE_TIMESTAMPS } else { MAX_SACK_BLOCKS };
         // At most four blocks.
         4 + 8 * (waiting + 1).min(limit) as u32
@@ -86,7 +85,7 @@ impl Connection {
         }
         let limit = if self.timestamps.is_some() { BLOCKS_BESIDE_TIMESTAMPS } else { MAX_SACK_BLOCKS };
         blocks.extend(self.rcv.report.take_duplicate());
-        if let Some(reassembly) = &self.rcv.reassembly {
+        if let Some(reassembly) = &mut self.rcv.reassembly {
             blocks.extend(reassembly.recent_ranges().into_iter().take(limit - blocks.len()));
         }
         blocks
