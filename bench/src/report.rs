@@ -51,6 +51,9 @@ impl Entry {
         if let Some(peer) = self.peer {
             let _ = write!(object, ", \"peer\": \"{peer}\"");
         }
+        if !self.unit.is_empty() {
+            let _ = write!(object, ", \"unit\": \"{}\"", self.unit);
+        }
         let numbers = [
             ("ns", self.ns, 1),
             ("instructions", self.instructions, 1),
