@@ -89,6 +89,9 @@ fn run_one(benchmark: &'static Benchmark, counts: &mut Counts, report: &mut Repo
         }
     };
     let subject = entry(Contender::Catnip, ns.first().copied(), counts.of(benchmark, Contender::Catnip)?);
+    if peers.is_empty() {
+        report.push(subject.clone());
+    }
     let mut others = Vec::new();
     for ((peer, (contender, other)), peer_ns) in benchmark.peers.iter().zip(&peers).zip(ns.iter().skip(1)) {
         let ratio = subject.ns.map(|ns| peer_ns / ns);
