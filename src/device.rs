@@ -71,9 +71,24 @@ pub fn install_all<R: Runtime + 'static>(
 #[cfg(feature = "tap")]
 mod tap {
     use libos::{Arena, Capabilities, Config, SetupError};
-    use runtime_linux::tap::{Tap, TapConfig, TapQueue};
+    use runtime_linux::tap::{HostAddress, Tap, TapConfig, TapQueue};
 
     use super::DeviceQueue;
+
+    /// One address at both ends of the link would be nobody's: each end takes what is sent there for its own.
+    fn check_ends_differ(config: &Config, settings: &TapConfig) -> Result<(), SetupError> {
+        // What is wrong with the stack's own addresses is the stack's to say.
+        let own: Vec<HostAddress> =
+            config.section("stack").parsed_list("addresses", "").unwrap_or_default();
+        let is_own = |host: &HostAddress| own.iter().any(|own| own.address == host.address);
+        match settings.host_addresses.iter().find(|host| is_own(host)) {
+            Some(both) => Err(config.section(TapQueue::TABLE).reject(
+                "host_addresses",
+                format!("addresses that are not the library OS's own; {} is in stack.addresses too", both.address),
+            )),
+            None => Ok(()),
+        }
+    }
 
     impl DeviceQueue for TapQueue {
         type Runtime = Tap;
@@ -82,6 +97,7 @@ mod tap {
 
         fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
             let mut settings = TapConfig::from_config(config)?;
+            check_ends_differ(config, &settings)?;
             settings.queues = queues.unwrap_or(settings.queues);
             Self::open(&settings)
         }

@@ -300,6 +300,13 @@ mod tests {
                 "t.toml: stack.addresses = [\"192.0.2.255/24\"]: allowed is an \
                 address that is not its network's broadcast address",
             ),
+            #[cfg(feature = "tap")]
+            (
+                "[runtime]\nkind = \"tap\"\n[tap]\nhost_addresses = [\"10.1.0.1/24\", \"10.1.0.2/16\"]\n\
+                [stack]\naddresses = [\"10.1.0.2/24\"]",
+                "t.toml: tap.host_addresses = [\"10.1.0.1/24\", \"10.1.0.2/16\"]: allowed is addresses that are \
+                not the library OS's own; 10.1.0.2 is in stack.addresses too",
+            ),
         ] {
             assert!(said(text).starts_with(line), "{}", said(text));
         }

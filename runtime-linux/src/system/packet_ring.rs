@@ -82,7 +82,12 @@ impl PacketRing {
                 return None;
             }
         }
-        Some(self.frame())
+        let Some((header, at)) = self.locate() else {
+            // What is left of a block whose headers point out of it cannot be found.
+            self.left = 0;
+            return None;
+        };
+        Some(self.frame(&header, at))
     }
 
     /// Takes the next block that the kernel has handed over, after giving the last one back.
@@ -106,20 +111,36 @@ impl PacketRing {
         self.block * BLOCK_BYTES
     }
 
-    fn header(&self) -> libc::tpacket3_hdr {
-        let header = self.mapping.range(self.start() + self.at, size_of::<libc::tpacket3_hdr>());
-        // SAFETY: within the mapping; the kernel wrote a header there and leaves it alone while the block is ours.
-        unsafe { header.cast::<libc::tpacket3_hdr>().read_unaligned() }
+    /// The current frame's header, if it lies in the block.
+    #[inline]
+    fn header(&self) -> Option<libc::tpacket3_hdr> {
+        let header_bytes = size_of::<libc::tpacket3_hdr>();
+        if self.at > BLOCK_BYTES - header_bytes {
+            return None;
+        }
+        let header = self.mapping.range(self.start() + self.at, header_bytes);
+        // SAFETY: within the mapping, and within the block, which the kernel leaves alone while it is ours; any bytes
+        // are a header.
+        Some(unsafe { header.cast::<libc::tpacket3_hdr>().read_unaligned() })
     }
 
-    fn frame(&self) -> RingFrame<'_> {
-        let header = self.header();
-        let bytes = header.tp_snaplen as usize;
-        let virtio = self.start() + self.at + usize::from(header.tp_mac).saturating_sub(VIRTIO_BYTES);
-        let start = self.mapping.range(virtio, VIRTIO_BYTES + bytes).as_ptr();
-        // SAFETY: within the mapping, written by the kernel, which leaves it alone while the block is ours; `front`
-        // borrows the ring, so that the block is not given back while the frame is looked at.
-        let all = unsafe { std::slice::from_raw_parts(start, VIRTIO_BYTES + bytes) };
+    /// The current frame's header, and where in the mapping its virtio header and it are, if they lie in the block.
+    #[inline]
+    fn locate(&self) -> Option<(libc::tpacket3_hdr, usize)> {
+        let header = self.header()?;
+        let at = self.at + usize::from(header.tp_mac).checked_sub(VIRTIO_BYTES)?;
+        let end = at.checked_add(VIRTIO_BYTES)?.checked_add(header.tp_snaplen as usize)?;
+        (end <= BLOCK_BYTES).then_some((header, self.start() + at))
+    }
+
+    /// The current frame: [`Self::locate`] says where.
+    #[inline]
+    fn frame(&self, header: &libc::tpacket3_hdr, at: usize) -> RingFrame<'_> {
+        let len = VIRTIO_BYTES + header.tp_snaplen as usize;
+        let start = self.mapping.range(at, len).as_ptr();
+        // SAFETY: within the mapping, and within the block, which the kernel has written and leaves alone while it is
+        // ours; `front` borrows the ring, so that the block is not given back while the frame is looked at.
+        let all = unsafe { std::slice::from_raw_parts(start, len) };
         let (virtio, bytes) = all.split_at(VIRTIO_BYTES);
         RingFrame {
             virtio,
@@ -134,9 +155,11 @@ impl PacketRing {
     /// Leaves the oldest frame behind.
     #[inline]
     pub fn advance(&mut self) {
-        if self.left > 0 {
-            self.at += self.header().tp_next_offset as usize;
-            self.left -= 1;
+        if let Some(header) = self.header() {
+            let step = header.tp_next_offset as usize;
+            self.at = self.at.saturating_add(step);
+            // A header that leads nowhere is the last one, whatever the block says of their number.
+            self.left = if step == 0 { 0 } else { self.left.saturating_sub(1) };
         }
     }
 }
@@ -147,4 +170,92 @@ pub(super) fn vlan_tag(status: u32, control: u16, kind: u16) -> [u8; 4] {
     let kind = if status & TP_STATUS_VLAN_TPID_VALID != 0 { kind } else { VLAN_TYPE };
     let ([a, b], [c, d]) = (kind.to_be_bytes(), control.to_be_bytes());
     [a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCKS: usize = 2;
+    const HEADER: usize = 48;
+    const FRAME_AT: u16 = 96;
+
+    fn ring() -> PacketRing {
+        let mapping = Mapping::anonymous(BLOCKS * BLOCK_BYTES).unwrap();
+        PacketRing { mapping, blocks: BLOCKS, block: 0, at: 0, left: 0, held: false }
+    }
+
+    fn put<T>(ring: &PacketRing, at: usize, value: T) {
+        let place = ring.mapping.range(at, size_of::<T>()).cast::<T>();
+        // SAFETY: within the mapping, which nobody else has.
+        unsafe { place.write_unaligned(value) };
+    }
+
+    /// Hands over a block whose first header is at `first`.
+    fn hand_over(ring: &PacketRing, block: usize, count: u32, first: u32) {
+        let start = block * BLOCK_BYTES;
+        put(ring, start + COUNT_AT, count);
+        put(ring, start + FIRST_AT, first);
+        put(ring, start + STATUS_AT, TP_STATUS_USER);
+    }
+
+    fn header(next: u32, bytes: u32, mac: u16) -> libc::tpacket3_hdr {
+        // SAFETY: integers, for which all zeros are a value.
+        let mut header: libc::tpacket3_hdr = unsafe { std::mem::zeroed() };
+        (header.tp_next_offset, header.tp_snaplen, header.tp_len, header.tp_mac) = (next, bytes, bytes, mac);
+        header
+    }
+
+    /// Frames that come out until there is none, and where in the mapping they lie.
+    fn read(ring: &mut PacketRing) -> Vec<(usize, usize)> {
+        let base = ring.mapping.range(0, 0).as_ptr() as usize;
+        let mut frames = Vec::new();
+        while let Some(frame) = ring.front() {
+            frames.push((frame.bytes.as_ptr() as usize - base, frame.bytes.len()));
+            ring.advance();
+            assert!(frames.len() < 100, "it never ends");
+        }
+        frames
+    }
+
+    #[test]
+    fn the_frames_of_a_block_come_in_order_and_the_block_goes_back() {
+        let mut ring = ring();
+        put(&ring, HEADER, header(2048, 60, FRAME_AT));
+        put(&ring, HEADER + 2048, header(0, 1514, FRAME_AT));
+        hand_over(&ring, 0, 2, HEADER as u32);
+        let first = HEADER + usize::from(FRAME_AT);
+        assert_eq!(read(&mut ring), [(first, 60), (first + 2048, 1514)]);
+        assert_eq!(ring.mapping.word(STATUS_AT).load(Ordering::Relaxed), 0);
+        assert_eq!(ring.block, 1);
+    }
+
+    #[test]
+    fn headers_that_point_out_of_their_block_end_it_and_the_next_block_is_read() {
+        let edge = BLOCK_BYTES as u32;
+        for (count, first, bad) in [
+            (1, edge, header(0, 60, FRAME_AT)),
+            (1, u32::MAX, header(0, 60, FRAME_AT)),
+            (1, HEADER as u32, header(0, edge, FRAME_AT)),
+            (1, HEADER as u32, header(0, u32::MAX, FRAME_AT)),
+            (1, HEADER as u32, header(0, 60, 0)),
+            (u32::MAX, HEADER as u32, header(u32::MAX, edge, FRAME_AT)),
+        ] {
+            let mut ring = ring();
+            put(&ring, HEADER, bad);
+            hand_over(&ring, 0, count, first);
+            put(&ring, BLOCK_BYTES + HEADER, header(0, 60, FRAME_AT));
+            hand_over(&ring, 1, 1, HEADER as u32);
+            assert_eq!(read(&mut ring), [], "{count} {first}");
+            assert_eq!(read(&mut ring), [(BLOCK_BYTES + HEADER + usize::from(FRAME_AT), 60)]);
+        }
+    }
+
+    #[test]
+    fn a_count_that_is_larger_than_the_block_ends_where_the_headers_do() {
+        let mut ring = ring();
+        put(&ring, HEADER, header(0, 60, FRAME_AT));
+        hand_over(&ring, 0, u32::MAX, HEADER as u32);
+        assert_eq!(read(&mut ring).len(), 1);
+    }
 }

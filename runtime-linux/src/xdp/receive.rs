@@ -13,6 +13,8 @@ use super::socket::XskSocket;
 const BEGIN_BITS: u32 = 48;
 /// Memory that waits for frames is at most this part of the region.
 const REGION_PART: usize = 4;
+/// Most pieces of a frame behind the first: as many as a packet of the kernel has (`MAX_SKB_FRAGS`, 45 at most).
+const MAX_FURTHER_PIECES: usize = 45;
 /// Pages of the device, beyond which the next bytes may be anywhere.
 pub(super) const PAGE_BYTES: usize = 4096;
 
@@ -57,10 +59,9 @@ impl Receiver {
                 counters.rx_no_buffers += 1;
                 break;
             };
-            if self.lent.put(at, buffer).is_err() {
+            if self.lent.put(at, buffer).is_err() || !socket.fill.put(at as u64) {
                 break;
             }
-            socket.fill.put(at as u64);
         }
         socket.fill.submit();
     }
@@ -119,8 +120,9 @@ impl Receiver {
     #[cold]
     fn join(&mut self, piece: Buffer, more: bool) -> Option<RxFrame> {
         match &mut self.partial {
-            Some(frame) => frame.rest.push(piece),
-            None => self.partial = Some(piece.into()),
+            Some(frame) if frame.rest.len() < MAX_FURTHER_PIECES => frame.rest.push(piece),
+            // No frame is so long: what there is of it is let go of.
+            Some(_) | None => self.partial = Some(piece.into()),
         }
         if more { None } else { self.partial.take() }
     }

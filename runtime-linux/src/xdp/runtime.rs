@@ -51,12 +51,15 @@ impl Xdp {
     /// [`SetupError::Device`] with the call that failed and what would help.
     pub fn new(queue: XdpQueue, arena: &Arena) -> Result<Self, SetupError> {
         let chunk = chunk_bytes(queue.attached.attachment.mtu);
-        let mut socket = XskSocket::new(&queue, arena.region())?;
         let may_be_device = queue.config.zero_copy && queue.attached.native;
+        // In the opposite order of the fields above: when a step fails, what was declared last goes first.
         let mut receiver = Receiver::new(arena, chunk, 2 * queue.config.receive_ring, may_be_device);
+        let mut quiesce = Quiesce { queue: None, arena: arena.clone() };
+        let mut socket = XskSocket::new(&queue, arena.region())?;
         let mut counters = XdpCounters::default();
         receiver.fill(&mut socket, &mut counters);
         let mut mode = socket.bind(&queue)?;
+        quiesce.queue = mode.zero_copy.then(|| queue.clone());
         receiver.set_page_bound(mode.zero_copy);
         let busy_poll = match queue.config.busy_poll_us {
             0 => false,
@@ -68,7 +71,6 @@ impl Xdp {
                 }
             },
         };
-        let _quiesce = Quiesce { queue: mode.zero_copy.then(|| queue.clone()), arena: arena.clone() };
         bpf::put_socket(queue.attached.sockets.as_fd(), queue.queue, socket.fd.as_fd())
             .map_err(|error| failed(&queue.config, "BPF_MAP_UPDATE_ELEM", reason(&error)))?;
         log::info!("{}, queue {}: {mode}", queue.config.interface, queue.queue);
@@ -76,7 +78,7 @@ impl Xdp {
         let (watch, polled_at) = (Watch::default(), Instant::ZERO);
         Ok(Self {
             socket,
-            _quiesce,
+            _quiesce: quiesce,
             receiver,
             transmitter,
             queue,

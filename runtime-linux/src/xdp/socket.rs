@@ -152,11 +152,12 @@ pub(super) struct Quiesce {
 
 impl Drop for Quiesce {
     fn drop(&mut self) {
-        if let Some(queue) = &self.queue
-            && let Ok(next) = XskSocket::new(queue, self.arena.region())
-        {
+        let Some(queue) = &self.queue else { return };
+        match XskSocket::new(queue, self.arena.region()) {
             // Refused as long as the device is busy with the one before. What else it may say does not matter.
-            let _ = next.try_bind(queue, XDP_COPY);
+            Ok(next) => drop(next.try_bind(queue, XDP_COPY)),
+            // Nobody can be asked, for instance because no more memory may be locked.
+            Err(_) => sleep(BUSY_PAUSE * BUSY_RETRIES),
         }
     }
 }

@@ -237,11 +237,12 @@ impl Transmitter {
         let end = at + segment.len();
         for (begin, bytes) in self.limits.cut(at, segment.len()) {
             let continued = more == More::Follows || begin + bytes < end;
-            socket.transmit.put(xdp_desc {
+            let put = socket.transmit.put(xdp_desc {
                 addr: begin as u64,
                 len: bytes as u32,
                 options: if continued { XDP_PKT_CONTD } else { 0 },
             });
+            debug_assert!(put, "room was asked for");
             if begin + bytes < end {
                 self.sending.put(begin as u64, segment.clone());
             } else {
