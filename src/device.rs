@@ -78,13 +78,15 @@ mod tap {
     /// One address at both ends of the link would be nobody's: each end takes what is sent there for its own.
     fn check_ends_differ(config: &Config, settings: &TapConfig) -> Result<(), SetupError> {
         // What is wrong with the stack's own addresses is the stack's to say.
-        let own: Vec<HostAddress> =
-            config.section("stack").parsed_list("addresses", "").unwrap_or_default();
+        let own: Vec<HostAddress> = config.section("stack").parsed_list("addresses", "").unwrap_or_default();
         let is_own = |host: &HostAddress| own.iter().any(|own| own.address == host.address);
         match settings.host_addresses.iter().find(|host| is_own(host)) {
             Some(both) => Err(config.section(TapQueue::TABLE).reject(
                 "host_addresses",
-                format!("addresses that are not the library OS's own; {} is in stack.addresses too", both.address),
+                format!(
+                    "addresses that are not the library OS's own; {} is in stack.addresses too",
+                    both.address
+                ),
             )),
             None => Ok(()),
         }

@@ -1,5 +1,9 @@
-//! Addresses from a DHCP server: one core asks, all have the lease.
+//! Addresses that are not there from the start: one core asks a DHCP server, or whether anybody else has them; all have
+//! what comes of it.
 
+use std::time::Duration;
+
+use catnip_os::catnip::network::ConflictDetection;
 use catnip_os::libos::runtime::{RxBatch, TxOffload};
 use catnip_os::libos::{Arena, FrameBatch, Instant, Runtime};
 use catnip_os::runtime_sim::{Faults, SimRuntime};
@@ -16,6 +20,9 @@ const OPTIONS: usize = 240;
 /// Two minutes, of which half are over when it is renewed.
 const LEASE_S: u32 = 120;
 const SERVER: [u8; 4] = [10, 0, 0, 3];
+/// The cores' address and station.
+const CORES: [u8; 4] = [10, 0, 0, 1];
+const CORES_STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SERVER_STATION: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 /// The kind of a client's message.
@@ -159,4 +166,92 @@ fn when_the_core_that_asks_stays_away_the_others_keep_the_lease() {
     });
     assert_eq!((count("bound"), count("expirations")), (1, 0));
     assert_eq!(count("messages_out"), 2, "{:?}", server.asked);
+}
+
+/// A host that sees everything on the link, and may claim the IPv4 address of the cores.
+struct Neighbour {
+    port: SimRuntime,
+    arena: Arena,
+    claims: bool,
+    /// ARP probes and announcements of the cores, and neighbour solicitations and advertisements.
+    heard: [usize; 4],
+}
+
+impl Neighbour {
+    fn new(world: &World, claims: bool) -> Self {
+        let (port, arena) = world.raw_port(3);
+        Self { port, arena, claims, heard: [0; 4] }
+    }
+
+    fn poll(&mut self, now: Instant) {
+        let mut frames = RxBatch::new();
+        self.port.receive(now, &mut frames).unwrap();
+        let mut claims = FrameBatch::new();
+        for frame in frames.iter().map(|frame| &frame.head).filter(|frame| frame[6..12] == CORES_STATION) {
+            let heard = match (&frame[12..14], &frame[28..32]) {
+                ([8, 6], [0, 0, 0, 0]) => 0,
+                ([8, 6], _) if frame[38..42] == CORES => 1,
+                ([0x86, 0xdd], _) if frame[20] == 58 && frame[54] == 135 => 2,
+                ([0x86, 0xdd], _) if frame[20] == 58 && frame[54] == 136 => 3,
+                _ => continue,
+            };
+            self.heard[heard] += 1;
+            if heard == 0 && self.claims {
+                // The address is this host's (RFC 5227 section 2.1.1).
+                let (header, body) = ([8, 6, 0, 1, 8, 0, 6, 4, 0, 2], [SERVER_STATION, CORES_STATION]);
+                let [[own, to], nobody] = [body, [[0; 6]; 2]];
+                let reply = [&to[..], &own, &header, &own, &CORES, &to, &nobody[0][..4]].concat();
+                claims.push(self.arena.copy_from(&reply).unwrap().freeze());
+                claims.finish(TxOffload::default());
+            }
+        }
+        self.port.transmit(now, &mut claims).unwrap();
+    }
+}
+
+fn probing(cores: usize, shape: Shape) -> World {
+    World::configured(cores, shape, 21, Faults::default(), |config| {
+        config.conflict_detection = ConflictDetection::Probe;
+    })
+}
+
+const SHAPES: [Shape; 3] =
+    [Shape::Queues(Spreading::InTurn), Shape::Queues(Spreading::ToTheLast), Shape::OneQueue];
+
+#[test]
+fn one_core_asks_whether_an_address_is_free_and_tells_that_it_is_ours_and_all_use_it() {
+    for shape in SHAPES {
+        let world = probing(3, shape);
+        let mut neighbour = Neighbour::new(&world, false);
+        let awaited = || (0..3).map(|core| world.count(core, "network.awaits_addresses")).sum::<u64>();
+        assert_eq!(awaited(), 3, "no core uses an address before it is known to be free");
+        world.run_until(&[], || {
+            neighbour.poll(world.client.now());
+            awaited() == 0 && neighbour.heard[1] == 2
+        });
+        let end = world.client.now() + Duration::from_secs(10);
+        world.run_until(&[], || {
+            neighbour.poll(world.client.now());
+            world.client.now() > end
+        });
+        let [probes, announcements, solicitations, advertisements] = neighbour.heard;
+        assert_eq!((probes, announcements), (3, 2), "RFC 5227: PROBE_NUM and ANNOUNCE_NUM, {shape:?}");
+        // A configured address and one for the link.
+        assert_eq!((solicitations, advertisements), (2, 2), "{shape:?}");
+    }
+}
+
+#[test]
+fn an_address_that_somebody_has_is_used_by_no_core() {
+    for shape in SHAPES {
+        let world = probing(3, shape);
+        let mut neighbour = Neighbour::new(&world, true);
+        world.run_until(&[], || {
+            neighbour.poll(world.client.now());
+            (0..3).all(|core| world.count(core, "network.awaits_addresses") == 0)
+        });
+        for core in 0..3 {
+            assert_eq!(world.count(core, "network.address_duplicates"), 1, "core {core}, {shape:?}");
+        }
+    }
 }

@@ -46,6 +46,7 @@ use libos::{Arena, Error, Instant, SetupError};
 
 use address::AddressTable;
 pub use address::{AddressOrigin, AddressState, AddressStatus, ConflictDetection};
+use asking::Asking;
 pub use counters::NetworkCounters;
 use dhcp::DhcpClient;
 pub use dhcp::{DhcpCounters, Lease};
@@ -150,7 +151,8 @@ impl Network {
         config.check()?;
         let device = config.link();
         let memory_bytes = arena.stats().region_bytes;
-        let asking = asking::Asking::of(config.share.as_ref());
+        let asking = Asking::of(config.share.as_ref());
+        let nonce = Asking::nonce(config, random);
         let mut network = Self {
             device,
             vlan: config.vlan,
@@ -158,7 +160,7 @@ impl Network {
             max_frames: config.transmit_queue_frames,
             max_looped: config.loop_queue_packets,
             interface: Interface::new(config),
-            addresses: AddressTable::new(random.fork()),
+            addresses: AddressTable::new(random.fork(), asking, nonce),
             conflict_detection: config.conflict_detection,
             routers: config.router_discovery.then(|| {
                 let hardware = device.hardware_address;

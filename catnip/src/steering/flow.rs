@@ -108,6 +108,8 @@ fn arp(payload: &[u8]) -> Class {
         Operation::Reply => Class::Everyone,
         // An announcement (RFC 5227 section 3): whoever knows the sender learns of its new address.
         Operation::Request if packet.sender_protocol == packet.target_protocol => Class::Everyone,
+        // A probe (RFC 5227 section 2.1.1): every core may have to give up an address that it wants too.
+        Operation::Request if packet.sender_protocol.is_unspecified() => Class::Everyone,
         Operation::Request => Class::Anyone,
     }
 }
@@ -166,7 +168,7 @@ fn ipv6(packet: &[u8], place: Place) -> Class {
     let Some(payload) = packet.get(offset..) else { return Class::Anyone };
     if protocol == Protocol::Icmpv6.number() {
         return match place {
-            Place::Frame => icmpv6(payload),
+            Place::Frame => icmpv6(source, payload),
             Place::Quotation => Class::Anyone,
         };
     }
@@ -184,13 +186,15 @@ fn icmpv4(message: &[u8]) -> Class {
     }
 }
 
-fn icmpv6(message: &[u8]) -> Class {
+fn icmpv6(source: IpAddr, message: &[u8]) -> Class {
     use icmp::v6;
     let Some((IcmpHeader { kind, .. }, quoted)) = IcmpHeader::parse(message) else { return Class::Anyone };
     match kind {
         v6::DESTINATION_UNREACHABLE | v6::PACKET_TOO_BIG | v6::TIME_EXCEEDED | v6::PARAMETER_PROBLEM => {
             error(ipv6(quoted, Place::Quotation))
         }
+        // Who asks from nowhere wants the address (RFC 4862 section 5.4.3): as a probe of ARP.
+        v6::NEIGHBOR_SOLICITATION if source.is_unspecified() => Class::Everyone,
         LISTENER_QUERY | ROUTER_ADVERTISEMENT | v6::NEIGHBOR_ADVERTISEMENT | REDIRECT => Class::Everyone,
         _ => Class::Anyone,
     }
@@ -356,6 +360,16 @@ mod tests {
         assert_eq!(arp(Operation::Reply, 2, 1), Class::Everyone);
         assert_eq!(arp(Operation::Request, 2, 2), Class::Everyone);
         assert_eq!(arp(Operation::Request, 2, 1), Class::Anyone);
+        let probe = ArpPacket {
+            operation: Operation::Request,
+            sender_hardware: hardware(2),
+            sender_protocol: Ipv4Addr::UNSPECIFIED,
+            target_hardware: [0; 6],
+            target_protocol: v4(1),
+        };
+        assert_eq!(of(&probe.compose_frame(ethernet::BROADCAST)), Class::Everyone);
+        let nobody = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        assert_eq!(of(&framed(&icmp(nobody, V6[1], 135, 0, &[0; 24]))), Class::Everyone);
         for (kind, class) in
             [(134, Class::Everyone), (135, Class::Anyone), (136, Class::Everyone), (128, Class::Anyone)]
         {

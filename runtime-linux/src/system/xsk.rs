@@ -304,7 +304,8 @@ mod tests {
         for start in [0_u32, u32::MAX - 3] {
             (fill.put, fill.taken) = (start, start);
             (0..ENTRIES).for_each(|value| assert!(fill.put(value.into())));
-            for count in [start.wrapping_add(ENTRIES + 1), start.wrapping_sub(1), start.wrapping_add(1 << 31)] {
+            for count in [start.wrapping_add(ENTRIES + 1), start.wrapping_sub(1), start.wrapping_add(1 << 31)]
+            {
                 say(&fill.ring, fill.ring.consumer_at, count);
                 assert_eq!(fill.room(ENTRIES), 0, "{count}");
                 assert!(!fill.put(99), "{count}");
@@ -322,7 +323,8 @@ mod tests {
         let mut received = Consumer { ring: ring(&LAYOUT, ENTRIES).unwrap(), taken: 0, put: 0 };
         for start in [0_u32, u32::MAX - 3] {
             (received.put, received.taken) = (start, start);
-            for count in [start.wrapping_add(ENTRIES + 1), start.wrapping_sub(1), start.wrapping_add(1 << 31)] {
+            for count in [start.wrapping_add(ENTRIES + 1), start.wrapping_sub(1), start.wrapping_add(1 << 31)]
+            {
                 say(&received.ring, received.ring.producer_at, count);
                 assert_eq!(received.take(), None, "{count}");
             }

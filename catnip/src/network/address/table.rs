@@ -9,6 +9,7 @@ use libos::time::duration_nanos;
 
 use super::entry::{AddressOrigin, AddressStatus, Entry, Lifetime, Progress, Start};
 use crate::network::Prefix;
+use crate::network::asking::Asking;
 use crate::network::interface::{MAX_V4, MAX_V6};
 use crate::random::Random;
 
@@ -61,15 +62,15 @@ pub(in crate::network) enum Reaction {
 pub(in crate::network) struct AddressTable {
     entries: ArrayVec<Entry, { MAX_V4 + MAX_V6 }>,
     random: Random,
+    /// Whether this core asks others and tells them, or another one that shares the device.
+    asking: Asking,
     /// Marks our own questions, which some links return to us (RFC 7527).
     nonce: [u8; 6],
 }
 
 impl AddressTable {
-    pub(in crate::network) fn new(mut random: Random) -> Self {
-        let mut nonce = [0; 6];
-        random.fill(&mut nonce);
-        Self { entries: ArrayVec::new(), random, nonce }
+    pub(in crate::network) fn new(random: Random, asking: Asking, nonce: [u8; 6]) -> Self {
+        Self { entries: ArrayVec::new(), random, asking, nonce }
     }
 
     /// What marks our own questions.
@@ -90,10 +91,15 @@ impl AddressTable {
         if self.find(prefix.address).is_some() {
             return false;
         }
-        let (progress, due) = match start {
-            Start::Settled => (Progress::Settled, Instant::FAR_FUTURE),
-            Start::Announce(times) => (Progress::Announcing { left: times }, now),
-            Start::Probe => (Progress::Probing { sent: 0 }, now + self.initial_delay(prefix.address)),
+        let (progress, due) = match (start, self.asking) {
+            (Start::Settled, _) | (Start::Announce(_), Asking::Later) => {
+                (Progress::Settled, Instant::FAR_FUTURE)
+            }
+            (Start::Announce(times), Asking::First) => (Progress::Announcing { left: times }, now),
+            (Start::Probe, Asking::First) => {
+                (Progress::Probing { sent: 0 }, now + self.initial_delay(prefix.address))
+            }
+            (Start::Probe, Asking::Later) => listening(now, prefix.address),
         };
         let entry =
             Entry { prefix, origin, on_link, progress, due, lifetime, deprecated: false, defended_at: None };
@@ -203,8 +209,10 @@ impl AddressTable {
                 Some(Step::Probe(address))
             }
             Progress::Probing { .. } => {
-                entry.progress = Progress::Announcing { left: announcements(address) };
-                entry.due = now;
+                (entry.progress, entry.due) = match self.asking {
+                    Asking::First => (Progress::Announcing { left: announcements(address) }, now),
+                    Asking::Later => (Progress::Settled, Instant::FAR_FUTURE),
+                };
                 let (prefix, on_link, deprecated) = (entry.prefix, entry.on_link, entry.deprecated);
                 Some(Step::Assign { prefix, on_link, deprecated })
             }
@@ -215,11 +223,16 @@ impl AddressTable {
                 entry.due = if over { Instant::FAR_FUTURE } else { now + ANNOUNCE_INTERVAL };
                 Some(Step::Announce(address))
             }
-            Progress::Duplicate => {
-                entry.progress = Progress::Probing { sent: 1 };
-                entry.due = now + apart;
-                Some(Step::Probe(address))
-            }
+            Progress::Duplicate => match self.asking {
+                Asking::First => {
+                    (entry.progress, entry.due) = (Progress::Probing { sent: 1 }, now + apart);
+                    Some(Step::Probe(address))
+                }
+                Asking::Later => {
+                    (entry.progress, entry.due) = listening(now, address);
+                    None
+                }
+            },
             Progress::Settled => {
                 entry.due = Instant::FAR_FUTURE;
                 None
@@ -231,6 +244,17 @@ impl AddressTable {
     pub(in crate::network) fn next_deadline(&self) -> Instant {
         self.entries.iter().map(Entry::deadline).min().unwrap_or(Instant::FAR_FUTURE)
     }
+}
+
+/// Another core asks. As long as that may take this one hears whether there is an answer.
+fn listening(now: Instant, address: IpAddr) -> (Progress, Instant) {
+    let (probes, longest) = match address {
+        IpAddr::V4(_) => (PROBE_NUM, PROBE_WAIT + PROBE_MAX * u32::from(PROBE_NUM - 1) + ANNOUNCE_WAIT),
+        IpAddr::V6(_) => {
+            (DETECTION_TRANSMITS, DETECTION_DELAY + DETECTION_INTERVAL * u32::from(DETECTION_TRANSMITS))
+        }
+    };
+    (Progress::Probing { sent: probes }, now + longest)
 }
 
 /// How often others are told about an address: `ANNOUNCE_NUM` of RFC 5227; once by neighbour discovery, where
