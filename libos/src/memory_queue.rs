@@ -92,7 +92,7 @@ impl Module for MemoryQueues {
         _handle: Handle,
         token: Token,
         _operation: Operation,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) {
         completions.complete(token, Outcome::Failed(Error::NotSupported));
     }
@@ -105,7 +105,7 @@ impl Module for MemoryQueues {
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
         _departure: Departure,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
         let limit = self.limit;
         let Some(queue) = self.queue_mut(handle) else { return Poll::Ready(Err(Error::BadDescriptor)) };
@@ -132,7 +132,7 @@ impl Module for MemoryQueues {
         handle: Handle,
         token: Token,
         _limit: PopLimit,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
         let Some(queue) = self.queue_mut(handle) else { return Poll::Ready(Err(Error::BadDescriptor)) };
         let Some(data) = queue.elements.pop_front() else {
@@ -162,7 +162,7 @@ impl Module for MemoryQueues {
         }
     }
 
-    fn poll(&mut self, _now: Instant, _completions: &mut dyn Completions) {
+    fn poll(&mut self, _now: Instant, _completions: &mut Completions) {
         // Everything happens when operations are submitted.
     }
 

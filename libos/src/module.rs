@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::task::Poll;
 
+pub use crate::queues::Completions;
+
 use crate::channel::ChannelEnd;
 use crate::metrics::MetricsSink;
 use crate::{
-    Domain, Error, Instant, Operation, Outcome, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
+    Domain, Error, Instant, Operation, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
     SocketOptionName, Token,
 };
 
@@ -31,24 +33,6 @@ pub enum Departure {
     Now,
     /// With the next poll, so that a burst leaves as one.
     WithPoll,
-}
-
-/// Where a module posts what became of its operations.
-pub trait Completions {
-    /// Ends the operation. A token that was cancelled meanwhile is ignored.
-    fn complete(&mut self, token: Token, outcome: Outcome);
-
-    /// As [`Self::complete`], for an outcome that is no failure and that the caller puts into its place itself, where there
-    /// is [`Outcome::Closed`] until then. `None` for a token that was cancelled meanwhile.
-    fn completing(&mut self, token: Token) -> Option<&mut Outcome>;
-
-    /// Ends an accept with the module's handle of the new connection, which gets a descriptor.
-    ///
-    /// # Errors
-    /// [`Error::TooManyDescriptors`] when the table is full: the accept has failed with that error,
-    /// and the module still owns the handle. [`Error::BadToken`] when nobody waits for the accept
-    /// any more: the module still owns the handle, and may keep the connection in its backlog.
-    fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error>;
 }
 
 /// A part of the library OS that serves queues: a protocol stack, in-memory queues, storage.
@@ -159,7 +143,7 @@ pub trait Module {
         handle: Handle,
         token: Token,
         operation: Operation,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     );
 
     /// Starts an [`Operation::PushTo`], or without `to` an [`Operation::Push`]. Most pushes end at once: then
@@ -176,7 +160,7 @@ pub trait Module {
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
         departure: Departure,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
         let _ = departure;
         let data = std::mem::take(data);
@@ -196,7 +180,7 @@ pub trait Module {
         handle: Handle,
         token: Token,
         limit: PopLimit,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
         self.submit(now, handle, token, Operation::Pop(limit), completions);
         Poll::Pending
@@ -221,7 +205,7 @@ pub trait Module {
     }
 
     /// Makes progress: receives, runs timers, sends, completes operations. Bounded work.
-    fn poll(&mut self, now: Instant, completions: &mut dyn Completions);
+    fn poll(&mut self, now: Instant, completions: &mut Completions);
 
     /// True when there is something that only a poll gets out, such as frames to be sent.
     fn needs_poll(&self) -> bool {

@@ -148,7 +148,7 @@ fn popped(stack: &mut Stack, id: UdpId) -> Option<Result<Popped, Error>> {
 }
 
 /// Completes waiting pops with what has arrived.
-pub(super) fn serve_pops(stack: &mut Stack, datagram: &mut Datagram, completions: &mut dyn Completions) {
+pub(super) fn serve_pops(stack: &mut Stack, datagram: &mut Datagram, completions: &mut Completions) {
     let Some(id) = datagram.id else { return };
     while let Some(&mut (token, ())) = datagram.pops.front_mut() {
         let Some(popped) = popped(stack, id) else { return };
@@ -160,7 +160,7 @@ pub(super) fn serve_pops(stack: &mut Stack, datagram: &mut Datagram, completions
 impl<R: Runtime> StackModule<R> {
     /// Sends datagrams that waited for room in the device's queue, as far as there is room now.
     #[cold]
-    pub(super) fn retry_blocked(&mut self, now: Instant, completions: &mut dyn Completions) {
+    pub(super) fn retry_blocked(&mut self, now: Instant, completions: &mut Completions) {
         for key in std::mem::take(&mut self.blocked) {
             let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else { continue };
             while !self.stack.transmit_queue_is_full() {

@@ -11,7 +11,7 @@ impl<R: Runtime> StackModule<R> {
     /// Takes in what the stack knows of, and passes on the rest: this one and all that follow.
     #[cold]
     #[inline(never)]
-    pub(super) fn settle_doubts(&mut self, now: Instant, first: Doubt, completions: &mut dyn Completions) {
+    pub(super) fn settle_doubts(&mut self, now: Instant, first: Doubt, completions: &mut Completions) {
         let mut next = Some(first);
         while let Some(doubt) = next {
             let ours =

@@ -10,7 +10,7 @@ impl<R: Runtime> StackModule<R> {
     /// The device has said that no frame will ever move again. Every connection ends with an error, once;
     /// what it had received stays readable.
     #[cold]
-    pub(super) fn on_device_failure(&mut self, now: Instant, completions: &mut dyn Completions) {
+    pub(super) fn on_device_failure(&mut self, now: Instant, completions: &mut Completions) {
         self.stack.frames().clear();
         if self.device_failed {
             return;
@@ -27,7 +27,7 @@ impl<R: Runtime> StackModule<R> {
 }
 
 /// Ends what waits for something that a connection has no part in.
-fn fail_waiting(socket: &mut Socket, completions: &mut dyn Completions) {
+fn fail_waiting(socket: &mut Socket, completions: &mut Completions) {
     let mut fail = |token| completions.complete(token, Outcome::Failed(Error::DeviceFailed));
     match socket {
         // A connection's own error has ended its operations.

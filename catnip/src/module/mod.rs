@@ -68,7 +68,7 @@ impl<R: Runtime> StackModule<R> {
     }
 
     #[inline(always)]
-    fn receive(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn receive(&mut self, now: Instant, completions: &mut Completions) {
         if self.runtime.receive(now, &mut self.received).is_err() {
             self.on_device_failure(now, completions);
         }
@@ -84,7 +84,7 @@ impl<R: Runtime> StackModule<R> {
     }
 
     #[inline(never)]
-    fn receive_burst(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn receive_burst(&mut self, now: Instant, completions: &mut Completions) {
         let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: true };
         for frame in self.received.drain(..) {
             self.stack.receive_for(now, frame, &mut pops);
@@ -92,28 +92,28 @@ impl<R: Runtime> StackModule<R> {
     }
 
     #[inline(always)]
-    fn transmit(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn transmit(&mut self, now: Instant, completions: &mut Completions) {
         if !self.stack.frames().is_empty() {
             self.transmit_frames(now, completions);
         }
     }
 
     #[inline(never)]
-    fn transmit_frames(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn transmit_frames(&mut self, now: Instant, completions: &mut Completions) {
         if self.runtime.transmit(now, self.stack.frames()).is_err() {
             self.on_device_failure(now, completions);
         }
     }
 
     #[inline]
-    fn dispatch(&mut self, completions: &mut dyn Completions) {
+    fn dispatch(&mut self, completions: &mut Completions) {
         if self.stack.has_events() {
             self.dispatch_events(completions);
         }
     }
 
     #[inline(never)]
-    fn dispatch_events(&mut self, completions: &mut dyn Completions) {
+    fn dispatch_events(&mut self, completions: &mut Completions) {
         while let Some(event) = self.stack.next_event() {
             self.on_event(event, completions);
         }
@@ -163,7 +163,7 @@ impl<R: Runtime> Module for StackModule<R> {
         handle: Handle,
         token: Token,
         operation: Operation,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) {
         self.start(now, handle, token, operation, completions);
     }
@@ -176,7 +176,7 @@ impl<R: Runtime> Module for StackModule<R> {
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
         departure: Departure,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
         let ended = self.start_push(now, handle, token, data, to);
         if departure == Departure::Now {
@@ -192,7 +192,7 @@ impl<R: Runtime> Module for StackModule<R> {
         handle: Handle,
         token: Token,
         limit: PopLimit,
-        _completions: &mut dyn Completions,
+        _completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
         self.start_pop(handle, token, limit)
     }
@@ -211,7 +211,7 @@ impl<R: Runtime> Module for StackModule<R> {
         self.close_socket_for(now, handle, token)
     }
 
-    fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn poll(&mut self, now: Instant, completions: &mut Completions) {
         self.receive(now, completions);
         if let Some(doubt) = self.runtime.next_doubt() {
             self.settle_doubts(now, doubt, completions);

@@ -21,7 +21,7 @@ impl<R: Runtime> StackModule<R> {
         handle: Handle,
         token: Token,
         operation: Operation,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) {
         let ended = match operation {
             Operation::Push(mut data) => {
@@ -98,7 +98,7 @@ impl<R: Runtime> StackModule<R> {
         &mut self,
         handle: Handle,
         token: Token,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<Outcome, Error>> {
         let key = Key::from_bits(handle.0);
         Poll::Ready(Err(match self.sockets.get_mut(key) {
@@ -148,7 +148,7 @@ impl<R: Runtime> StackModule<R> {
     }
 
     /// Gives waiting accepts the connections that are ready.
-    fn serve_accepts(&mut self, key: Key, id: ListenerId, completions: &mut dyn Completions) {
+    fn serve_accepts(&mut self, key: Key, id: ListenerId, completions: &mut Completions) {
         loop {
             let Some(Socket::Listener { accepts, .. }) = self.sockets.get_mut(key) else { return };
             let Some(&mut (token, ())) = accepts.front_mut() else { return };
@@ -168,7 +168,7 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    pub(super) fn on_event(&mut self, event: Event, completions: &mut dyn Completions) {
+    pub(super) fn on_event(&mut self, event: Event, completions: &mut Completions) {
         let key = Key::from_bits(event.user_data);
         match self.sockets.get_mut(key) {
             Some(Socket::Stream(stream)) => {
@@ -211,7 +211,7 @@ fn push_stream(
 }
 
 /// Moves waiting pushes into the send queue, as far as it has room.
-fn serve_pushes(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Completions) {
+fn serve_pushes(stack: &mut Stack, stream: &mut Stream, completions: &mut Completions) {
     while let Some((_, data)) = stream.pushes.front_mut() {
         let outcome = match stack.tcp_send(stream.id, data) {
             Ok(_) if data.is_empty() => Outcome::Pushed,
@@ -236,7 +236,7 @@ fn pop_stream(stack: &mut Stack, id: ConnectionId, limit: PopLimit) -> Option<Re
 
 /// Completes waiting pops with what has arrived.
 #[inline]
-fn serve_pops(stack: &mut Stack, stream: &mut Stream, completions: &mut dyn Completions) {
+fn serve_pops(stack: &mut Stack, stream: &mut Stream, completions: &mut Completions) {
     while let Some(&mut (token, limit)) = stream.pops.front_mut() {
         let Some(popped) = pop_stream(stack, stream.id, limit) else { return };
         stream.pops.pop();
@@ -257,7 +257,7 @@ fn on_stream_event(
     stack: &mut Stack,
     stream: &mut Stream,
     readiness: Readiness,
-    completions: &mut dyn Completions,
+    completions: &mut Completions,
 ) {
     if let Some(token) = stream.connect {
         if readiness.contains(Readiness::CONNECTED) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use libos::module::Completions;
-use libos::{Outcome, PopLimit, ScatterGather, Token};
+use libos::{PopLimit, ScatterGather, Token};
 
 use super::sockets::Socket;
 use crate::slab::{Key, Slab};
@@ -12,19 +12,9 @@ use crate::waiting::Waiting;
 /// Who waits while frames are received.
 pub(super) struct Pops<'a> {
     pub(super) sockets: &'a mut Slab<Socket>,
-    pub(super) completions: &'a mut dyn Completions,
+    pub(super) completions: &'a mut Completions,
     /// More frames follow: a pop of a stream waits for the end of the burst and takes all of it.
     pub(super) in_burst: bool,
-}
-
-impl Pops<'_> {
-    #[inline(always)]
-    fn end(&mut self, token: Token, data: ScatterGather, from: Option<SocketAddr>) {
-        if let Some(place) = self.completions.completing(token) {
-            // There is nothing in its place to be dropped.
-            std::mem::forget(std::mem::replace(place, Outcome::Popped { data, from }));
-        }
-    }
 }
 
 impl Waiting for Pops<'_> {
@@ -41,7 +31,7 @@ impl Waiting for Pops<'_> {
 
     #[inline(always)]
     fn datagram(&mut self, token: Token, from: SocketAddr, data: ScatterGather) {
-        self.end(token, data, Some(from));
+        self.completions.popped(token, data, Some(from));
     }
 
     #[inline(always)]
@@ -60,6 +50,6 @@ impl Waiting for Pops<'_> {
 
     #[inline(always)]
     fn data(&mut self, token: Token, data: ScatterGather) {
-        self.end(token, data, None);
+        self.completions.popped(token, data, None);
     }
 }

@@ -120,7 +120,7 @@ impl ChannelQueues {
     }
 
     #[inline(never)]
-    fn serve_waiting(&mut self, completions: &mut dyn Completions) {
+    fn serve_waiting(&mut self, completions: &mut Completions) {
         let Self { arena, queues, waiting, pushed, popped, .. } = self;
         waiting.retain(|&index| match queues.get_mut(index).and_then(Option::as_mut) {
             Some(Queue::Outgoing { sender, pushes }) => {
@@ -141,7 +141,7 @@ impl ChannelQueues {
 fn serve_pushes(
     sender: &mut Sender,
     pushes: &mut VecDeque<(Token, Message)>,
-    completions: &mut dyn Completions,
+    completions: &mut Completions,
 ) -> u64 {
     let mut sent = 0;
     let abandoned = sender.lane.is_abandoned();
@@ -169,7 +169,7 @@ fn serve_pops(
     receiver: &mut Receiver,
     pops: &mut VecDeque<Token>,
     arena: &Arena,
-    completions: &mut dyn Completions,
+    completions: &mut Completions,
 ) -> u64 {
     let mut received = 0;
     while let Some(&token) = pops.front() {
@@ -219,7 +219,7 @@ impl Module for ChannelQueues {
         _handle: Handle,
         token: Token,
         _operation: Operation,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) {
         completions.complete(token, Outcome::Failed(Error::NotSupported));
     }
@@ -232,7 +232,7 @@ impl Module for ChannelQueues {
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
         _departure: Departure,
-        _completions: &mut dyn Completions,
+        _completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
         if to.is_some() {
             return Poll::Ready(Err(Error::NotSupported));
@@ -246,7 +246,7 @@ impl Module for ChannelQueues {
         handle: Handle,
         token: Token,
         _limit: PopLimit,
-        _completions: &mut dyn Completions,
+        _completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
         self.try_pop(token, handle)
     }
@@ -266,7 +266,7 @@ impl Module for ChannelQueues {
         self.free.push(index);
     }
 
-    fn poll(&mut self, _now: Instant, completions: &mut dyn Completions) {
+    fn poll(&mut self, _now: Instant, completions: &mut Completions) {
         self.sleeper.wake_up();
         if !self.waiting.is_empty() {
             self.serve_waiting(completions);

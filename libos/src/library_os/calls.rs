@@ -182,14 +182,14 @@ impl LibOs {
     ) -> Result<Token, Error> {
         let kind = operation.kind();
         let mut state = self.state()?;
-        let super::State { core, modules, .. } = &mut *state;
-        let Submission { slot, token, module, handle } = core.submit(queue, kind, claim.is_future())?;
+        let super::State { tables, modules, .. } = &mut *state;
+        let Submission { slot, token, module, handle } = tables.submit(queue, kind, claim.is_future())?;
         if kind == OperationKind::Connect {
             // The handshake is timed from here.
             self.inner.now.set(self.inner.clock.now());
         }
-        modules[module.0].submit(self.now(), handle, token, operation, core);
-        core.settle(queue, slot);
+        modules[module.0].submit(self.now(), handle, token, operation, tables);
+        tables.settle(queue, slot);
         state.unflushed = true;
         self.release(state);
         Ok(token)
@@ -204,9 +204,9 @@ impl LibOs {
         claim: Claim,
     ) -> Result<Token, Error> {
         let mut state = self.state()?;
-        let super::State { core, modules, pushed, unflushed, .. } = &mut *state;
+        let super::State { tables, modules, pushed, unflushed, .. } = &mut *state;
         let Submission { slot, token, module, handle } =
-            core.submit(queue, OperationKind::Push, claim.is_future())?;
+            tables.submit(queue, OperationKind::Push, claim.is_future())?;
         let module = &mut *modules[module.0];
         let is_first = !std::mem::replace(pushed, true);
         if is_first {
@@ -214,10 +214,10 @@ impl LibOs {
             self.inner.now.set(self.inner.clock.now());
         }
         let departure = if is_first { Departure::Now } else { Departure::WithPoll };
-        match module.push(self.now(), handle, token, data, to, departure, core) {
-            Poll::Ready(Ok(())) => core.finish_with(slot, |place| *place = Outcome::Pushed),
-            Poll::Ready(Err(error)) => core.finish(slot, Outcome::Failed(error)),
-            Poll::Pending => core.settle(queue, slot),
+        match module.push(self.now(), handle, token, data, to, departure, tables) {
+            Poll::Ready(Ok(())) => tables.succeed(slot, Outcome::Pushed),
+            Poll::Ready(Err(error)) => tables.finish(slot, Outcome::Failed(error)),
+            Poll::Pending => tables.settle(queue, slot),
         }
         *unflushed = !is_first;
         self.release(state);
@@ -230,17 +230,17 @@ impl LibOs {
             return Err(Error::InvalidArgument);
         }
         let mut state = self.state()?;
-        let super::State { core, modules, unflushed, .. } = &mut *state;
+        let super::State { tables, modules, unflushed, .. } = &mut *state;
         let Submission { slot, token, module, handle } =
-            core.submit(queue, OperationKind::Pop, claim.is_future())?;
-        match modules[module.0].pop(self.now(), handle, token, limit, core) {
-            Poll::Pending => core.settle(queue, slot),
+            tables.submit(queue, OperationKind::Pop, claim.is_future())?;
+        match modules[module.0].pop(self.now(), handle, token, limit, tables) {
+            Poll::Pending => tables.settle(queue, slot),
             Poll::Ready(Ok(Popped { data, from })) => {
-                core.finish_with(slot, |place| *place = Outcome::Popped { data, from });
+                tables.succeed(slot, Outcome::Popped { data, from });
                 // A stream's window may have to be told.
                 *unflushed = true;
             }
-            Poll::Ready(Err(error)) => core.finish(slot, Outcome::Failed(error)),
+            Poll::Ready(Err(error)) => tables.finish(slot, Outcome::Failed(error)),
         }
         self.release(state);
         Ok(token)
@@ -315,10 +315,10 @@ impl LibOs {
     pub fn close(&self, queue: QueueDescriptor) -> Result<Token, Error> {
         let now = self.now();
         let mut state = self.state()?;
-        let Submission { slot, token, module, handle } = state.core.close(queue)?;
+        let Submission { slot, token, module, handle } = state.tables.close(queue)?;
         if let Poll::Ready(closed) = state.modules[module.0].close_for(now, handle, token) {
             let outcome = closed.map_or_else(Outcome::Failed, |()| Outcome::Closed);
-            state.core.finish(slot, outcome);
+            state.tables.finish(slot, outcome);
         }
         state.unflushed = true;
         self.release(state);
@@ -332,7 +332,7 @@ impl LibOs {
     /// which a future waits.
     #[inline]
     pub fn try_take(&self, token: Token) -> Result<Option<Completion>, Error> {
-        let operations = &mut self.state()?.core.operations;
+        let operations = &mut self.state()?.tables.operations;
         Ok(operations.find_completed(token)?.map(|(slot, _)| operations.take(slot)))
     }
 
@@ -344,14 +344,14 @@ impl LibOs {
     /// [`Error::BadToken`] as [`Self::try_take`].
     pub fn cancel(&self, token: Token) -> Result<(), Error> {
         let mut state = self.state()?;
-        match state.core.operations.find_completed(token)? {
+        match state.tables.operations.find_completed(token)? {
             Some(_) => Ok(()),
             None => {
                 // A close that waits has no queue any more.
-                if let Ok((module, handle)) = state.core.server_of(token) {
+                if let Ok((module, handle)) = state.tables.server_of(token) {
                     state.modules[module.0].cancel(handle, token);
                 }
-                state.core.end(token, Outcome::Failed(Error::Cancelled))?;
+                state.tables.end(token, Outcome::Failed(Error::Cancelled))?;
                 self.release(state);
                 Ok(())
             }
@@ -366,7 +366,7 @@ impl LibOs {
     pub fn discard(&self, token: Token) -> Result<(), Error> {
         let now = self.now();
         let mut state = self.state()?;
-        state.core.operations.find_completed(token)?;
+        state.tables.operations.find_completed(token)?;
         let result = state.discard(now, token);
         self.release(state);
         result
@@ -375,6 +375,6 @@ impl LibOs {
     /// True when a completion can be taken without a poll.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        self.state().is_ok_and(|state| state.core.operations.has_ready())
+        self.state().is_ok_and(|state| state.tables.operations.has_ready())
     }
 }

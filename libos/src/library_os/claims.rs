@@ -8,13 +8,13 @@ use crate::{Completion, Error, QueueDescriptor, Token};
 impl LibOs {
     /// Reserves the token's completion for a future.
     pub(crate) fn claim(&self, token: Token) -> Result<(), Error> {
-        self.state()?.core.operations.claim(token)
+        self.state()?.tables.operations.claim(token)
     }
 
     /// Takes the completion of a claimed token; `None` while it is outstanding.
     #[inline]
     pub(crate) fn take_claimed(&self, token: Token) -> Result<Option<Completion>, Error> {
-        let operations = &mut self.state()?.core.operations;
+        let operations = &mut self.state()?.tables.operations;
         Ok(operations.find_claimed(token)?.map(|slot| operations.take(slot)))
     }
 
@@ -23,19 +23,19 @@ impl LibOs {
     #[inline]
     pub(crate) fn wake_claimed(&self, token: Token, wake: WakeTarget) -> WakeTarget {
         match self.state() {
-            Ok(mut state) => state.core.operations.set_wake(token, wake).unwrap_or_default(),
+            Ok(mut state) => state.tables.operations.set_wake(token, wake).unwrap_or_default(),
             Err(_) => wake,
         }
     }
 
     /// Number of operations that ever completed: moves whenever a wait might be over.
     pub(crate) fn completed(&self) -> Result<u64, Error> {
-        Ok(self.state()?.core.operations.completed())
+        Ok(self.state()?.tables.operations.completed())
     }
 
     /// The queue as it is now, not whatever gets its descriptor later.
     pub(crate) fn reference(&self, queue: QueueDescriptor) -> Result<QueueReference, Error> {
-        self.state()?.core.descriptors.reference(queue)
+        self.state()?.tables.descriptors.reference(queue)
     }
 
     /// For destructors: gives up now, or at the next poll when called from inside a callback.

@@ -13,8 +13,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Lateness {
     /// The longest time between polls that is in order, in nanoseconds.
     limit_ns: u64,
-    /// [`Instant::FAR_FUTURE`] when there was none that counts.
-    last_poll: Instant,
+    /// A poll after this is late; [`Instant::FAR_FUTURE`] when there was none that counts before it.
+    late_after: Instant,
     last_warning: Option<Instant>,
     not_warned: u64,
     pub(super) late_polls: u64,
@@ -35,7 +35,7 @@ impl Lateness {
     pub(super) fn new(limit: Option<Duration>) -> Self {
         Self {
             limit_ns: limit.map_or(u64::MAX, duration_nanos),
-            last_poll: Instant::FAR_FUTURE,
+            late_after: Instant::FAR_FUTURE,
             last_warning: None,
             not_warned: 0,
             late_polls: 0,
@@ -45,16 +45,15 @@ impl Lateness {
 
     /// The library OS itself slept: the time until the next poll is not the program's.
     pub(super) fn slept(&mut self) {
-        self.last_poll = Instant::FAR_FUTURE;
+        self.late_after = Instant::FAR_FUTURE;
     }
 
     /// A poll begins at `now`. When it is late, how long after the last one, in nanoseconds: if anybody was
     /// waiting for it, [`Self::note_late`] follows.
     #[inline(always)]
     pub(super) fn poll_begins(&mut self, now: Instant) -> Option<u64> {
-        let last_poll = std::mem::replace(&mut self.last_poll, now);
-        let gap_ns = now.nanos_since(last_poll);
-        (gap_ns > self.limit_ns).then_some(gap_ns)
+        let late_after = std::mem::replace(&mut self.late_after, now.plus_nanos(self.limit_ns));
+        (now > late_after).then(|| now.nanos_since(late_after) + self.limit_ns)
     }
 
     /// Counts a late poll. Returns what is to be said about it, if anything.

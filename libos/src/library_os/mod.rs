@@ -162,21 +162,21 @@ impl LibOs {
     /// Ends the borrow, and then calls the wakers that were collected during it.
     #[inline(always)]
     fn release(&self, state: RefMut<'_, State>) {
-        if !state.core.foreign_wakers.is_empty() {
+        if !state.tables.foreign_wakers.is_empty() {
             self.call_wakers(state);
         }
     }
 
     #[cold]
     fn call_wakers(&self, mut state: RefMut<'_, State>) {
-        let mut wakers = std::mem::take(&mut state.core.foreign_wakers);
+        let mut wakers = std::mem::take(&mut state.tables.foreign_wakers);
         drop(state);
         wakers.drain(..).for_each(std::task::Waker::wake);
         // The list goes back for its memory, unless a waker has filled another one.
         if let Ok(mut state) = self.inner.state.try_borrow_mut()
-            && state.core.foreign_wakers.capacity() == 0
+            && state.tables.foreign_wakers.capacity() == 0
         {
-            state.core.foreign_wakers = wakers;
+            state.tables.foreign_wakers = wakers;
         }
     }
 }

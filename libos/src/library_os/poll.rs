@@ -24,8 +24,16 @@ impl LibOs {
     /// [`Self::poll`], and the time it took place at, with the state still borrowed for a look at what it brought.
     #[inline(always)]
     pub(super) fn poll_now(&self) -> Result<(Instant, RefMut<'_, State>), Error> {
+        self.poll_with(self.state()?)
+    }
+
+    /// [`Self::poll_now`], with the state borrowed already.
+    #[inline(always)]
+    pub(super) fn poll_with<'a>(
+        &'a self,
+        mut state: RefMut<'a, State>,
+    ) -> Result<(Instant, RefMut<'a, State>), Error> {
         let now = self.inner.clock.now();
-        let mut state = self.state()?;
         self.inner.now.set(now);
         if !self.inner.abandoned.borrow().is_empty() {
             self.give_up_abandoned(now, &mut state);
@@ -36,7 +44,7 @@ impl LibOs {
         if self.inner.executor.next_timer().is_some_and(|next| next <= now) {
             self.expire_timers(now, &mut state);
         }
-        if !state.core.foreign_wakers.is_empty() {
+        if !state.tables.foreign_wakers.is_empty() {
             self.call_wakers(state);
             state = self.state()?;
         }
@@ -45,7 +53,7 @@ impl LibOs {
 
     #[inline(never)]
     fn expire_timers(&self, now: Instant, state: &mut State) {
-        self.inner.executor.expire_timers(now, |wake| state.core.wake(wake));
+        self.inner.executor.expire_timers(now, |wake| state.tables.wake(wake));
     }
 
     #[cold]

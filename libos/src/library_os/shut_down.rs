@@ -23,7 +23,7 @@ impl LibOs {
     pub fn shut_down(&self, longest: Duration) -> Result<(), Error> {
         let now = self.now();
         let mut state = self.state()?;
-        for queue in state.core.descriptors.all_open() {
+        for queue in state.tables.descriptors.all_open() {
             state.close_quietly(now, queue)?;
         }
         self.release(state);

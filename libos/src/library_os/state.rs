@@ -6,12 +6,12 @@ use super::lateness::Lateness;
 use super::options::Options;
 use crate::executor::SharedTasks;
 use crate::metrics::MetricsSink;
-use crate::queues::{Core, ModuleIndex, QueueReference};
+use crate::queues::{Completions, ModuleIndex, QueueReference};
 use crate::{Error, Instant, Module, OperationKind, Outcome, QueueDescriptor, Token};
 
 /// A wait whose completion is already there returns without a poll, but so many times in a row at most:
 /// a program that never runs dry must not keep packets and timers waiting.
-const MAX_UNPOLLED_WAITS: u32 = 16;
+pub(super) const MAX_UNPOLLED_WAITS: u32 = 16;
 
 /// Something whose owner was dropped while the state was borrowed.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) enum Abandoned {
 
 /// The tables and the modules, side by side, so that a module can be called with the tables in hand.
 pub(super) struct State {
-    pub(super) core: Core,
+    pub(super) tables: Completions,
     pub(super) modules: Vec<Box<dyn Module>>,
     pub(super) lateness: Lateness,
     pub(super) polls: u64,
@@ -44,7 +44,7 @@ impl State {
         // A virtual clock jumps from event to event: no program is at fault for that.
         let late_poll = options.late_poll.filter(|_| clock_is_real);
         Self {
-            core: Core::new(options.max_descriptors, options.max_operations, tasks),
+            tables: Completions::new(options.max_descriptors, options.max_operations, tasks),
             modules: Vec::new(),
             lateness: Lateness::new(late_poll),
             polls: 0,
@@ -62,13 +62,13 @@ impl State {
         if let Some(gap_ns) = self.lateness.poll_begins(now) {
             self.poll_is_late(now, gap_ns);
         }
-        let Self { core, modules, .. } = self;
-        let completed = core.operations.completed();
+        let Self { tables, modules, .. } = self;
+        let completed = tables.operations.completed();
         for module in modules {
-            module.poll(now, core);
+            module.poll(now, tables);
         }
         self.polls += 1;
-        if self.core.operations.completed() == completed {
+        if self.tables.operations.completed() == completed {
             self.idle_polls += 1;
         }
         self.unpolled_waits = 0;
@@ -122,7 +122,7 @@ impl State {
         &mut self,
         queue: QueueDescriptor,
     ) -> Result<(&mut dyn Module, crate::Handle), Error> {
-        let open = self.core.descriptors.get(queue)?;
+        let open = self.tables.descriptors.get(queue)?;
         let (module, handle) = (open.module, open.handle);
         // A shutdown or an option may let out what a wait would otherwise leave lying.
         self.unflushed = true;
@@ -134,12 +134,12 @@ impl State {
         &mut self,
         mut make: impl FnMut(&mut dyn Module) -> Result<crate::Handle, Error>,
     ) -> Result<QueueDescriptor, Error> {
-        self.core.descriptors.check_room()?;
+        self.tables.descriptors.check_room()?;
         for (index, module) in self.modules.iter_mut().enumerate() {
             match make(module.as_mut()) {
                 Err(Error::NotSupported) => {}
                 Err(error) => return Err(error),
-                Ok(handle) => return self.core.descriptors.open(ModuleIndex(index), handle),
+                Ok(handle) => return self.tables.descriptors.open(ModuleIndex(index), handle),
             }
         }
         Err(Error::NotSupported)
@@ -147,7 +147,7 @@ impl State {
 
     /// Closes a queue without a token for it.
     pub(super) fn close_quietly(&mut self, now: Instant, queue: QueueDescriptor) -> Result<(), Error> {
-        let (module, handle) = self.core.tear_down(queue)?;
+        let (module, handle) = self.tables.tear_down(queue)?;
         self.modules[module.0].close(now, handle);
         self.unflushed = true;
         Ok(())
@@ -155,15 +155,15 @@ impl State {
 
     /// Gives an operation up together with its completion. A connection that it accepted is closed.
     pub(super) fn discard(&mut self, now: Instant, token: Token) -> Result<(), Error> {
-        if self.core.operations.find_outstanding(token).is_ok() {
+        if self.tables.operations.find_outstanding(token).is_ok() {
             // A close that waits has no queue any more.
-            if let Ok((module, handle)) = self.core.server_of(token) {
+            if let Ok((module, handle)) = self.tables.server_of(token) {
                 self.modules[module.0].cancel(handle, token);
             }
-            return self.core.forget(token);
+            return self.tables.forget(token);
         }
-        let slot = self.core.operations.find_claimed(token)?.ok_or(Error::BadToken)?;
-        match self.core.operations.take(slot).outcome {
+        let slot = self.tables.operations.find_claimed(token)?.ok_or(Error::BadToken)?;
+        match self.tables.operations.take(slot).outcome {
             Outcome::Accepted { queue, peer: _ } => self.close_quietly(now, queue),
             Outcome::Connected
             | Outcome::Pushed
@@ -179,7 +179,7 @@ impl State {
         let _ = match abandoned {
             Abandoned::Operation(token) => self.discard(now, *token),
             Abandoned::Queue(reference) => {
-                self.core.resolve(*reference).and_then(|queue| self.close_quietly(now, queue))
+                self.tables.resolve(*reference).and_then(|queue| self.close_quietly(now, queue))
             }
         };
     }
@@ -190,10 +190,10 @@ impl State {
         sink.counter("sleeps", self.sleeps);
         sink.counter("late_polls", self.lateness.late_polls);
         sink.gauge("longest_late_poll_ns", self.lateness.longest_ns);
-        sink.gauge("descriptors_open", self.core.descriptors.open_queues() as u64);
-        sink.gauge("operations_outstanding", self.core.operations.outstanding() as u64);
-        sink.gauge("operations_held", self.core.operations.used() as u64);
-        let counts = &self.core.counts;
+        sink.gauge("descriptors_open", self.tables.descriptors.open_queues() as u64);
+        sink.gauge("operations_outstanding", self.tables.operations.outstanding() as u64);
+        sink.gauge("operations_held", self.tables.operations.used() as u64);
+        let counts = &self.tables.counts;
         let groups =
             [("submitted", counts.submitted), ("completed", counts.completed), ("failed", counts.failed)];
         for (name, values) in groups {

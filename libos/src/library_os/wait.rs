@@ -3,14 +3,15 @@
 use std::cell::RefMut;
 use std::time::Duration;
 
-use super::{Idling, LibOs, State};
-use crate::queues::Core;
+use super::state::{MAX_UNPOLLED_WAITS, State};
+use super::{Idling, LibOs};
+use crate::queues::Completions;
 use crate::{Completion, Error, Instant, Token};
 
 /// Whether a completion is ready to be taken. Fails when none can ever be.
 #[inline(always)]
-fn any_ready(core: &Core) -> Result<Option<()>, Error> {
-    match (core.operations.has_ready(), core.operations.unclaimed()) {
+fn any_ready(tables: &Completions) -> Result<Option<()>, Error> {
+    match (tables.operations.has_ready(), tables.operations.unclaimed()) {
         (true, _) => Ok(Some(())),
         (false, 0) => Err(Error::WouldBlock),
         (false, _) => Ok(None),
@@ -33,23 +34,53 @@ impl LibOs {
     /// was taken, or for which a future waits.
     #[inline]
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
-        let mut state = self.state()?;
-        if state.may_skip_poll()
-            && let Some(slot) = state.core.operations.find_ready(token)
+        // Nothing in here calls anything, so that nothing has to be saved for it.
+        if let Ok(mut state) = self.state()
+            && state.unpolled_waits < MAX_UNPOLLED_WAITS
+            && !state.unflushed
+            && let Some(completion) = state.tables.operations.take_lone(token)
         {
             state.unpolled_waits += 1;
-            return Ok(state.core.operations.take(slot));
+            return Ok(completion);
         }
-        drop(state);
-        self.poll_for(token, timeout)
+        self.wait_on(token, timeout)
     }
 
-    /// Polls until the token's operation has completed.
+    /// Waits for one token that is not the only one completed, or has not completed.
     #[inline(never)]
-    fn poll_for(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
-        let find = |core: &Core| Ok(core.operations.find_completed(token)?.map(|(slot, _)| slot));
-        let (mut state, slot) = self.poll_until(timeout, find)?;
-        Ok(state.core.operations.take(slot))
+    fn wait_on(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
+        let mut state = self.state()?;
+        if state.tables.operations.has_ready()
+            && state.may_skip_poll()
+            && let Some(completion) = state.tables.operations.take_ready(token)
+        {
+            state.unpolled_waits += 1;
+            return Ok(completion);
+        }
+        let (_, mut state) = self.poll_with(state)?;
+        if let Some(completion) = state.tables.operations.take_lone(token) {
+            return Ok(completion);
+        }
+        drop(state);
+        self.keep_waiting(token, timeout)
+    }
+
+    /// Waits for one token after a poll that did not bring it alone.
+    #[inline(never)]
+    fn keep_waiting(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
+        let find = |tables: &Completions| Ok(tables.operations.find_completed(token)?.map(|(slot, _)| slot));
+        let mut state = self.state()?;
+        let slot = match find(&state.tables)? {
+            Some(slot) => slot,
+            None => {
+                let polled = (self.now(), state.tables.operations.completed());
+                drop(state);
+                let slot;
+                (state, slot) = self.keep_polling(timeout, polled, find)?;
+                slot
+            }
+        };
+        Ok(state.tables.operations.take(slot))
     }
 
     /// Waits for any of the tokens: the one that completed first, and its place among them.
@@ -67,10 +98,10 @@ impl LibOs {
             return Err(Error::InvalidArgument);
         }
         // The earliest, not the first in the list: else a busy queue at the front starves the rest.
-        let earliest = |core: &Core| {
+        let earliest = |tables: &Completions| {
             let mut earliest = None;
             for (place, token) in tokens.iter().enumerate() {
-                if let Some((slot, completed_at)) = core.operations.find_completed(*token)?
+                if let Some((slot, completed_at)) = tables.operations.find_completed(*token)?
                     && earliest.is_none_or(|(earliest, _, _)| completed_at < earliest)
                 {
                     earliest = Some((completed_at, place, slot));
@@ -78,7 +109,7 @@ impl LibOs {
             }
             Ok(earliest)
         };
-        self.wait_until(timeout, earliest, |core, (_, place, slot)| (place, core.operations.take(slot)))
+        self.wait_until(timeout, earliest, |tables, (_, place, slot)| (place, tables.operations.take(slot)))
     }
 
     /// Waits for all of the tokens; completions are in the tokens' order. When it fails, none is taken.
@@ -91,17 +122,17 @@ impl LibOs {
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Error::InvalidArgument);
         }
-        let all = |core: &Core| {
+        let all = |tables: &Completions| {
             let mut all = true;
             for token in tokens {
-                all &= core.operations.find_completed(*token)?.is_some();
+                all &= tables.operations.find_completed(*token)?.is_some();
             }
             Ok(all.then_some(()))
         };
-        self.wait_until(timeout, all, |core, ()| {
-            let slots = tokens.iter().filter_map(|token| core.operations.find_claimed(*token).ok()?);
+        self.wait_until(timeout, all, |tables, ()| {
+            let slots = tokens.iter().filter_map(|token| tables.operations.find_claimed(*token).ok()?);
             let slots: Vec<_> = slots.collect();
-            slots.into_iter().map(|slot| core.operations.take(slot)).collect()
+            slots.into_iter().map(|slot| tables.operations.take(slot)).collect()
         })
     }
 
@@ -121,10 +152,10 @@ impl LibOs {
         if max == 0 {
             return Err(Error::InvalidArgument);
         }
-        self.wait_until(timeout, any_ready, |core, ()| {
+        self.wait_until(timeout, any_ready, |tables, ()| {
             let mut appended = 0;
             while appended < max
-                && let Some(completion) = core.operations.take_first_ready()
+                && let Some(completion) = tables.operations.take_first_ready()
             {
                 completions.push(completion);
                 appended += 1;
@@ -139,7 +170,7 @@ impl LibOs {
     /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding.
     #[inline]
     pub fn next_completion(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
-        self.wait_until(timeout, any_ready, |core, ()| core.operations.take_first_ready())?
+        self.wait_until(timeout, any_ready, |tables, ()| tables.operations.take_first_ready())?
             .ok_or(Error::TimedOut)
     }
 
@@ -149,13 +180,13 @@ impl LibOs {
     fn wait_until<R, T>(
         &self,
         timeout: Option<Duration>,
-        ready: impl Fn(&Core) -> Result<Option<R>, Error>,
-        take: impl FnOnce(&mut Core, R) -> T,
+        ready: impl Fn(&Completions) -> Result<Option<R>, Error>,
+        take: impl FnOnce(&mut Completions, R) -> T,
     ) -> Result<T, Error> {
         let mut state = self.state()?;
         let mut found = None;
         if state.may_skip_poll() {
-            found = ready(&state.core)?;
+            found = ready(&state.tables)?;
             state.unpolled_waits += 1;
         }
         let found = match found {
@@ -167,19 +198,19 @@ impl LibOs {
                 found
             }
         };
-        Ok(take(&mut state.core, found))
+        Ok(take(&mut state.tables, found))
     }
 
     #[inline(always)]
     fn poll_until<R>(
         &self,
         timeout: Option<Duration>,
-        ready: impl Fn(&Core) -> Result<Option<R>, Error>,
+        ready: impl Fn(&Completions) -> Result<Option<R>, Error>,
     ) -> Result<(RefMut<'_, State>, R), Error> {
         // The first poll mostly brings it; what else it takes to wait is set up after it.
         let (now, state) = self.poll_now()?;
-        let completed = state.core.operations.completed();
-        if let Some(found) = ready(&state.core)? {
+        let completed = state.tables.operations.completed();
+        if let Some(found) = ready(&state.tables)? {
             return Ok((state, found));
         }
         drop(state);
@@ -193,7 +224,7 @@ impl LibOs {
         &self,
         timeout: Option<Duration>,
         (mut now, mut completed): (Instant, u64),
-        ready: impl Fn(&Core) -> Result<Option<R>, Error>,
+        ready: impl Fn(&Completions) -> Result<Option<R>, Error>,
     ) -> Result<(RefMut<'_, State>, R), Error> {
         let deadline = timeout.map(|timeout| now + timeout);
         let mut idling = Idling::default();
@@ -208,9 +239,9 @@ impl LibOs {
             }
             let state;
             (now, state) = self.poll_now()?;
-            completed = state.core.operations.completed();
+            completed = state.tables.operations.completed();
             if checked_at != Some(completed)
-                && let Some(found) = ready(&state.core)?
+                && let Some(found) = ready(&state.tables)?
             {
                 return Ok((state, found));
             }

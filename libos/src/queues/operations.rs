@@ -4,6 +4,7 @@
 //! outstanding list, or the ready list), so one pair of links is enough, and every step of an
 //! operation's life costs the same however many others there are.
 
+use super::descriptors::{DescriptorTable, Queue};
 use crate::executor::WakeTarget;
 use crate::{Completion, Error, OperationKind, Outcome, QueueDescriptor, Token};
 
@@ -27,20 +28,52 @@ impl List {
     pub(crate) const EMPTY: Self = Self { head: NO_SLOT, tail: NO_SLOT };
 }
 
+/// How far an operation is, and who is interested: in one byte, so that one comparison asks for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Free,
+struct Stage(u8);
+
+impl Stage {
+    const FREE: Self = Self(0);
     /// With its module for the first time, and on no list: most operations complete right there.
-    Submitted,
+    const SUBMITTED: Self = Self(1);
     /// On its queue's list.
-    Outstanding,
-    Completed,
+    const OUTSTANDING: Self = Self(2);
+    /// Completed, and on the ready list.
+    const COMPLETED: Self = Self(3);
+    const MASK: u8 = 3;
+
+    /// A future waits for the token: the completion is for it alone and never on the ready list.
+    const AWAITED: u8 = 4;
+    /// Somebody is to be woken. Never of a slot that is free or completed.
+    const WATCHED: u8 = 8;
+
+    /// The stage without who is interested.
+    #[inline(always)]
+    const fn bare(self) -> Self {
+        Self(self.0 & Self::MASK)
+    }
+
+    #[inline(always)]
+    const fn is_awaited(self) -> bool {
+        self.0 & Self::AWAITED != 0
+    }
+
+    #[inline(always)]
+    const fn is_watched(self) -> bool {
+        self.0 & Self::WATCHED != 0
+    }
+
+    /// The same interest at another stage.
+    #[inline(always)]
+    const fn at(self, stage: Self) -> Self {
+        Self(self.0 & !Self::MASK | stage.0)
+    }
 }
 
 /// One operation: what is looked at in every step of its life in the first half cache line, what is moved in
 /// once and out once behind it.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Slot {
     /// The operation's token, or the next one's when the slot is free.
     token: Token,
@@ -51,10 +84,6 @@ struct Slot {
     next: u32,
     stage: Stage,
     kind: OperationKind,
-    /// A future waits for the token: the completion is for it alone and never on the ready list.
-    awaited: bool,
-    /// Somebody is to be woken.
-    watched: bool,
     /// `Closed`, which owns nothing, unless the operation is completed.
     outcome: Outcome,
     wake: WakeTarget,
@@ -63,8 +92,8 @@ struct Slot {
 impl Slot {
     /// Puts the slot in front of the `free` ones.
     #[inline(always)]
-    fn free(&mut self, free: &mut u32, claimed: &mut usize, index: u32) {
-        self.stage = Stage::Free;
+    fn free(&mut self, free: &mut u32, index: u32) {
+        self.stage = Stage::FREE;
         // The next generation of the same slot; the last one is followed by the first.
         self.token = match self.token.raw().checked_add(1 << INDEX_BITS) {
             Some(raw) => Token::from_raw(raw),
@@ -72,20 +101,13 @@ impl Slot {
         };
         self.next = *free;
         *free = index;
-        if self.awaited {
-            *claimed -= 1;
-        }
-        if self.watched {
-            self.watched = false;
-            self.wake = WakeTarget::Nobody;
-        }
     }
 
     /// The completion, and the slot in front of the `free` ones.
     #[inline(always)]
-    fn take(&mut self, free: &mut u32, claimed: &mut usize, index: u32) -> Completion {
+    fn take(&mut self, free: &mut u32, index: u32) -> Completion {
         let (token, queue, kind) = (self.token, self.queue, self.kind);
-        self.free(free, claimed, index);
+        self.free(free, index);
         // Last, so that it moves from the slot to the caller's place at once.
         Completion { token, queue, kind, outcome: std::mem::replace(&mut self.outcome, Outcome::Closed) }
     }
@@ -107,13 +129,14 @@ pub(crate) struct OperationTable {
     free: u32,
     limit: usize,
     ready: List,
-    used: usize,
-    /// Of these, operations that a future waits for.
+    /// Of the slots in use, those of operations that a future waits for.
     claimed: usize,
-    /// Operations that were ever submitted, and those of them that ended without a completion.
+    /// Operations that were ever submitted, that completed, whose completion was taken out, and that ended
+    /// without one.
     submitted: u64,
-    forgotten: u64,
     completed: u64,
+    taken: u64,
+    forgotten: u64,
 }
 
 impl OperationTable {
@@ -123,28 +146,28 @@ impl OperationTable {
             free: NO_SLOT,
             limit: limit.min(MAX_OPERATIONS),
             ready: List::EMPTY,
-            used: 0,
             claimed: 0,
             submitted: 0,
-            forgotten: 0,
             completed: 0,
+            taken: 0,
+            forgotten: 0,
         }
     }
 
     /// Operations that did not complete yet.
     pub(crate) fn outstanding(&self) -> usize {
-        (self.submitted - self.forgotten - self.completed) as usize
+        (self.submitted - self.completed - self.forgotten) as usize
     }
 
     /// Operations for which no future waits, completed or not: those that have or will have a place on the
     /// ready list.
     pub(crate) fn unclaimed(&self) -> usize {
-        self.used - self.claimed
+        self.used() - self.claimed
     }
 
     /// Slots in use: operations outstanding, and completions that nobody took yet.
     pub(crate) fn used(&self) -> usize {
-        self.used
+        (self.submitted - self.taken - self.forgotten) as usize
     }
 
     /// Number of operations that ever completed.
@@ -159,7 +182,7 @@ impl OperationTable {
     /// Fails with [`Error::TooManyOperations`] when no slot is left.
     #[inline(always)]
     pub(crate) fn check_room(&self) -> Result<(), Error> {
-        if self.used < self.limit { Ok(()) } else { Err(Error::TooManyOperations) }
+        if self.used() < self.limit { Ok(()) } else { Err(Error::TooManyOperations) }
     }
 
     /// Takes a slot. Once the module has had it, [`Self::settle`] follows. With `awaited`, the
@@ -171,17 +194,16 @@ impl OperationTable {
         kind: OperationKind,
         awaited: bool,
     ) -> Result<(SlotIndex, Token), Error> {
-        let index = if self.free == NO_SLOT { self.grow()? } else { self.free };
+        let index = if (self.free as usize) < self.slots.len() { self.free } else { self.grow()? };
         let slot = &mut self.slots[index as usize];
         // The slot used last is the one still in the cache.
         self.free = slot.next;
-        slot.stage = Stage::Submitted;
         slot.kind = kind;
         slot.queue = queue;
-        slot.awaited = awaited;
-        self.used += 1;
+        slot.stage = Stage::SUBMITTED;
         self.submitted += 1;
         if awaited {
+            slot.stage.0 |= Stage::AWAITED;
             self.claimed += 1;
         }
         Ok((SlotIndex(index), slot.token))
@@ -191,13 +213,14 @@ impl OperationTable {
     /// to go onto its queue's list.
     #[inline(always)]
     pub(crate) fn is_unsettled(&self, SlotIndex(index): SlotIndex) -> bool {
-        self.slots[index as usize].stage == Stage::Submitted
+        self.slots[index as usize].stage.bare() == Stage::SUBMITTED
     }
 
     /// Puts an operation at the end of its queue's `outstanding` list.
     #[inline(always)]
     pub(crate) fn settle(&mut self, SlotIndex(index): SlotIndex, outstanding: &mut List) {
-        self.slots[index as usize].stage = Stage::Outstanding;
+        let slot = &mut self.slots[index as usize];
+        slot.stage = slot.stage.at(Stage::OUTSTANDING);
         self.push_back(outstanding, index);
     }
 
@@ -213,10 +236,8 @@ impl OperationTable {
             queue: QueueDescriptor::from_raw(u32::MAX),
             previous: NO_SLOT,
             next: NO_SLOT,
-            stage: Stage::Free,
+            stage: Stage::FREE,
             kind: OperationKind::Close,
-            awaited: false,
-            watched: false,
             outcome: Outcome::Closed,
             wake: WakeTarget::Nobody,
         });
@@ -233,22 +254,33 @@ impl OperationTable {
         }
     }
 
-    /// The slot of a completion that is ready to be taken.
+    /// Takes the completion out, if the operation has completed for the program and is the only one that has: the usual
+    /// case where each is waited for by itself. `None`, and nothing done, for all else.
     #[inline(always)]
-    pub(crate) fn find_ready(&self, token: Token) -> Option<SlotIndex> {
-        match self.find(token) {
-            Ok((index, slot)) if slot.stage == Stage::Completed && !slot.awaited => Some(SlotIndex(index)),
-            _ => None,
+    pub(crate) fn take_lone(&mut self, token: Token) -> Option<Completion> {
+        let index = token.raw() & INDEX_MASK;
+        let slot = self.slots.get_mut(index as usize)?;
+        if slot.token != token || slot.stage != Stage::COMPLETED || self.ready.head != self.ready.tail {
+            return None;
         }
+        self.ready = List::EMPTY;
+        self.taken += 1;
+        Some(slot.take(&mut self.free, index as u32))
+    }
+
+    /// Takes the completion out, if the operation has completed for the program.
+    pub(crate) fn take_ready(&mut self, token: Token) -> Option<Completion> {
+        let (slot, _) = self.find_completed(token).ok()??;
+        Some(self.take(slot))
     }
 
     /// The slot and the queue of an operation that did not complete yet.
     #[inline(always)]
     pub(crate) fn find_outstanding(&self, token: Token) -> Result<(SlotIndex, QueueDescriptor), Error> {
         let (index, slot) = self.find(token)?;
-        match slot.stage {
-            Stage::Submitted | Stage::Outstanding => Ok((SlotIndex(index), slot.queue)),
-            Stage::Free | Stage::Completed => Err(Error::BadToken),
+        match slot.stage.bare() {
+            Stage::SUBMITTED | Stage::OUTSTANDING => Ok((SlotIndex(index), slot.queue)),
+            _ => Err(Error::BadToken),
         }
     }
 
@@ -257,10 +289,10 @@ impl OperationTable {
     #[inline(always)]
     pub(crate) fn find_completed(&self, token: Token) -> Result<Option<(SlotIndex, u64)>, Error> {
         let (index, slot) = self.find(token)?;
-        match (slot.stage, slot.awaited) {
-            (Stage::Completed, false) => Ok(Some((SlotIndex(index), slot.completed_at))),
-            (Stage::Submitted | Stage::Outstanding, false) => Ok(None),
-            (Stage::Free, _) | (_, true) => Err(Error::BadToken),
+        match slot.stage {
+            Stage::COMPLETED => Ok(Some((SlotIndex(index), slot.completed_at))),
+            stage if stage.is_awaited() || stage == Stage::FREE => Err(Error::BadToken),
+            _ => Ok(None),
         }
     }
 
@@ -268,17 +300,11 @@ impl OperationTable {
     #[inline(always)]
     pub(crate) fn find_claimed(&self, token: Token) -> Result<Option<SlotIndex>, Error> {
         let (index, slot) = self.find(token)?;
-        match slot.stage {
-            Stage::Completed => Ok(Some(SlotIndex(index))),
-            Stage::Submitted | Stage::Outstanding => Ok(None),
-            Stage::Free => Err(Error::BadToken),
+        match slot.stage.bare() {
+            Stage::COMPLETED => Ok(Some(SlotIndex(index))),
+            Stage::FREE => Err(Error::BadToken),
+            _ => Ok(None),
         }
-    }
-
-    /// Where an operation's outcome is or will be.
-    #[inline(always)]
-    pub(crate) fn outcome_mut(&mut self, SlotIndex(index): SlotIndex) -> &mut Outcome {
-        &mut self.slots[index as usize].outcome
     }
 
     /// What an operation is.
@@ -298,26 +324,55 @@ impl OperationTable {
     pub(crate) fn complete(
         &mut self,
         SlotIndex(index): SlotIndex,
-        tell: impl FnOnce(&mut Outcome),
+        outcome: Outcome,
     ) -> (OperationKind, bool) {
         self.completed += 1;
         let slot = &mut self.slots[index as usize];
-        tell(&mut slot.outcome);
-        slot.stage = Stage::Completed;
+        // What was in its place owns nothing.
+        std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
+        let before = slot.stage;
+        slot.stage = Stage(before.0 & Stage::AWAITED | Stage::COMPLETED.0);
         slot.completed_at = self.completed;
-        let (kind, watched) = (slot.kind, slot.watched);
-        if !slot.awaited {
+        let kind = slot.kind;
+        if !before.is_awaited() {
             self.make_ready(index);
         }
-        (kind, watched)
+        (kind, before.is_watched())
+    }
+
+    /// [`Self::unsettle`] and [`Self::complete`] at once, for an operation that nobody watches and is the only one on
+    /// its queue's list, when nothing is on the ready list: the usual case where each is waited for by itself. The
+    /// outcome back, and nothing done, for all else.
+    #[inline(always)]
+    pub(crate) fn complete_lone(
+        &mut self,
+        descriptors: &mut DescriptorTable,
+        token: Token,
+        outcome: Outcome,
+    ) -> Result<OperationKind, Outcome> {
+        let index = token.raw() & INDEX_MASK;
+        if let Some(slot) = self.slots.get_mut(index as usize)
+            && slot.token == token
+            && slot.stage == Stage::OUTSTANDING
+            && self.ready.head == NO_SLOT
+            && let Ok(Queue { outstanding, .. }) = descriptors.get_mut(slot.queue)
+            && outstanding.head == outstanding.tail
+        {
+            *outstanding = List::EMPTY;
+            self.ready = List { head: index as u32, tail: index as u32 };
+            self.completed += 1;
+            slot.stage = Stage::COMPLETED;
+            slot.completed_at = self.completed;
+            // What was in its place owns nothing.
+            std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
+            return Ok(slot.kind);
+        }
+        Err(outcome)
     }
 
     /// Whom to wake for a slot.
-    #[cold]
     pub(crate) fn take_wake(&mut self, SlotIndex(index): SlotIndex) -> WakeTarget {
-        let slot = &mut self.slots[index as usize];
-        slot.watched = false;
-        std::mem::take(&mut slot.wake)
+        std::mem::take(&mut self.slots[index as usize].wake)
     }
 
     /// The oldest outstanding operation of a list.
@@ -328,19 +383,16 @@ impl OperationTable {
     /// Takes a completion out and frees its slot.
     #[inline(always)]
     pub(crate) fn take(&mut self, SlotIndex(index): SlotIndex) -> Completion {
-        let slot = &mut self.slots[index as usize];
-        let slot = if slot.awaited {
-            slot
+        self.taken += 1;
+        if self.slots[index as usize].stage.is_awaited() {
+            self.claimed -= 1;
         } else if self.ready.head == self.ready.tail {
             // It is the only one on the ready list.
             self.ready = List::EMPTY;
-            slot
         } else {
             self.unready(index);
-            &mut self.slots[index as usize]
-        };
-        self.used -= 1;
-        slot.take(&mut self.free, &mut self.claimed, index)
+        }
+        self.slots[index as usize].take(&mut self.free, index)
     }
 
     /// Takes the completion out that is ready for longest, and frees its slot.
@@ -350,22 +402,24 @@ impl OperationTable {
         let slot = self.slots.get_mut(head as usize)?;
         // A list's first slot has no link to a previous one that means anything.
         self.ready = if head == tail { List::EMPTY } else { List { head: slot.next, tail } };
-        self.used -= 1;
-        Some(slot.take(&mut self.free, &mut self.claimed, head))
+        self.taken += 1;
+        Some(slot.take(&mut self.free, head))
     }
 
     /// Frees the slot of an operation that is on no queue's list, without completing it.
     pub(crate) fn forget(&mut self, SlotIndex(index): SlotIndex) {
         self.forgotten += 1;
-        self.used -= 1;
-        self.slots[index as usize].free(&mut self.free, &mut self.claimed, index);
+        let slot = &mut self.slots[index as usize];
+        self.claimed -= usize::from(slot.stage.is_awaited());
+        slot.wake = WakeTarget::Nobody;
+        slot.free(&mut self.free, index);
     }
 
     /// Reserves the completion for a future: only [`Self::find_claimed`] finds it from now on.
     pub(crate) fn claim(&mut self, token: Token) -> Result<(), Error> {
         let completed = self.find_completed(token)?;
         let (index, _) = self.find(token)?;
-        self.slots[index as usize].awaited = true;
+        self.slots[index as usize].stage.0 |= Stage::AWAITED;
         self.claimed += 1;
         if completed.is_some() {
             self.unready(index);
@@ -379,7 +433,7 @@ impl OperationTable {
     pub(crate) fn set_wake(&mut self, token: Token, wake: WakeTarget) -> Result<WakeTarget, Error> {
         let (SlotIndex(index), _) = self.find_outstanding(token)?;
         let slot = &mut self.slots[index as usize];
-        slot.watched = true;
+        slot.stage.0 |= Stage::WATCHED;
         Ok(std::mem::replace(&mut slot.wake, wake))
     }
 

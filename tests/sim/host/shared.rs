@@ -59,7 +59,7 @@ impl<M: Module> Module for SharedModule<M> {
         handle: Handle,
         token: Token,
         operation: Operation,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) {
         self.0.borrow_mut().submit(now, handle, token, operation, completions);
     }
@@ -72,7 +72,7 @@ impl<M: Module> Module for SharedModule<M> {
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
         departure: Departure,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
         self.0.borrow_mut().push(now, handle, token, data, to, departure, completions)
     }
@@ -83,7 +83,7 @@ impl<M: Module> Module for SharedModule<M> {
         handle: Handle,
         token: Token,
         limit: PopLimit,
-        completions: &mut dyn Completions,
+        completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
         self.0.borrow_mut().pop(now, handle, token, limit, completions)
     }
@@ -96,7 +96,7 @@ impl<M: Module> Module for SharedModule<M> {
         self.0.borrow_mut().close(now, handle);
     }
 
-    fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn poll(&mut self, now: Instant, completions: &mut Completions) {
         self.0.borrow_mut().poll(now, completions);
     }
 

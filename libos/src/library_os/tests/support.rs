@@ -109,7 +109,7 @@ impl Module for Puppet {
         _handle: Handle,
         token: Token,
         _operation: Operation,
-        _completions: &mut dyn Completions,
+        _completions: &mut Completions,
     ) {
         self.0.borrow_mut().submitted.push(token);
     }
@@ -122,7 +122,7 @@ impl Module for Puppet {
         self.0.borrow_mut().closed.push(handle);
     }
 
-    fn poll(&mut self, now: Instant, completions: &mut dyn Completions) {
+    fn poll(&mut self, now: Instant, completions: &mut Completions) {
         let mut strings = self.0.borrow_mut();
         strings.polls.push(now);
         for (token, outcome) in std::mem::take(&mut strings.to_complete) {

@@ -53,7 +53,7 @@ impl Pipes {
         })
     }
 
-    fn connect(&mut self, from: usize, completions: &mut dyn Completions) {
+    fn connect(&mut self, from: usize, completions: &mut Completions) {
         for (token, to) in std::mem::take(&mut self.sockets[from].connects) {
             self.sockets[from].peer_address = Some(to);
             let outcome = if self.sockets[from].datagram {
@@ -76,7 +76,7 @@ impl Pipes {
         }
     }
 
-    fn accept(&mut self, listener: usize, completions: &mut dyn Completions) {
+    fn accept(&mut self, listener: usize, completions: &mut Completions) {
         while let (Some(token), Some(accepted)) =
             (self.sockets[listener].accepts.front(), self.sockets[listener].backlog.front())
         {
@@ -89,7 +89,7 @@ impl Pipes {
     }
 
     /// Moves what fits from one stream to its peer.
-    fn send(&mut self, from: usize, completions: &mut dyn Completions) {
+    fn send(&mut self, from: usize, completions: &mut Completions) {
         while let Some((token, mut data, to)) = self.sockets[from].pushes.pop_front() {
             if self.sockets[from].datagram {
                 let sender = self.sockets[from].local;
@@ -130,7 +130,7 @@ impl Pipes {
         }
     }
 
-    fn receive(&mut self, to: usize, completions: &mut dyn Completions) {
+    fn receive(&mut self, to: usize, completions: &mut Completions) {
         let socket = &mut self.sockets[to];
         while let Some(token) = socket.pops.front() {
             let (data, from) = match socket.received.pop_front() {
@@ -191,7 +191,7 @@ impl Module for Pipes {
         handle: Handle,
         token: Token,
         operation: Operation,
-        _completions: &mut dyn Completions,
+        _completions: &mut Completions,
     ) {
         self.dirty = true;
         let socket = self.at(handle);
@@ -221,7 +221,7 @@ impl Module for Pipes {
         }
     }
 
-    fn poll(&mut self, _now: Instant, completions: &mut dyn Completions) {
+    fn poll(&mut self, _now: Instant, completions: &mut Completions) {
         self.dirty = false;
         for index in 0..self.sockets.len() {
             self.connect(index, completions);

@@ -29,7 +29,7 @@ fn unsettle(table: &mut OperationTable, token: Token, list: &mut List) -> Result
 
 fn complete(table: &mut OperationTable, token: Token, list: &mut List) -> Result<(), Error> {
     let slot = unsettle(table, token, list)?;
-    assert_eq!(table.complete(slot, |place| *place = Outcome::Pushed), (OperationKind::Pop, false));
+    assert_eq!(table.complete(slot, Outcome::Pushed), (OperationKind::Pop, false));
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn slots_are_used_again_before_new_ones_are_made() {
 fn an_operation_that_completes_at_once_never_gets_onto_a_list_of_its_queue() {
     let mut table = OperationTable::new(1);
     let (slot, token) = table.submit(QUEUE, OperationKind::Push, false).unwrap();
-    table.complete(slot, |place| *place = Outcome::Pushed);
+    table.complete(slot, Outcome::Pushed);
     assert!(!table.is_unsettled(slot));
     assert_eq!((table.outstanding(), take_ready(&mut table)), (0, Some(token)));
 }

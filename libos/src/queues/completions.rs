@@ -7,8 +7,7 @@ use super::descriptors::{DescriptorTable, Queue};
 use super::operations::{OperationTable, SlotIndex};
 use super::{ModuleIndex, QueueReference};
 use crate::executor::{SharedTasks, WakeTarget};
-use crate::module::Completions;
-use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, Token};
+use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, ScatterGather, Token};
 
 /// Operations by kind since the start.
 #[derive(Debug, Default, Clone, Copy)]
@@ -26,9 +25,10 @@ pub(crate) struct Submission {
     pub(crate) handle: Handle,
 }
 
-/// Descriptors and operations.
+/// Where a module posts what became of its operations: the tables of descriptors and of operations. A type and no
+/// trait, so that what is posted with each packet is expanded where it is posted.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub struct Completions {
     pub(crate) descriptors: DescriptorTable,
     pub(crate) operations: OperationTable,
     pub(crate) counts: OperationCounts,
@@ -37,7 +37,7 @@ pub(crate) struct Core {
     tasks: SharedTasks,
 }
 
-impl Core {
+impl Completions {
     pub(crate) fn new(max_descriptors: usize, max_operations: usize, tasks: SharedTasks) -> Self {
         Self {
             descriptors: DescriptorTable::new(max_descriptors),
@@ -120,18 +120,23 @@ impl Core {
         if let Outcome::Failed(_) = outcome {
             self.counts.failed[self.operations.kind_of(slot).index()] += 1;
         }
-        self.finish_with(slot, |place| *place = outcome);
+        self.succeed(slot, outcome);
     }
 
-    /// As [`Self::finish`], for an outcome that is no failure: `tell` puts it into its place, in which nothing is.
+    /// As [`Self::finish`], for an outcome that is no failure.
     #[inline(always)]
-    pub(crate) fn finish_with(&mut self, slot: SlotIndex, tell: impl FnOnce(&mut Outcome)) {
-        let (kind, watched) = self.operations.complete(slot, tell);
+    pub(crate) fn succeed(&mut self, slot: SlotIndex, outcome: Outcome) {
+        let (kind, watched) = self.operations.complete(slot, outcome);
         self.counts.completed[kind.index()] += 1;
         if watched {
-            let wake = self.operations.take_wake(slot);
-            self.wake(wake);
+            self.wake_watcher(slot);
         }
+    }
+
+    #[inline(never)]
+    fn wake_watcher(&mut self, slot: SlotIndex) {
+        let wake = self.operations.take_wake(slot);
+        self.wake(wake);
     }
 
     /// Frees an outstanding operation's slot; its completion will be ignored.
@@ -164,21 +169,33 @@ impl Core {
     }
 }
 
-impl Completions for Core {
-    fn complete(&mut self, token: Token, outcome: Outcome) {
+/// What modules call.
+impl Completions {
+    /// Ends the operation. A token that was cancelled meanwhile is ignored.
+    #[inline(never)]
+    pub fn complete(&mut self, token: Token, outcome: Outcome) {
         // A token that was cancelled or whose future was dropped meanwhile: nobody is left to tell,
         // and dropping the outcome gives its buffers back.
         let _ = self.end(token, outcome);
     }
 
-    fn completing(&mut self, token: Token) -> Option<&mut Outcome> {
-        let (slot, queue) = self.operations.find_outstanding(token).ok()?;
-        self.unsettle(slot, queue);
-        self.finish_with(slot, |_| {});
-        Some(self.operations.outcome_mut(slot))
+    /// As [`Self::complete`] with [`Outcome::Popped`], for the data of each packet that somebody waits for.
+    #[inline(always)]
+    pub fn popped(&mut self, token: Token, data: ScatterGather, from: Option<SocketAddr>) {
+        let Self { descriptors, operations, counts, .. } = self;
+        match operations.complete_lone(descriptors, token, Outcome::Popped { data, from }) {
+            Ok(kind) => counts.completed[kind.index()] += 1,
+            Err(outcome) => self.complete(token, outcome),
+        }
     }
 
-    fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error> {
+    /// Ends an accept with the module's handle of the new connection, which gets a descriptor.
+    ///
+    /// # Errors
+    /// [`Error::TooManyDescriptors`] when the table is full: the accept has failed with that error,
+    /// and the module still owns the handle. [`Error::BadToken`] when nobody waits for the accept
+    /// any more: the module still owns the handle, and may keep the connection in its backlog.
+    pub fn accepted(&mut self, token: Token, handle: Handle, peer: SocketAddr) -> Result<(), Error> {
         let (_, listener) = self.operations.find_outstanding(token)?;
         let module = self.descriptors.get(listener)?.module;
         match self.descriptors.open(module, handle) {
