@@ -9,6 +9,7 @@
 #include <rte_lcore.h>
 #include <rte_malloc.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <rte_memory.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
@@ -80,6 +81,34 @@ static inline uint16_t catnip_receive(uint16_t port, uint16_t queue, struct rte_
 		rte_prefetch0(rte_mbuf_to_priv(mbufs[at]));
 	}
 	return count;
+}
+
+/* A pool of mbufs that lie in one piece of memory without gaps: of others, none lies across the end of a page. */
+static inline struct rte_mempool *catnip_pool_in_one_piece(const char *name, uint32_t count, uint32_t cache,
+							   uint16_t room, int socket)
+{
+	struct rte_pktmbuf_pool_private about = { .mbuf_data_room_size = room };
+	unsigned int bytes = sizeof(struct rte_mbuf) + room;
+	struct rte_mempool *pool = rte_mempool_create_empty(name, count, bytes, cache, sizeof(about), socket,
+							    RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	int result;
+
+	if (pool == NULL)
+		return NULL;
+	result = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (result == 0) {
+		rte_pktmbuf_pool_init(pool, &about);
+		result = rte_mempool_populate_default(pool);
+	}
+	if (result >= 0 && pool->nb_mem_chunks != 1)
+		result = -ENOMEM;
+	if (result < 0) {
+		rte_mempool_free(pool);
+		rte_errno = -result;
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
 }
 
 /* Points a free mbuf at other memory, which the device knows by the same address. */

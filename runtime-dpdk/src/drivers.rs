@@ -3,6 +3,7 @@
 use libos::MemoryAccess;
 
 use crate::config::MemoryPolicy;
+use crate::pools::PoolLayout;
 
 /// Drivers of virtual devices, as `rte_eth_dev_info` names them, for which it was found out by comparing payloads.
 const VIRTUAL_DRIVERS: [(&str, MemoryAccess); 8] = [
@@ -57,6 +58,12 @@ pub(crate) fn refuses_interrupts(driver: &str) -> bool {
 /// many as descriptors.
 pub(crate) fn first_receive_buffers(driver: &str) -> usize {
     if driver == "net_af_xdp" { 2048 } else { 0 }
+}
+
+/// How a driver wants the mbufs to lie that it receives into: one maps as much memory as they take one behind the other, and what lies
+/// behind that, for the gaps between them, is refused by the kernel without a word.
+pub(crate) fn pool_layout(driver: &str) -> PoolLayout {
+    if driver == "net_af_xdp" { PoolLayout::OnePiece } else { PoolLayout::Any }
 }
 
 #[cfg(test)]

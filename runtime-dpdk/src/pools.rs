@@ -28,6 +28,15 @@ const _: () = assert!(HEADROOM_BYTES <= libos::memory::HEADROOM_BYTES);
 /// Largest room of an mbuf.
 const MAX_ROOM_BYTES: usize = u16::MAX as usize - HEADROOM_BYTES;
 
+/// How a pool's mbufs lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PoolLayout {
+    /// None across the end of a page, which leaves gaps.
+    Any,
+    /// One behind the other, all in one piece.
+    OnePiece,
+}
+
 /// Numbers pools, whose names have to differ.
 static POOLS: AtomicUsize = AtomicUsize::new(0);
 
@@ -40,13 +49,25 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A pool of `count` mbufs with `room_bytes` for data each.
-    pub(crate) fn new(port: &str, count: usize, room_bytes: usize) -> Result<Self, SetupError> {
-        let call = "rte_pktmbuf_pool_create";
+    pub(crate) fn new(
+        port: &str,
+        count: usize,
+        room_bytes: usize,
+        layout: PoolLayout,
+    ) -> Result<Self, SetupError> {
+        let call = match layout {
+            PoolLayout::Any => "rte_pktmbuf_pool_create",
+            PoolLayout::OnePiece => "rte_mempool_populate_default",
+        };
         let name = name(port, call)?;
         let (count_c, room) = (count as u32, (room_bytes.min(MAX_ROOM_BYTES) + HEADROOM_BYTES) as u16);
+        let (name, cache) = (name.as_ptr(), CACHE_MBUFS as u32);
         // SAFETY: the name ends with a zero and is copied.
         let raw = unsafe {
-            sys::rte_pktmbuf_pool_create(name.as_ptr(), count_c, CACHE_MBUFS as u32, 0, room, ANY_SOCKET)
+            match layout {
+                PoolLayout::Any => sys::rte_pktmbuf_pool_create(name, count_c, cache, 0, room, ANY_SOCKET),
+                PoolLayout::OnePiece => sys::catnip_pool_in_one_piece(name, count_c, cache, room, ANY_SOCKET),
+            }
         };
         Self::made(raw, count, port, call)
     }

@@ -17,6 +17,7 @@ use libos::{Arena, Capabilities, MemoryAccess, SetupError, mac};
 use crate::config::{DpdkConfig, MAX_MTU};
 use crate::failure::{check, describe, failed};
 use crate::negotiation::{Negotiated, Offered};
+use crate::pools::PoolLayout;
 use crate::registration::{self, Device};
 use crate::spreading::Spreading;
 use crate::{drivers, eal};
@@ -51,6 +52,8 @@ pub(crate) struct Port {
     pub tx_descriptors: u16,
     /// That the device has at a time, of each queue.
     pub receive_buffers: usize,
+    /// Of a pool with memory of DPDK's own.
+    pub pool_layout: PoolLayout,
     pub memory: MemoryAccess,
     pub negotiated: Negotiated,
     pub device: Device,
@@ -269,6 +272,7 @@ impl Port {
             rx_descriptors,
             tx_descriptors,
             receive_buffers: usize::from(rx_descriptors).max(drivers::first_receive_buffers(&driver)),
+            pool_layout: drivers::pool_layout(&driver),
             memory,
             negotiated,
             device: Device(info.device),

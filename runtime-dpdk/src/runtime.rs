@@ -12,7 +12,7 @@ use libos::{Arena, Capabilities, Error, FrameBatch, Instant, MemoryAccess, Runti
 
 use crate::counters::DpdkCounters;
 use crate::interrupts::Interrupts;
-use crate::pools::{BufferPool, Pool, SPARE_MBUFS};
+use crate::pools::{BufferPool, Pool, PoolLayout, SPARE_MBUFS};
 use crate::port::{DpdkQueue, Port};
 use crate::receiver::{ReceivePool, Receiver};
 use crate::transmitter::Transmitter;
@@ -56,10 +56,14 @@ impl Dpdk {
         let room_bytes = port.negotiated.room_bytes;
         let (receive_pool, send_pool) = if reachable {
             let buffers = BufferPool::new(&port.name, arena, receive_mbufs, room_bytes)?;
-            (ReceivePool::Arena(buffers), Rc::new(Pool::new(&port.name, send_mbufs, room_bytes)?))
+            (
+                ReceivePool::Arena(buffers),
+                Rc::new(Pool::new(&port.name, send_mbufs, room_bytes, PoolLayout::Any)?),
+            )
         } else {
             // Drivers with memory of their own, that of the pool they receive into, copy what is in another one.
-            let pool = Rc::new(Pool::new(&port.name, receive_mbufs + send_mbufs, room_bytes)?);
+            let pool =
+                Rc::new(Pool::new(&port.name, receive_mbufs + send_mbufs, room_bytes, port.pool_layout)?);
             (ReceivePool::Own(pool.clone()), pool)
         };
         let receiver = Receiver::new(at, arena, receive_pool);
