@@ -41,12 +41,16 @@ pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> std::result::Re
         };
         let Some(stream) = stream else { return Ok(()) };
         link.set_stream(&stream)?;
+        let was_up = agreed.is_some();
         let end = serve(stream, link, config, &mut agreed);
+        let end = link.reason_given_up().unwrap_or(end);
         if link.is_closing() {
             return Ok(());
         }
         let left = end == LEFT;
-        if !config.reconnect {
+        // Who looks in at the socket and leaves is not whom the program waits for.
+        let looked_in = left && !was_up && agreed.is_none() && listener.is_some();
+        if !config.reconnect && !looked_in {
             link.fail(end, left);
             return Ok(());
         }

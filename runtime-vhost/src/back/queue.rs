@@ -122,9 +122,18 @@ impl Back {
         self.from_front.as_mut().is_some_and(|served| served.ring.set_kicks(wanted))
     }
 
-    fn broken(&self, error: RingError) -> Error {
-        self.handle.link.fail(format!("the front end wrote {error} into a ring"), false);
-        Error::DeviceFailed
+    /// Has done with a front end that wrote garbage: for good, or until the next one comes.
+    #[cold]
+    fn broken(&mut self, error: RingError) -> Result<(), Error> {
+        let reason = format!("the front end wrote {error} into a ring");
+        if self.handle.config.reconnect {
+            self.to_front = None;
+            self.from_front = None;
+            self.handle.link.give_up_peer(reason);
+            return Ok(());
+        }
+        self.handle.link.fail(reason, false);
+        Err(Error::DeviceFailed)
     }
 
     #[inline]
@@ -134,14 +143,20 @@ impl Back {
             served.publish(counters);
         }
         let mut done = 0;
+        // Of a split ring, many chains may have the same descriptors: no poll looks at more than the ring has.
+        let mut descriptors = 0;
         for _ in 0..batch.remaining_capacity() {
+            if descriptors >= usize::from(served.ring.size()) {
+                break;
+            }
             let before = served.ring.position();
             self.pieces.clear();
             let chain = match served.ring.next(Access::DeviceReads, &mut self.pieces) {
                 Ok(Some(chain)) => chain,
                 Ok(None) => break,
-                Err(error) => return Err(self.broken(error)),
+                Err(error) => return self.broken(error),
             };
+            descriptors += usize::from(chain.count);
             match frames::read(&served.memory, &self.pieces, &self.arena) {
                 Copied::Frame(frame) => {
                     let bytes = frame.rest.iter().fold(frame.head.len(), |sum, rest| sum + rest.len());
@@ -178,7 +193,7 @@ impl Back {
         while let Some(frame) = batch.front() {
             let sent = match served.send(&frame, self.mergeable, &mut self.pieces, &mut self.chains) {
                 Ok(sent) => sent,
-                Err(error) => return Err(self.broken(error)),
+                Err(error) => return self.broken(error),
             };
             match sent {
                 Sent::Copied(bytes) => {

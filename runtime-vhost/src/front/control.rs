@@ -25,16 +25,8 @@ const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// What the control thread does, from the first connection to the last ring's end.
 pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> Result<(), String> {
-    let stream = if config.server {
-        Listener::bind(&config.socket)?.accept(link)?
-    } else {
-        socket::connect(&config.socket, link)?
-    };
-    let Some(stream) = stream else { return Ok(()) };
-    link.set_stream(&stream)?;
-    let watched = stream.try_clone().map_err(|error| error.to_string())?;
-    let mut frontend = Frontend::from_stream(stream, 2 * config.queues as u64);
-    let features = agree(&mut frontend, config)?;
+    let Some((mut frontend, watched, offered)) = meet(link, config)? else { return Ok(()) };
+    let features = agree(&mut frontend, config, offered)?;
     link.set_phase(Phase::Agreed(features));
 
     let attached = || link.pairs.iter().all(|pair| lock(&pair.front).attached);
@@ -47,13 +39,33 @@ pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> Result<(), Stri
     attend(&mut frontend, &watched, link)
 }
 
+/// Meets a back end that says what it can do; None when the link closes first. The connection is returned as well.
+fn meet(link: &Link, config: &VhostConfig) -> Result<Option<(Frontend, UnixStream, u64)>, String> {
+    let listener = if config.server { Some(Listener::bind(&config.socket)?) } else { None };
+    loop {
+        let stream = match &listener {
+            Some(listener) => listener.accept(link)?,
+            None => socket::connect(&config.socket, link)?,
+        };
+        let Some(stream) = stream else { return Ok(None) };
+        link.set_stream(&stream)?;
+        let watched = stream.try_clone().map_err(|error| error.to_string())?;
+        let frontend = Frontend::from_stream(stream, 2 * config.queues as u64);
+        match frontend.get_features() {
+            Ok(offered) => return Ok(Some((frontend, watched, offered))),
+            // Who looks in at the socket and leaves is not whom the program waits for.
+            Err(_) if listener.is_some() && matches!(system::peek(&watched), Ok(0)) => {}
+            Err(error) => return Err(failed("GET_FEATURES")(error)),
+        }
+    }
+}
+
 fn failed(call: &'static str) -> impl Fn(vhost::Error) -> String {
     move |error| format!("{call}: {error}")
 }
 
-/// Finds out what the back end can do, and says which of it is to be used.
-fn agree(frontend: &mut Frontend, config: &VhostConfig) -> Result<Features, String> {
-    let offered = frontend.get_features().map_err(failed("GET_FEATURES"))?;
+/// Says what is to be used of what the back end offers.
+fn agree(frontend: &mut Frontend, config: &VhostConfig, offered: u64) -> Result<Features, String> {
     let features = Features::accepted(config, offered)?;
     if features.has_protocol_features() {
         let known = frontend.get_protocol_features().map_err(failed("GET_PROTOCOL_FEATURES"))?;
@@ -82,8 +94,10 @@ fn start(
     config: &VhostConfig,
     features: Features,
 ) -> Result<(), String> {
-    let setups: Vec<FrontSetup> =
-        link.pairs.iter().filter_map(|pair| lock(&pair.front).setup.take()).collect();
+    let setups: Option<Vec<FrontSetup>> =
+        link.pairs.iter().map(|pair| lock(&pair.front).setup.take()).collect();
+    // Rings have the numbers of their queues.
+    let setups = setups.ok_or("a queue was given up before all of them were there")?;
     let shared = share_memory(frontend, config, &setups)?;
     let base = match features.ring_kind() {
         RingKind::Split => 0,

@@ -2,6 +2,7 @@
 //! for them.
 
 use std::fmt;
+use std::mem::{self, ManuallyDrop};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,8 +46,8 @@ pub(crate) struct Front {
     mergeable: bool,
     /// Polls since the last look for buffers that the other end is done with.
     polls: u32,
-    rx: Posted,
-    tx: Sent,
+    rx: ManuallyDrop<Posted>,
+    tx: ManuallyDrop<Sent>,
     reach: Reach,
 }
 
@@ -127,6 +128,7 @@ impl Front {
             ],
         };
         let reach = Reach::default();
+        let (rx, tx) = (ManuallyDrop::new(rx), ManuallyDrop::new(tx));
         let mut front = Self { index, arena: arena.clone(), mergeable, polls: 0, rx, tx, reach, handle };
         front.rx.fill(&front.arena);
         front.rx.ring.publish();
@@ -206,7 +208,7 @@ impl Front {
         }
         let fitting = self.tx.fitting(batch);
         if fitting > 0 {
-            let (tx, reach, arena) = (&mut self.tx, &mut self.reach, &self.arena);
+            let (tx, reach, arena) = (&mut *self.tx, &mut self.reach, &self.arena);
             batch.take_frames(fitting, |first, rest, offload| {
                 tx.offer(arena, reach, first, rest, offload, counters);
             });
@@ -244,12 +246,17 @@ impl Front {
 }
 
 impl Drop for Front {
+    #[allow(unsafe_code, reason = "what is not dropped is chosen here")]
     fn drop(&mut self) {
-        if !self.stop() {
-            // The other end may write to them at any time, so nobody else may ever have them.
-            self.rx.buffers.iter_mut().for_each(|buffer| std::mem::forget(buffer.take()));
-            self.tx.buffers.iter_mut().for_each(|buffer| std::mem::forget(buffer.take()));
-            std::mem::forget(self.arena.clone());
+        if self.stop() {
+            // SAFETY: dropped once, here.
+            unsafe {
+                ManuallyDrop::drop(&mut self.rx);
+                ManuallyDrop::drop(&mut self.tx);
+            }
+        } else {
+            // The other end may write to buffers and rings at any time, so nobody else may ever have their memory.
+            mem::forget(self.arena.clone());
         }
     }
 }

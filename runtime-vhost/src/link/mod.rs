@@ -107,6 +107,8 @@ pub(crate) struct Link {
     changed: Condvar,
     closing: AtomicBool,
     stream: Mutex<Option<UnixStream>>,
+    /// Why the queues want no more of the other end, which is to be hung up on and another one waited for.
+    given_up: Mutex<Option<String>>,
     /// Wakes the control thread.
     pub control: EventFd,
     pub pairs: Box<[PairCell]>,
@@ -128,6 +130,7 @@ impl Link {
             changed: Condvar::new(),
             closing: AtomicBool::new(false),
             stream: Mutex::new(None),
+            given_up: Mutex::new(None),
             control: event_fd()?,
             pairs: (0..queues).map(|_| PairCell::new()).collect::<Result<_, _>>()?,
         })
@@ -151,6 +154,17 @@ impl Link {
         self.set_phase(Phase::Failed { reason: reason.into(), left });
         self.hang_up();
         self.pairs.iter().for_each(PairCell::notify);
+    }
+
+    /// Ends this connection, and not the link. The first reason stays.
+    pub fn give_up_peer(&self, reason: String) {
+        lock(&self.given_up).get_or_insert(reason);
+        self.hang_up();
+    }
+
+    /// Why the other end was given up by [`Self::give_up_peer`], if it was. Told once.
+    pub fn reason_given_up(&self) -> Option<String> {
+        lock(&self.given_up).take()
     }
 
     /// True once nobody needs the link any more.

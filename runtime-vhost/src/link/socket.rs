@@ -1,7 +1,7 @@
 //! Meeting the other end at a Unix socket.
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,9 +25,10 @@ impl Listener {
     pub fn bind(path: &Path) -> Result<Self, String> {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let tried = UnixStream::connect(path);
-                if !tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                    return Err("another program listens at the socket".to_owned());
+                if is_in_use(path) {
+                    return Err(
+                        "another program listens at the socket; set vhost.socket to another place".to_owned()
+                    );
                 }
                 std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
             }
@@ -67,6 +68,13 @@ impl Drop for Listener {
     }
 }
 
+/// True when some program has the socket open. Asked by a socket of another kind, which whoever listens there never hears of: a connection
+/// might be taken for the other end.
+fn is_in_use(path: &Path) -> bool {
+    let refused = UnixDatagram::unbound().and_then(|stranger| stranger.connect(path));
+    !refused.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 /// Connects to a socket as soon as somebody listens there; None when the link closes first.
 pub(crate) fn connect(path: &Path, link: &Link) -> Result<Option<UnixStream>, String> {
     while !link.is_closing() {
@@ -82,4 +90,28 @@ pub(crate) fn connect(path: &Path, link: &Link) -> Result<Option<UnixStream>, St
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_listener_is_refused_and_the_first_one_hears_nothing_of_it() {
+        let path = std::env::temp_dir().join(format!("catnip-listener-{}", std::process::id()));
+        let first = Listener::bind(&path).unwrap();
+        let line = Listener::bind(&path).map(drop).unwrap_err();
+        assert!(line.starts_with("another program listens at the socket"), "{line}");
+        assert!(first.listener.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+        UnixStream::connect(&path).unwrap();
+        first.listener.accept().unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_at_any_more_gives_way() {
+        let path = std::env::temp_dir().join(format!("catnip-left-behind-{}", std::process::id()));
+        drop(UnixListener::bind(&path).unwrap());
+        drop(Listener::bind(&path).unwrap());
+        assert!(!path.exists());
+    }
 }
