@@ -1,4 +1,4 @@
-//! Every test, script and file that COMPLIANCE.md names is there, and every item and script has a row.
+//! Every test, script and file that COMPLIANCE.md names is there, and every item and script has a row; TCP's have scripts.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read the sources has failed")]
 
@@ -30,6 +30,9 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 const SCRIPTS: &str = "catnip/tests/segments/scripts";
 /// The items of the checklist, the last one's number.
 const ITEMS: u32 = 84;
+
+/// The last of them that is TCP's.
+const TCP_ITEMS: u32 = 61;
 
 /// The RFCs of the checklist.
 const RFCS: [u32; 53] = [
@@ -74,14 +77,18 @@ fn every_item_rfc_and_script_has_a_row() {
     let missing: Vec<u32> =
         RFCS.into_iter().filter(|rfc| !rows(&page).any(|row| mentions(row[1], *rfc))).collect();
     assert!(missing.is_empty(), "RFCs without a row: {missing:?}");
+    let mut scripted = BTreeSet::new();
     for entry in fs::read_dir(root.join(SCRIPTS)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let item: u32 = name.split('-').next().and_then(|number| number.parse().ok()).unwrap();
+        scripted.insert(item);
         let is_shown = rows(&page).any(|[number, _, _, tests]| {
             numbers(number).any(|number| number == item) && quoted(tests).any(|test| test == name)
         });
         assert!(is_shown, "no row of item {item} names {name}");
     }
+    let missing: Vec<u32> = (1..=TCP_ITEMS).filter(|item| !scripted.contains(item)).collect();
+    assert!(missing.is_empty(), "items of TCP without a script: {missing:?}");
 }
 
 #[test]

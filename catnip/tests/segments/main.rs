@@ -63,6 +63,9 @@ fn what_does_not_hold_is_reported_with_its_line_and_what_was_sent() {
         ("accept", "no connection waits"),
         ("< Q 0:0(0)", "t.pkt:3: no flag is called Q"),
         ("< . 0:0(1)", "t.pkt:3: 0:0(1) is no range"),
+        ("< S 0:0(0) to nowhere", "t.pkt:3: nobody is called nowhere"),
+        ("> S. 0:0(0) ack 1\nexpect isn step 1", "no SYN went to this port before"),
+        ("expect isn of @40000 far from @40000", "are 0 apart"),
         ("jump", "t.pkt:3: no line begins with jump"),
         ("set tcp.sack = false", "t.pkt:3: settings come first"),
     ] {

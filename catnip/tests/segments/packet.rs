@@ -6,7 +6,7 @@ use catnip::wire::checksum::Checksum;
 use catnip::wire::ipv4::{Ipv4Fields, Ipv4Header};
 use catnip::wire::ipv6::{Ipv6Fields, Ipv6Header};
 
-use crate::script::{Cookie, FLAGS, Icmp, Opt, PSH, SYN, Segment};
+use crate::script::{ChecksumField, Cookie, FLAGS, Icmp, Opt, PSH, SYN, Segment};
 
 const TCP: u8 = 6;
 const ICMPV4: u8 = 1;
@@ -108,7 +108,11 @@ pub fn tcp(
     tcp.extend(options);
     let first = first_offset(segment.sequence, segment.flags);
     tcp.extend((0..segment.payload_bytes as u32).map(|at| pattern(first.wrapping_add(at))));
-    ip(ends, TCP, &with_checksum(ends, TCP, tcp, 16))
+    let mut tcp = with_checksum(ends, TCP, tcp, 16);
+    if segment.checksum == ChecksumField::Wrong {
+        tcp[17] ^= 1;
+    }
+    ip(ends, TCP, &tcp)
 }
 
 /// An ICMP error from the peer about a segment of ours with this sequence number.

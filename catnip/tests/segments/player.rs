@@ -13,7 +13,7 @@ use libos::runtime::{Capabilities, Medium, TxChecksum};
 use libos::{Arena, Config, Instant, PopLimit, RxFrame, ScatterGather, Shutdown, SocketOption};
 
 use crate::packet::{self, Ends, Known, pattern};
-use crate::script::{ACK, Action, Cookie, Opt, PSH, SYN, Script, Segment};
+use crate::script::{ACK, Action, Cookie, Host, Opt, PSH, SYN, Script, Segment};
 
 /// The stack's port in all scripts.
 const LOCAL_PORT: u16 = 80;
@@ -25,6 +25,8 @@ const PEER_ISN: u32 = u32::MAX - 700;
 const START: Instant = Instant::from_millis(1_000);
 /// How far from its time a segment may be sent.
 const TOLERANCE: Duration = Duration::from_millis(1);
+/// Initial sequence numbers of different connections that are nearer than this could be guessed from each other.
+const NEAR: u32 = 1 << 16;
 /// Most turns without time passing, and most deadlines of one step.
 const MAX_TURNS: usize = 10_000;
 
@@ -40,6 +42,20 @@ impl Family {
             Self::V4 => Ipv4Addr::new(192, 0, 2, number).into(),
             Self::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).into(),
         }
+    }
+
+    fn address(self, host: Host) -> Result<IpAddr, String> {
+        Ok(match (host, self) {
+            (Host::Stack, _) => self.host(1),
+            (Host::Peer, _) => self.host(2),
+            (Host::NetworkBroadcast, Self::V4) => self.host(255),
+            (Host::LinkBroadcast, Self::V4) => Ipv4Addr::BROADCAST.into(),
+            (Host::AllHosts, Self::V4) => Ipv4Addr::new(224, 0, 0, 1).into(),
+            (Host::AllHosts, Self::V6) => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
+            (Host::NetworkBroadcast | Host::LinkBroadcast, Self::V6) => {
+                return Err("IPv6 has no broadcasts".to_owned());
+            }
+        })
     }
 }
 
@@ -81,6 +97,8 @@ pub struct Player {
     now: Instant,
     /// The stack's initial sequence numbers, by the peer's port.
     iss: BTreeMap<u16, u32>,
+    /// How far the last one is from the one before it to the same port.
+    iss_step: Option<u32>,
     sent: VecDeque<Sent>,
     /// The Fast Open cookie that the stack gave last.
     given: Vec<u8>,
@@ -124,6 +142,7 @@ impl Player {
             family,
             now: START,
             iss: BTreeMap::new(),
+            iss_step: None,
             sent: VecDeque::new(),
             given: Vec::new(),
             listener: None,
@@ -156,7 +175,11 @@ impl Player {
                     segment.acknowledgment.map_or(0, |ack| iss.wrapping_add(ack)),
                 );
                 let known = Known { blocks_from: iss, cookie: &self.given };
-                let packet = packet::tcp(self.ends().reversed(), LOCAL_PORT, segment, (seq, ack), known);
+                let ends = Ends {
+                    source: self.family.address(segment.from)?,
+                    destination: self.family.address(segment.to)?,
+                };
+                let packet = packet::tcp(ends, LOCAL_PORT, segment, (seq, ack), known);
                 self.inject(&packet)?;
             }
             Action::Icmp { error, sequence } => {
@@ -221,7 +244,9 @@ impl Player {
             Header::parse(tcp).map_err(|error| format!("a malformed segment was sent: {error:?}"))?;
         let port = header.destination_port;
         if header.flags.bits() & SYN != 0 {
-            self.iss.insert(port, header.sequence.raw());
+            let number = header.sequence.raw();
+            let before = self.iss.insert(port, number);
+            self.iss_step = before.map(|before| number.wrapping_sub(before));
         }
         let seq = header.sequence.raw().wrapping_sub(self.iss_of(port));
         let blocks = header.sack_blocks(tcp);
@@ -362,8 +387,28 @@ impl Player {
                     Err(format!("expected {count} connections, got {got}"))
                 }
             }
+            ["expect", "isn", "step", step] => {
+                let got = self.iss_step.ok_or("no SYN went to this port before")?;
+                if got as usize == number(step)? {
+                    Ok(())
+                } else {
+                    Err(format!("expected {step}, got {got}"))
+                }
+            }
+            ["expect", "isn", "of", port, "far", "from", other] => self.are_far_apart([port, other]),
             _ => Err(wrong()),
         }
+    }
+
+    /// What the stack begins with towards two ports of the peer tells nothing of each other.
+    fn are_far_apart(&self, ports: [&str; 2]) -> Result<(), String> {
+        let [one, other] = ports.map(|port| {
+            let port = port.strip_prefix('@').and_then(|port| port.parse().ok());
+            port.and_then(|port: u16| self.iss.get(&port)).ok_or("no SYN went to that port")
+        });
+        let (one, other) = (*one?, *other?);
+        let apart = one.wrapping_sub(other).min(other.wrapping_sub(one));
+        if apart > NEAR { Ok(()) } else { Err(format!("{one} and {other} are {apart} apart")) }
     }
 
     fn local(&self) -> SocketAddr {

@@ -62,9 +62,32 @@ pub enum Icmp {
     TooBig { mtu: u16 },
 }
 
+/// Somebody whose address a segment may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    Stack,
+    Peer,
+    /// All hosts of the stack's network, IPv4 alone.
+    NetworkBroadcast,
+    /// All hosts of the link, IPv4 alone.
+    LinkBroadcast,
+    /// The group of all hosts of the link.
+    AllHosts,
+}
+
+/// The checksum of a segment that the peer sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksumField {
+    Right,
+    Wrong,
+}
+
 /// A segment: to be sent, or expected. Of an expected one, what is `None` is not looked at.
 #[derive(Debug, Clone)]
 pub struct Segment {
+    /// Whose address it carries as source and destination; of a segment of the peer.
+    pub from: Host,
+    pub to: Host,
     pub port: u16,
     pub flags: u8,
     pub sequence: u32,
@@ -72,6 +95,7 @@ pub struct Segment {
     pub acknowledgment: Option<u32>,
     pub window: Option<u16>,
     pub urgent: u16,
+    pub checksum: ChecksumField,
     pub options: Option<Vec<Opt>>,
 }
 
@@ -186,7 +210,8 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text} is no number that fits"))
 }
 
-/// `FLAGS START:END(LEN) [ack N] [win N] [urg N] [@PORT] [<options>]`, behind `<` or `>`.
+/// `FLAGS START:END(LEN) [ack N] [win N] [urg N] [from HOST] [to HOST] [checksum wrong] [@PORT] [<options>]`, behind
+/// `<` or `>`.
 fn segment(text: &str) -> Result<Segment, String> {
     let text = text.get(1..).unwrap_or_default();
     let (fixed, options) = match text.split_once('<') {
@@ -200,6 +225,8 @@ fn segment(text: &str) -> Result<Segment, String> {
     let range = words.next().ok_or("a segment has a range START:END(LEN)")?;
     let (sequence, payload_bytes) = parse_range(range)?;
     let mut segment = Segment {
+        from: Host::Peer,
+        to: Host::Stack,
         port: PEER_PORT,
         flags: parse_flags(flags)?,
         sequence,
@@ -207,6 +234,7 @@ fn segment(text: &str) -> Result<Segment, String> {
         acknowledgment: None,
         window: None,
         urgent: 0,
+        checksum: ChecksumField::Right,
         options: options.map(parse_options).transpose()?,
     };
     while let Some(word) = words.next() {
@@ -219,10 +247,32 @@ fn segment(text: &str) -> Result<Segment, String> {
             "ack" => segment.acknowledgment = Some(number(value)?),
             "win" => segment.window = Some(number(value)?),
             "urg" => segment.urgent = number(value)?,
+            "from" => segment.from = host(value)?,
+            "to" => segment.to = host(value)?,
+            "checksum" => segment.checksum = checksum(value)?,
             _ => return Err(format!("a segment has no {word}")),
         }
     }
     Ok(segment)
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    Ok(match text {
+        "stack" => Host::Stack,
+        "peer" => Host::Peer,
+        "network-broadcast" => Host::NetworkBroadcast,
+        "link-broadcast" => Host::LinkBroadcast,
+        "all-hosts" => Host::AllHosts,
+        _ => return Err(format!("nobody is called {text}")),
+    })
+}
+
+fn checksum(text: &str) -> Result<ChecksumField, String> {
+    match text {
+        "right" => Ok(ChecksumField::Right),
+        "wrong" => Ok(ChecksumField::Wrong),
+        _ => Err("a checksum is right or wrong".to_owned()),
+    }
 }
 
 fn parse_flags(text: &str) -> Result<u8, String> {
