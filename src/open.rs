@@ -250,7 +250,7 @@ pub(crate) mod network {
 
     /// The same error with the place where the key was set, for what only shows when values are seen together.
     fn placed(config: &Config, error: SetupError) -> SetupError {
-        const KEYS: [&str; 4] = ["addresses", "dhcp", "routes", "vlan"];
+        const KEYS: [&str; 6] = ["addresses", "dhcp", "gateway_v4", "gateway_v6", "routes", "vlan"];
         match error {
             SetupError::Config { key, allowed, .. } if KEYS.contains(&key.as_str()) => {
                 config.section("stack").reject(&key, allowed)
@@ -306,6 +306,11 @@ mod tests {
                 [stack]\naddresses = [\"10.1.0.2/24\"]",
                 "t.toml: tap.host_addresses = [\"10.1.0.1/24\", \"10.1.0.2/16\"]: allowed is addresses that are \
                 not the library OS's own; 10.1.0.2 is in stack.addresses too",
+            ),
+            #[cfg(feature = "catnip")]
+            (
+                "[stack]\naddresses = [\"192.0.2.1/24\", \"192.0.2.1/25\"]",
+                "t.toml: stack.addresses = [\"192.0.2.1/24\", \"192.0.2.1/25\"]: allowed is each address once",
             ),
         ] {
             assert!(said(text).starts_with(line), "{}", said(text));

@@ -22,7 +22,7 @@ const MAX_MTU: usize = 65535;
 
 /// Most addresses of one stack: every received packet's destination is compared with each.
 pub(crate) const MAX_ADDRESSES: usize = 16;
-/// Most routes, the default ones included: each is looked at when a path is made.
+/// Most routes besides the default ones: each is looked at when a path is made.
 const MAX_ROUTES: usize = 64;
 
 /// Everything that can be set about a stack. Made with [`StackConfig::new`]; what is not set has a
@@ -132,8 +132,9 @@ impl StackConfig {
     pub(crate) fn own_addresses(&self) -> impl Iterator<Item = Prefix> {
         let has_v6 = self.wants_v6();
         let link_local = (self.link_local && self.device.medium == Medium::Ethernet && has_v6)
-            .then(|| ndp::link_local(self.device.hardware_address))
-            .map(|address| Prefix { address: address.into(), length: 64 });
+            .then(|| IpAddr::from(ndp::link_local(self.device.hardware_address)))
+            .filter(|formed| self.addresses.iter().all(|own| own.address != *formed))
+            .map(|address| Prefix { address, length: 64 });
         self.addresses.iter().copied().chain(link_local)
     }
 
@@ -188,8 +189,11 @@ impl StackConfig {
             );
             return reject("addresses", self.addresses.len(), allowed);
         }
-        for address in &self.addresses {
+        for (place, address) in self.addresses.iter().enumerate() {
             let own = address.address;
+            if self.addresses.iter().take(place).any(|other| other.address == own) {
+                return reject("addresses", address, "each address once");
+            }
             if !address.is_valid() || own.is_multicast() || own.is_unspecified() || own.is_loopback() {
                 return reject("addresses", address, "unicast addresses with their prefix lengths");
             }
@@ -202,13 +206,18 @@ impl StackConfig {
                 );
             }
         }
-        let routes: Vec<Route> = self.all_routes().collect();
-        if routes.len() > MAX_ROUTES {
-            return reject("routes", routes.len(), format!("at most {MAX_ROUTES} routes"));
+        if self.routes.len() > MAX_ROUTES {
+            return reject("routes", self.routes.len(), format!("at most {MAX_ROUTES} routes"));
         }
-        for route in routes {
-            if self.device.medium == Medium::Ethernet && !self.is_on_link(route.gateway) {
-                return reject("gateway", route.gateway, "a router in one of the stack's own networks");
+        if ethernet {
+            for route in &self.routes {
+                self.check_gateway("routes", route.gateway)?;
+            }
+            for (key, gateway) in [
+                ("gateway_v4", self.gateway_v4.map(IpAddr::V4)),
+                ("gateway_v6", self.gateway_v6.map(IpAddr::V6)),
+            ] {
+                gateway.map_or(Ok(()), |gateway| self.check_gateway(key, gateway))?;
             }
         }
         if self.udp.ephemeral_low == 0 || self.udp.ephemeral_low > self.udp.ephemeral_high {
@@ -218,12 +227,18 @@ impl StackConfig {
         Ok(())
     }
 
-    fn is_on_link(&self, address: IpAddr) -> bool {
-        let link_local = match address {
+    fn check_gateway(&self, key: &str, gateway: IpAddr) -> Result<(), SetupError> {
+        let is_link_local = match gateway {
             IpAddr::V4(_) => false,
             IpAddr::V6(address) => address.is_unicast_link_local(),
         };
-        link_local || self.addresses.iter().any(|own| own.contains(address) && own.address != address)
+        let is_ours = self.own_addresses().any(|own| own.address == gateway);
+        let is_neighbour =
+            |own: &Prefix| own.contains(gateway) && own.broadcast().map(IpAddr::V4) != Some(gateway);
+        if !is_ours && (is_link_local || self.addresses.iter().any(is_neighbour)) {
+            return Ok(());
+        }
+        reject(key, gateway, "another host in one of the stack's own networks (stack.addresses)")
     }
 
     fn check_device(&self) -> Result<(), SetupError> {
@@ -255,4 +270,70 @@ fn reject(key: &str, value: impl fmt::Display, allowed: impl fmt::Display) -> Re
         value: value.to_string(),
         allowed: allowed.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libos::runtime::TxChecksum;
+
+    fn ethernet() -> StackConfig {
+        let device = Capabilities {
+            medium: Medium::Ethernet,
+            hardware_address: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            tx_checksum: TxChecksum::Software,
+            tcp_segmentation_bytes: 0,
+            max_segments: 19,
+        };
+        let addresses = ["10.0.0.1/24", "fd00::1/64"].map(|prefix| prefix.parse().unwrap());
+        addresses.into_iter().fold(StackConfig::new(device), StackConfig::with_address)
+    }
+
+    fn said(config: &StackConfig) -> String {
+        config.check().map_or_else(|error| error.to_string(), |()| "fits".to_owned())
+    }
+
+    #[test]
+    fn a_gateway_is_another_host_of_an_own_network() {
+        let named = |key: &str, gateway: &str| {
+            format!("stack: {key} = {gateway}: allowed is another host in one of the stack's own networks")
+        };
+        for (gateway, wrong) in [
+            ("10.0.0.254", None),
+            ("fd00::fe", None),
+            ("fe80::1", None),
+            ("10.0.1.1", Some("gateway_v4")),
+            ("10.0.0.1", Some("gateway_v4")),
+            ("10.0.0.255", Some("gateway_v4")),
+            ("fd01::1", Some("gateway_v6")),
+            ("fe80::ff:fe00:1", Some("gateway_v6")),
+        ] {
+            let gateway: IpAddr = gateway.parse().unwrap();
+            let said_of_default = said(&ethernet().with_gateway(gateway));
+            let mut routed = ethernet();
+            let network = if gateway.is_ipv4() { "198.51.100.0/24" } else { "2001:db8::/32" };
+            routed.routes.push(Route { destination: network.parse().unwrap(), gateway, metric: 0 });
+            let said_of_route = said(&routed);
+            match wrong {
+                None => assert_eq!([said_of_default, said_of_route], ["fits", "fits"], "{gateway}"),
+                Some(key) => {
+                    let gateway = gateway.to_string();
+                    assert!(said_of_default.starts_with(&named(key, &gateway)), "{said_of_default}");
+                    assert!(said_of_route.starts_with(&named("routes", &gateway)), "{said_of_route}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_is_named_once_and_may_be_the_link_local_one() {
+        let formed: Prefix = "fe80::ff:fe00:1/64".parse().unwrap();
+        assert_eq!(ethernet().own_addresses().last(), Some(formed));
+        let named = ethernet().with_address(formed);
+        assert_eq!(said(&named), "fits");
+        assert_eq!(named.own_addresses().filter(|own| *own == formed).count(), 1);
+        let twice = ethernet().with_address("10.0.0.1/8".parse().unwrap());
+        assert_eq!(said(&twice), "stack: addresses = 10.0.0.1/8: allowed is each address once");
+    }
 }

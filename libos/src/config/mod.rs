@@ -49,7 +49,8 @@ impl Config {
     /// # Errors
     /// As [`Self::from_file`].
     pub fn load() -> Result<Self, SetupError> {
-        let config = match std::env::var_os(FILE_VARIABLE) {
+        // Empty means unset, as with other variables of the environment.
+        let config = match std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
             Some(path) => Self::from_file(path)?,
             None => Self::new(),
         };
