@@ -3,9 +3,12 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_int};
+use std::hint;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 use catnip_os::libos::{Completion, LibOs, Token};
@@ -84,6 +87,24 @@ impl Drop for Thread {
 thread_local! {
     static THREAD: Thread =
         const { Thread { state: RefCell::new(State::Absent), init_error: RefCell::new(None) } };
+}
+
+/// The library OS that the thread had before the last fork: kept, so that what looks for leaks finds it in use.
+static PARENTS: AtomicPtr<Instance> = AtomicPtr::new(ptr::null_mut());
+
+/// In the child of a fork: the library OS is the parent's, which goes on using the device. Here it is neither used nor
+/// taken down, which its peers and other processes would notice.
+pub fn leave_to_the_parent() {
+    // Without the state the fork happened in the midst of a call, in a callback or a signal handler, and the state stays
+    // with that call.
+    let _ = THREAD.try_with(|thread| {
+        let Ok(mut state) = thread.state.try_borrow_mut() else { return };
+        if let State::Ready(instance) = mem::replace(&mut *state, State::Absent) {
+            PARENTS.store(Box::into_raw(instance), Ordering::Relaxed);
+            // Nobody reads it, so else it would be optimised away.
+            hint::black_box(&PARENTS);
+        }
+    });
 }
 
 /// Runs one call of the program on the thread's instance. Returns 0 or what `work` failed with; `ENOSYS` without

@@ -10,6 +10,7 @@ mod address;
 mod arrays;
 mod calls;
 mod errno;
+mod fork;
 mod groups;
 mod held_blocks;
 mod instance;

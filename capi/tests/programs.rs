@@ -46,6 +46,13 @@ fn threads_share_nothing_and_calls_from_inside_a_call_are_refused() {
     run_checked("c/threads.c");
 }
 
+#[test]
+fn a_forked_child_leaves_the_library_os_to_its_parent() {
+    for check in [Check::Plain, Check::Sanitizers, Check::Valgrind] {
+        run_test_program("c/fork.c", &[], check, &[]);
+    }
+}
+
 /// Two cores, each with a stack that reaches itself alone.
 const TWO_CORES: [(&str, &str); 2] = [("CATNIP_CORES__COUNT", "2"), ("CATNIP_CORES__PIN", "false")];
 

@@ -18,7 +18,8 @@
  * descriptor complete in the order in which they were started.
  *
  * Each thread has a library OS of its own: descriptors, tokens and scatter-gather arrays belong to the
- * thread that made them, and mean nothing to other threads.
+ * thread that made them, and mean nothing to other threads. After a fork they stay with the parent: the child
+ * has no library OS until it calls demi_init().
  */
 #ifndef DEMI_LIBOS_H_IS_INCLUDED
 #define DEMI_LIBOS_H_IS_INCLUDED

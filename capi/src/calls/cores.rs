@@ -1,6 +1,7 @@
 //! `demi_ext_core_count` and `demi_ext_core_init`: one library OS for each thread on one device that the process opens once.
 
 use std::ffi::c_int;
+use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,15 +13,17 @@ use crate::abi::Args;
 use crate::errno;
 use crate::instance::{self, Member};
 
-/// The cores that the process has opened.
+/// The cores that a process has opened.
 struct Group {
+    process_id: u32,
     /// By core; `None` once a thread has taken it.
     seats: Vec<Option<CoreSeat>>,
     /// Counts the threads with a library OS of the group, and the group itself.
     members: Member,
 }
 
-static GROUP: Mutex<Option<Group>> = Mutex::new(None);
+/// The process's, and after a fork that of its parent, which is left alone.
+static GROUPS: Mutex<Vec<Group>> = Mutex::new(Vec::new());
 
 impl Group {
     /// True when every core was taken and all their threads have ended.
@@ -34,14 +37,18 @@ fn with_group<T>(
     config: impl FnOnce() -> Result<Config, (c_int, String)>,
     work: impl FnOnce(&mut Group) -> Result<T, (c_int, String)>,
 ) -> Result<T, (c_int, String)> {
-    // Whoever panicked has left the group as it was or as it is to be.
-    let mut group = GROUP.lock().unwrap_or_else(PoisonError::into_inner);
-    if group.as_ref().is_none_or(Group::is_over) {
+    // Whoever panicked has left the groups as they were or as they are to be.
+    let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let process_id = process::id();
+    groups.retain(|group| group.process_id != process_id || !group.is_over());
+    let mut own = groups.iter().position(|group| group.process_id == process_id);
+    if own.is_none() {
         let opened = Cores::open(&config()?).map_err(|error| (errno::of_setup(&error), error.to_string()))?;
         let seats = opened.into_seats().into_iter().map(Some).collect();
-        *group = Some(Group { seats, members: Member::default() });
+        own = Some(groups.len());
+        groups.push(Group { process_id, seats, members: Member::default() });
     }
-    match group.as_mut() {
+    match own.and_then(|own| groups.get_mut(own)) {
         Some(group) => work(group),
         None => Err((libc::EIO, "the cores are gone".to_owned())),
     }

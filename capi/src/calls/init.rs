@@ -11,7 +11,7 @@ use catnip_os::libos::{Config, LibOs};
 use crate::abi::{Args, Callback};
 use crate::arrays::Arrays;
 use crate::instance::{self, Instance, Member};
-use crate::{errno, logger};
+use crate::{errno, fork, logger};
 
 /// The option that names a configuration file; all other arguments are the program's.
 const CONFIG_OPTION: &str = "--config";
@@ -73,6 +73,7 @@ impl Arguments {
     /// An error number, and a line that says what is wrong.
     pub fn config(&self) -> Result<Config, (c_int, String)> {
         logger::install();
+        fork::install();
         // SAFETY: whoever made this vouched for the list.
         let file = unsafe { config_file(self.argc, self.argv) }.map_err(|message| (libc::EINVAL, message))?;
         let config = match file {
