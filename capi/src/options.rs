@@ -36,6 +36,9 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => Ok(Name::QuickAck),
         (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => Ok(Name::UserTimeout),
         (libc::IPPROTO_TCP, TCP_USER_TIMEOUT_OPTION) => Ok(Name::UserTimeoutOption),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => Ok(Name::KeepAliveIdle),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => Ok(Name::KeepAliveInterval),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => Ok(Name::KeepAliveProbes),
         (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => Ok(Name::FastOpenQueue),
         (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => Ok(Name::FastOpenConnect),
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
@@ -118,6 +121,12 @@ pub unsafe fn read(
             Ok(SocketOption::UserTimeout((millis > 0).then(|| Duration::from_millis(millis))))
         }
         Name::UserTimeoutOption => Ok(SocketOption::UserTimeoutOption(number != 0)),
+        Name::KeepAliveIdle => keepalive_seconds(number).map(SocketOption::KeepAliveIdle),
+        Name::KeepAliveInterval => keepalive_seconds(number).map(SocketOption::KeepAliveInterval),
+        Name::KeepAliveProbes => match u8::try_from(number) {
+            Ok(probes @ 1..=MAX_KEEPALIVE_PROBES) => Ok(SocketOption::KeepAliveProbes(probes)),
+            Ok(_) | Err(_) => Err(libc::EINVAL),
+        },
         Name::FastOpenQueue => Ok(SocketOption::FastOpenQueue(size()?)),
         Name::FastOpenConnect => Ok(SocketOption::FastOpenConnect(number != 0)),
         Name::SendBuffer => Ok(SocketOption::SendBuffer(size()?)),
@@ -127,6 +136,17 @@ pub unsafe fn read(
         Name::PathMtuDiscovery => groups::discovery(number).map(SocketOption::PathMtuDiscovery),
         Name::HopLimit => u8::try_from(number).map(SocketOption::HopLimit).map_err(|_| libc::EINVAL),
         _ => Err(libc::ENOPROTOOPT),
+    }
+}
+
+/// Linux's bounds of `TCP_KEEPIDLE` and `TCP_KEEPINTVL`, in seconds, and of `TCP_KEEPCNT`.
+const MAX_KEEPALIVE_SECONDS: u64 = 32_767;
+const MAX_KEEPALIVE_PROBES: u8 = 127;
+
+fn keepalive_seconds(number: c_int) -> Result<Duration, c_int> {
+    match u64::try_from(number) {
+        Ok(seconds @ 1..=MAX_KEEPALIVE_SECONDS) => Ok(Duration::from_secs(seconds)),
+        Ok(_) | Err(_) => Err(libc::EINVAL),
     }
 }
 
@@ -268,6 +288,11 @@ pub unsafe fn write(
         | SocketOption::Broadcast(on)
         | SocketOption::MulticastLoop(on) => c_int::from(on),
         SocketOption::UserTimeout(limit) => saturate(limit.map_or(0, |limit| limit.as_millis())),
+        // A configuration may have parts of a second: none of them is nought.
+        SocketOption::KeepAliveIdle(time) | SocketOption::KeepAliveInterval(time) => {
+            saturate(time.as_millis().div_ceil(1_000))
+        }
+        SocketOption::KeepAliveProbes(probes) => c_int::from(probes),
         SocketOption::SendBuffer(bytes)
         | SocketOption::ReceiveBuffer(bytes)
         | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
@@ -328,7 +353,11 @@ mod tests {
 
     #[test]
     fn a_value_set_reads_back_the_same() {
-        let table: [(c_int, c_int, c_int); 23] = [
+        let table: [(c_int, c_int, c_int); 27] = [
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 32_767),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 75),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 127),
             (libc::IPPROTO_TCP, TCP_USER_TIMEOUT_OPTION, 1),
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
             (libc::SOL_SOCKET, libc::SO_REUSEADDR, 0),
@@ -361,6 +390,25 @@ mod tests {
             // SAFETY: the pointer and the size belong to `back`.
             unsafe { write(set, NOW, ptr::from_mut(&mut back).cast(), &raw mut len) }.unwrap();
             assert_eq!((back, len), (value, 4), "level {level} option {option}");
+        }
+    }
+
+    #[test]
+    fn keepalive_times_have_linuxs_bounds() {
+        for (option, value) in [
+            (libc::TCP_KEEPIDLE, 0),
+            (libc::TCP_KEEPIDLE, -1),
+            (libc::TCP_KEEPIDLE, 32_768),
+            (libc::TCP_KEEPINTVL, 0),
+            (libc::TCP_KEEPINTVL, 32_768),
+            (libc::TCP_KEEPCNT, 0),
+            (libc::TCP_KEEPCNT, 128),
+            (libc::TCP_KEEPCNT, 257),
+        ] {
+            let name = name(libc::IPPROTO_TCP, option).unwrap();
+            // SAFETY: the pointer and the size belong to `value`.
+            let read = unsafe { read(name, ptr::from_ref(&value).cast(), 4) };
+            assert_eq!(read, Err(libc::EINVAL), "{option} {value}");
         }
     }
 

@@ -89,6 +89,12 @@ pub enum SocketOption {
     NoDelay(bool),
     /// Probe an idle peer (`SO_KEEPALIVE`).
     KeepAlive(bool),
+    /// For how long a peer is idle before it is probed, of sockets that probe (`TCP_KEEPIDLE`).
+    KeepAliveIdle(Duration),
+    /// Time between probes of an idle peer (`TCP_KEEPINTVL`).
+    KeepAliveInterval(Duration),
+    /// Probes without an answer after which the connection is given up (`TCP_KEEPCNT`).
+    KeepAliveProbes(u8),
     /// What `close` does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes.
     /// `Some` sends it for so long and then resets the connection, and the close completes with the one or the other;
     /// `Some(0)` resets at once.
@@ -215,6 +221,12 @@ pub enum SocketOptionName {
     NoDelay,
     /// [`SocketOption::KeepAlive`].
     KeepAlive,
+    /// [`SocketOption::KeepAliveIdle`].
+    KeepAliveIdle,
+    /// [`SocketOption::KeepAliveInterval`].
+    KeepAliveInterval,
+    /// [`SocketOption::KeepAliveProbes`].
+    KeepAliveProbes,
     /// [`SocketOption::Linger`].
     Linger,
     /// [`SocketOption::SendBuffer`].

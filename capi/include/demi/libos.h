@@ -135,6 +135,7 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
 /**
  * Sets a socket option. Options with an int: SOL_SOCKET SO_KEEPALIVE, SO_SNDBUF, SO_RCVBUF, SO_REUSEADDR,
  * SO_REUSEPORT; IPPROTO_TCP TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_MAXSEG, TCP_USER_TIMEOUT (milliseconds),
+ * TCP_KEEPIDLE and TCP_KEEPINTVL (1 to 32767 seconds), TCP_KEEPCNT (1 to 127),
  * DEMI_EXT_TCP_USER_TIMEOUT_OPTION (of demi/ext.h: tell the peer of that time, and heed the peer's, RFC 5482),
  * TCP_FASTOPEN (connections of a listener that are handed over with the data of their SYN), TCP_FASTOPEN_CONNECT (what is
  * pushed first rides on the SYN, once the server gave a cookie; connecting completes at once then);

@@ -501,6 +501,18 @@ static void options_are_set_and_read(void)
     len = sizeof value;
     EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, DEMI_EXT_TCP_USER_TIMEOUT_OPTION, &value, &len), 0);
     EXPECT(value, 1);
+    const int keep_seconds = 30, no_seconds = 0;
+    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_seconds, sizeof keep_seconds), 0);
+    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_KEEPIDLE, &no_seconds, sizeof no_seconds), EINVAL);
+    len = sizeof value;
+    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_KEEPIDLE, &value, &len), 0);
+    EXPECT(value, 30);
+    len = sizeof value;
+    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_KEEPINTVL, &value, &len), 0);
+    EXPECT(value, 75);
+    len = sizeof value;
+    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_KEEPCNT, &value, &len), 0);
+    EXPECT(value, 9);
     len = sizeof value;
     EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_ERROR, &value, &len), 0);
     EXPECT(value, 0);

@@ -11,7 +11,7 @@ use libos::{Config, SetupError};
 use super::StackConfig;
 use crate::network::{ConflictDetection, FragmentConfig, NeighborConfig};
 use crate::tcp::congestion::Algorithm;
-use crate::tcp::{EcnMode, MIN_SEGMENT_BYTES, TcpConfig, TcpOptions};
+use crate::tcp::{EcnMode, Keepalive, MIN_SEGMENT_BYTES, TcpConfig, TcpOptions};
 use crate::udp::UdpConfig;
 use crate::wire::vlan::VlanId;
 
@@ -173,6 +173,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         options: TcpOptions {
             no_delay: section.bool("no_delay", options.no_delay)?,
             keep_alive: section.bool("keep_alive", options.keep_alive)?,
+            keepalive: keepalive(&mut section, options.keepalive)?,
             send_buffer_bytes: section.usize(
                 "send_buffer_bytes",
                 1..=MAX_QUEUE_BYTES,
@@ -232,21 +233,15 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             1..=255,
             default.max_syn_retransmissions,
         )?,
+        max_syn_ack_retransmissions: section.integer(
+            "max_syn_ack_retransmissions",
+            1..=255,
+            default.max_syn_ack_retransmissions,
+        )?,
         // RFC 9293 section 3.8.6.3: less than half a second.
         delayed_ack: section.duration_ms("delayed_ack_ms", 0..=500, millis(default.delayed_ack))?,
         time_wait: section.duration_ms("time_wait_ms", 0..=DAY_MS, millis(default.time_wait))?,
         fin_wait_2: section.duration_ms("fin_wait_2_ms", 0..=DAY_MS, millis(default.fin_wait_2))?,
-        keepalive_idle: section.duration_ms(
-            "keepalive_idle_ms",
-            1..=DAY_MS,
-            millis(default.keepalive_idle),
-        )?,
-        keepalive_interval: section.duration_ms(
-            "keepalive_interval_ms",
-            1..=DAY_MS,
-            millis(default.keepalive_interval),
-        )?,
-        keepalive_probes: section.integer("keepalive_probes", 1..=255, default.keepalive_probes)?,
         timestamps: section.bool("timestamps", default.timestamps)?,
         window_scaling: section.bool("window_scaling", default.window_scaling)?,
         sack: section.bool("sack", default.sack)?,
@@ -300,6 +295,14 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
     }
     section.finish()?;
     Ok(read)
+}
+
+fn keepalive(section: &mut Section<'_>, default: Keepalive) -> Result<Keepalive, SetupError> {
+    Ok(Keepalive {
+        idle_ms: section.integer("keepalive_idle_ms", 1..=DAY_MS as u32, default.idle_ms)?,
+        interval_ms: section.integer("keepalive_interval_ms", 1..=DAY_MS as u32, default.interval_ms)?,
+        probes: section.integer("keepalive_probes", 1..=255, default.probes)?,
+    })
 }
 
 fn fast_open_keys(section: &mut Section<'_>) -> Result<Vec<u128>, SetupError> {

@@ -20,7 +20,7 @@ impl TcpLayer {
 
     pub(crate) fn set_option(&mut self, id: ConnectionId, option: SocketOption) -> Result<(), Error> {
         let connection = self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?;
-        connection.set_option(option, &self.shared.settings)?;
+        connection.set_option(option)?;
         // Keepalive may have begun, and with no delay from now on, what Nagle kept back may go.
         self.settle_output(id.0.index);
         Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::congestion::Algorithm;
 use super::ecn::EcnMode;
+use super::keepalive::Keepalive;
 
 /// Settings of the TCP layer. Every one has a default that works on the Internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,20 +23,18 @@ pub struct TcpConfig {
     pub rto_initial: Duration,
     /// Retransmissions of one segment before the connection is given up (RFC 9293, section 3.8.3: R2).
     pub max_retransmissions: u8,
-    /// Retransmissions of a SYN before the connection is given up.
+    /// Retransmissions of a SYN before the open is given up: by default after four minutes (RFC 9293, section 3.8.3,
+    /// MUST-23, asks for three at least).
     pub max_syn_retransmissions: u8,
+    /// Retransmissions of a SYN-ACK before the open is given up. Fewer: who answers none may be somebody else than who
+    /// sent the SYN.
+    pub max_syn_ack_retransmissions: u8,
     /// How long an acknowledgment may wait for data to ride on; at most 500 ms (RFC 9293, section 3.8.6.3).
     pub delayed_ack: Duration,
     /// How long a connection stays in TIME-WAIT: twice the maximum segment lifetime.
     pub time_wait: Duration,
     /// How long a connection that the program closed waits in FIN-WAIT-2 for the peer's FIN.
     pub fin_wait_2: Duration,
-    /// Idle time before the first keepalive probe; at least two hours by default (RFC 9293, section 3.8.4).
-    pub keepalive_idle: Duration,
-    /// Time between keepalive probes.
-    pub keepalive_interval: Duration,
-    /// Unanswered keepalive probes before the connection is given up.
-    pub keepalive_probes: u8,
     /// Offer and use timestamps (RFC 7323).
     pub timestamps: bool,
     /// Offer and use window scaling (RFC 7323).
@@ -82,13 +81,11 @@ impl Default for TcpConfig {
             rto_max: Duration::from_secs(120),
             rto_initial: Duration::from_secs(1),
             max_retransmissions: 15,
-            max_syn_retransmissions: 6,
+            max_syn_retransmissions: 7,
+            max_syn_ack_retransmissions: 5,
             delayed_ack: Duration::from_millis(40),
             time_wait: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
-            keepalive_idle: Duration::from_secs(7200),
-            keepalive_interval: Duration::from_secs(75),
-            keepalive_probes: 9,
             timestamps: true,
             window_scaling: true,
             ecn: EcnMode::default(),
@@ -116,6 +113,8 @@ pub struct TcpOptions {
     pub no_delay: bool,
     /// Probe an idle peer (`SO_KEEPALIVE`).
     pub keep_alive: bool,
+    /// When it is probed then (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
+    pub keepalive: Keepalive,
     /// What closing does with unsent data (`SO_LINGER`): `None` sends it in the background for as long as it takes,
     /// `Some` for so long and then resets the connection, and the close completes with the one or the other; `Some(0)`
     /// resets at once.
@@ -159,6 +158,7 @@ impl Default for TcpOptions {
         Self {
             no_delay: false,
             keep_alive: false,
+            keepalive: Keepalive::default(),
             linger: None,
             send_buffer_bytes: 1 << 20,
             send_buffer_max_bytes: 8 << 20,

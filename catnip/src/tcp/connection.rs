@@ -11,6 +11,7 @@ use super::congestion::{Congestion, CongestionControl};
 use super::counters::TcpCounters;
 use super::ecn::Ecn;
 use super::fast_open::FastOpen;
+use super::keepalive::Keepalive;
 use super::options::Timestamp;
 use super::pacing::Pacing;
 use super::path_search::PathSearch;
@@ -306,6 +307,7 @@ pub struct Connection {
     pub(super) opening: bool,
     pub(super) no_delay: bool,
     pub(super) keep_alive: bool,
+    pub(super) keepalive: Keepalive,
     /// Send full segments only (`TCP_CORK`).
     pub(super) cork: bool,
     /// For how long closing goes on sending (`SO_LINGER`).
@@ -458,6 +460,7 @@ impl Connection {
         TcpOptions {
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
+            keepalive: self.keepalive,
             linger: self.linger,
             cork: self.cork,
             quick_ack: self.rcv.quick_ack,

@@ -82,6 +82,7 @@ impl Connection {
             opening: false,
             no_delay: options.no_delay,
             keep_alive: options.keep_alive,
+            keepalive: options.keepalive,
             cork: options.cork,
             linger: options.linger,
             user_timeout: UserTimeout::new(options.user_timeout, options.user_timeout_option),
@@ -354,7 +355,7 @@ impl Connection {
         }
         self.retransmissions = 0;
         self.restart_retransmission(cx);
-        self.start_keepalive(cx.now, cx.settings);
+        self.start_keepalive(cx.now);
         self.raise(Readiness::CONNECTED | Readiness::WRITABLE, cx.events);
     }
 }

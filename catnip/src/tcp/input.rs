@@ -30,9 +30,8 @@ const CHALLENGE_INTERVAL_NS: u64 = 500_000_000;
 impl Connection {
     /// A segment came for this connection.
     pub(super) fn on_segment(&mut self, segment: &Segment, data: Data, cx: &mut Context<'_>) -> Disposition {
-        self.last_received = cx.now;
-        self.keepalives_sent = 0;
         if self.is_straight(segment, &data, cx.now) {
+            self.note_life(cx.now);
             if self.ecn.is_agreed() {
                 self.note_marks(segment, &data, cx);
             }
@@ -45,6 +44,13 @@ impl Connection {
             return Disposition::Keep;
         }
         self.on_rare_segment(segment, data, cx)
+    }
+
+    /// The peer is there: only who knows the connection can have sent what came.
+    #[inline]
+    const fn note_life(&mut self, now: Instant) {
+        self.last_received = now;
+        self.keepalives_sent = 0;
     }
 
     /// True for the segment that was expected: the next data or an acknowledgment, nothing else, with somebody
@@ -102,6 +108,7 @@ impl Connection {
             }
             return self.on_unacceptable(segment, sequence_len, has_text, cx);
         }
+        self.note_life(cx.now);
         // Second: RST. Only an exact match resets (RFC 5961, section 3).
         if reset {
             return self.on_reset(segment, cx);
@@ -191,8 +198,13 @@ impl Connection {
         let sequence = segment.sequence;
         let at_probe =
             sequence == self.rcv.nxt || sequence == self.rcv.nxt + 1 || sequence + 1 == self.rcv.nxt;
-        if at_probe && segment.flags.contains(Flags::ACK) && self.state.is_synchronised() {
-            let _ = self.on_acknowledgment(segment, 0, cx);
+        // And at the very edge of the window, where a peer stands that has filled it: as long as the first of
+        // what it sent is missing, nothing else that it acknowledges with would be heard.
+        let at_edge = sequence_len == 0 && sequence == self.rcv.edge;
+        if (at_probe || at_edge) && segment.flags.contains(Flags::ACK) && self.state.is_synchronised() {
+            if self.on_acknowledgment(segment, 0, cx) == Verdict::Process {
+                self.note_life(cx.now);
+            }
             if self.snd.fin_acknowledged() && self.on_fin_acknowledged(cx) == Disposition::Closed {
                 return Disposition::Closed;
             }
@@ -318,7 +330,8 @@ impl Connection {
     /// RFC 9293, section 3.10.7.4 (MAY-2) and RFC 1122, section 4.2.2.13: a SYN beyond the old connection's
     /// sequence numbers, or with a newer timestamp, starts a new one (RFC 6191).
     fn may_reopen(&self, segment: &Segment) -> bool {
-        if !segment.flags.contains(Flags::SYN) || segment.flags.intersects(Flags::ACK | Flags::RST) {
+        let strange = Flags::ACK | Flags::RST | Flags::FIN;
+        if !segment.flags.contains(Flags::SYN) || segment.flags.intersects(strange) {
             return false;
         }
         match (self.timestamps, segment.options.timestamp) {

@@ -563,7 +563,11 @@ impl Connection {
             IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
             IcmpErrorKind::HostUnreachable | IcmpErrorKind::AdminProhibited => Error::HostUnreachable,
             IcmpErrorKind::NetworkUnreachable => Error::NetworkUnreachable,
-            IcmpErrorKind::TimeExceeded | IcmpErrorKind::ParameterProblem => return Disposition::Keep,
+            IcmpErrorKind::TimeExceeded | IcmpErrorKind::ParameterProblem => {
+                // RFC 1122, section 4.2.3.9: as an unreachable host. It ends no open, as the path may yet change.
+                self.soft_error = Some(Error::HostUnreachable);
+                return Disposition::Keep;
+            }
         };
         match self.state {
             // Before the connection stands, an unreachable peer is an answer (RFC 5461, section 4.1).

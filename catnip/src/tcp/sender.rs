@@ -384,13 +384,31 @@ impl Connection {
 
     /// Sends an acknowledgment without data.
     pub(super) fn send_acknowledgment(&mut self, cx: &mut Context<'_>) {
-        // A probe's byte lies beyond the closed window. There the peer takes nothing but RCV.NXT (RFC 9293,
-        // section 3.4): an acknowledgment behind the probe would be lost on it, and with that its own data.
-        let probing = self.snd.wnd == 0 && self.snd.max == self.snd.una + 1;
-        // After a timeout SND.NXT has gone back; what the peer may have seen is up to `max`.
-        let sequence = if probing { self.snd.una } else { self.snd.max };
-        self.send_control(sequence, Flags::ACK | self.ecn.acknowledgment_flags(), cx);
+        self.send_control(self.bare_sequence(), Flags::ACK | self.ecn.acknowledgment_flags(), cx);
         cx.counters.pure_acks += 1;
+    }
+
+    /// The sequence number of a segment without text: what comes next for the peer, if it has seen all that was sent.
+    /// After a timeout SND.NXT has gone back, and does not tell.
+    #[inline]
+    fn bare_sequence(&self) -> SequenceNumber {
+        let max = self.snd.max;
+        if max.at_or_before(self.snd.una + self.snd.wnd) {
+            max
+        } else {
+            self.bare_sequence_beyond_the_window()
+        }
+    }
+
+    /// More was sent than the window takes: a probe of it, or the peer took it back. There the peer takes nothing
+    /// (RFC 9293, section 3.4): an acknowledgment behind what it refused would be lost on it, and with that its own
+    /// data.
+    #[cold]
+    fn bare_sequence_beyond_the_window(&self) -> SequenceNumber {
+        let edge = self.snd.una + self.snd.wnd;
+        let is_probe = self.snd.wnd == 0 && self.snd.max == edge + 1;
+        // Less than a unit of its scale is what the peer could not tell of, and may have taken.
+        if !is_probe && self.snd.max.distance_from(edge) < 1 << self.snd.scale { self.snd.max } else { edge }
     }
 
     /// Asks a peer that has been silent whether it is still there: a segment it has seen before
@@ -401,10 +419,11 @@ impl Connection {
         self.send_control(before_una, Flags::ACK | self.ecn.acknowledgment_flags(), cx);
     }
 
-    /// Sends a reset that the peer accepts: in its window, and with an acknowledgment.
+    /// Sends a reset that the peer accepts: at what it expects next if it has seen all, in its window and answered if
+    /// it has not, and with an acknowledgment.
     pub(super) fn send_reset(&mut self, cx: &mut Context<'_>) {
         cx.counters.out_resets += 1;
-        self.send_control(self.snd.nxt, Flags::RST | Flags::ACK, cx);
+        self.send_control(self.bare_sequence(), Flags::RST | Flags::ACK, cx);
     }
 
     fn send_control(&mut self, sequence: SequenceNumber, flags: Flags, cx: &mut Context<'_>) {

@@ -4,10 +4,10 @@ use libos::{Error, Instant, SocketOption, SocketOptionName};
 
 use super::config::TcpOptions;
 use super::congestion::{Algorithm, CongestionControl};
-use super::connection::{Connection, Settings};
+use super::connection::Connection;
+use super::keepalive::Keepalive;
 use super::options::MAX_WINDOW_SCALE;
 use super::pacing::Pacing;
-use super::state::State;
 
 /// Largest send or receive queue of a socket: what a window scaled by 14 expresses (RFC 7323, section 2.3).
 const MAX_QUEUE_BYTES: usize = 1 << 30;
@@ -22,6 +22,10 @@ impl TcpOptions {
         match option {
             SocketOption::NoDelay(on) => self.no_delay = on,
             SocketOption::KeepAlive(on) => self.keep_alive = on,
+            SocketOption::KeepAliveIdle(time) => self.keepalive.idle_ms = Keepalive::millis(time)?,
+            SocketOption::KeepAliveInterval(time) => self.keepalive.interval_ms = Keepalive::millis(time)?,
+            SocketOption::KeepAliveProbes(0) => return Err(Error::InvalidArgument),
+            SocketOption::KeepAliveProbes(probes) => self.keepalive.probes = probes,
             SocketOption::Linger(time) => self.linger = time,
             // Whoever names a size gets that size: it does not grow by itself any more.
             SocketOption::SendBuffer(bytes) => {
@@ -68,6 +72,9 @@ impl TcpOptions {
         Ok(match name {
             SocketOptionName::NoDelay => SocketOption::NoDelay(self.no_delay),
             SocketOptionName::KeepAlive => SocketOption::KeepAlive(self.keep_alive),
+            SocketOptionName::KeepAliveIdle => SocketOption::KeepAliveIdle(self.keepalive.idle()),
+            SocketOptionName::KeepAliveInterval => SocketOption::KeepAliveInterval(self.keepalive.interval()),
+            SocketOptionName::KeepAliveProbes => SocketOption::KeepAliveProbes(self.keepalive.probes),
             SocketOptionName::Linger => SocketOption::Linger(self.linger),
             SocketOptionName::SendBuffer => SocketOption::SendBuffer(self.send_buffer_bytes),
             SocketOptionName::ReceiveBuffer => SocketOption::ReceiveBuffer(self.receive_buffer_bytes),
@@ -96,7 +103,7 @@ fn queue_bytes(bytes: usize) -> Result<usize, Error> {
 
 impl Connection {
     /// Sets one option of a connection that stands.
-    pub(super) fn set_option(&mut self, option: SocketOption, settings: &Settings) -> Result<(), Error> {
+    pub(super) fn set_option(&mut self, option: SocketOption) -> Result<(), Error> {
         let mut options = self.options();
         options.set(option)?;
         self.no_delay = options.no_delay;
@@ -113,13 +120,7 @@ impl Connection {
         self.snd.limit_bytes = options.send_buffer_bytes.max(self.snd.queue.len_bytes());
         self.snd.limit_max_bytes = options.send_buffer_max_bytes;
         self.rcv.tuning.max_bytes = u32::try_from(options.receive_buffer_max_bytes).unwrap_or(u32::MAX);
-        if self.keep_alive != options.keep_alive {
-            self.keep_alive = options.keep_alive;
-            // Before that it starts with the connection, and after it there is no need.
-            if self.state.is_synchronised() && self.state != State::TimeWait {
-                self.start_keepalive(self.last_received, settings);
-            }
-        }
+        self.choose_keepalive(options.keep_alive, options.keepalive);
         if options.congestion != self.algorithm() {
             self.change_algorithm(options.congestion);
         }

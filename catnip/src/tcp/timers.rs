@@ -1,5 +1,5 @@
 //! A connection's timers: retransmission and persist, delayed acknowledgment, and the idle ones
-//! (TIME-WAIT, an orphan's FIN-WAIT-2, keepalive).
+//! (TIME-WAIT, an orphan's FIN-WAIT-2, and keepalive's: [`super::keepalive`]).
 
 use libos::{Error, Instant};
 
@@ -121,7 +121,19 @@ impl Connection {
             return Disposition::Keep;
         }
         let config = &cx.settings.config;
-        let limit = if opening { config.max_syn_retransmissions } else { config.max_retransmissions };
+        let limit = match self.state {
+            State::SynSent => config.max_syn_retransmissions,
+            State::SynReceived => config.max_syn_ack_retransmissions,
+            State::Closed
+            | State::Listen
+            | State::Established
+            | State::CloseWait
+            | State::FinWait1
+            | State::FinWait2
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => config.max_retransmissions,
+        };
         let user_time_is_up = self.user_timeout.is_over(self.snd.una, cx.now, self.rtt.rto_ns());
         let exhausted = self.retransmissions >= limit && (opening || self.user_timeout.limit.is_none());
         if user_time_is_up || exhausted {
@@ -214,43 +226,5 @@ impl Connection {
     /// A connection the program closed does not wait for ever for the peer's FIN.
     pub(super) fn start_orphan_timeout(&mut self, cx: &Context<'_>) {
         self.deadlines.idle = cx.now + cx.settings.config.fin_wait_2;
-    }
-
-    /// RFC 9293, section 3.8.4. Off unless the program asked for it.
-    pub(super) fn start_keepalive(&mut self, since: Instant, settings: &Settings) {
-        if self.keep_alive {
-            self.deadlines.idle = since + settings.config.keepalive_idle;
-        }
-    }
-
-    fn on_keepalive_timeout(&mut self, cx: &mut Context<'_>) -> Disposition {
-        if !self.keep_alive {
-            return Disposition::Keep;
-        }
-        let config = &cx.settings.config;
-        let due = self.last_received + config.keepalive_idle;
-        if self.keepalives_sent == 0 && due > cx.now {
-            self.deadlines.idle = due;
-            return Disposition::Keep;
-        }
-        if self.snd.una != self.snd.max {
-            // The retransmission timer already finds out about the peer.
-            self.deadlines.idle = cx.now + config.keepalive_idle;
-            return Disposition::Keep;
-        }
-        let silent_ns = cx.now.nanos_since(self.last_received);
-        let given_up = match self.user_timeout.limit {
-            Some(limit) => self.keepalives_sent > 0 && silent_ns >= libos::time::duration_nanos(limit),
-            None => self.keepalives_sent >= config.keepalive_probes,
-        };
-        if given_up {
-            cx.counters.timeouts += 1;
-            self.send_reset(cx);
-            return self.fail(Some(Error::TimedOut), cx);
-        }
-        self.deadlines.idle = cx.now + config.keepalive_interval;
-        self.keepalives_sent += 1;
-        self.send_keepalive(cx);
-        Disposition::Keep
     }
 }

@@ -125,9 +125,11 @@ pub fn icmp(ends: Ends, ports: (u16, u16), error: Icmp, seq: u32) -> Vec<u8> {
     let (kind, code, value): (u8, u8, u32) = match (error, is_v4) {
         (Icmp::PortUnreachable, true) => (3, 3, 0),
         (Icmp::HostUnreachable, true) => (3, 1, 0),
+        (Icmp::TimeExceeded, true) => (11, 0, 0),
         (Icmp::TooBig { mtu }, true) => (3, 4, mtu.into()),
         (Icmp::PortUnreachable, false) => (1, 4, 0),
         (Icmp::HostUnreachable, false) => (1, 3, 0),
+        (Icmp::TimeExceeded, false) => (3, 0, 0),
         (Icmp::TooBig { mtu }, false) => (2, 0, mtu.into()),
     };
     let mut message = vec![kind, code, 0, 0];

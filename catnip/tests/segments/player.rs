@@ -359,16 +359,18 @@ impl Player {
                 self.stack.tcp_shutdown(id, how).map_err(|error| format!("{error:?}"))
             }
             ["option", name, value] => {
+                let time = || number(value).map(|millis| Duration::from_millis(millis as u64));
                 let option = match name {
                     "no_delay" => SocketOption::NoDelay(value == "on"),
                     "keep_alive" => SocketOption::KeepAlive(value == "on"),
                     "cork" => SocketOption::Cork(value == "on"),
                     "quick_ack" => SocketOption::QuickAck(value == "on"),
                     "user_timeout_option" => SocketOption::UserTimeoutOption(value == "on"),
+                    "keep_alive_idle_ms" => SocketOption::KeepAliveIdle(time()?),
+                    "keep_alive_interval_ms" => SocketOption::KeepAliveInterval(time()?),
+                    "keep_alive_probes" => SocketOption::KeepAliveProbes(number(value)? as u8),
                     "linger_s" => SocketOption::Linger(Some(Duration::from_secs(number(value)? as u64))),
-                    "user_timeout_ms" => {
-                        SocketOption::UserTimeout(Some(Duration::from_millis(number(value)? as u64)))
-                    }
+                    "user_timeout_ms" => SocketOption::UserTimeout(Some(time()?)),
                     _ => return Err(wrong()),
                 };
                 let id = self.connection()?;

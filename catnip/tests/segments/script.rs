@@ -59,6 +59,7 @@ pub enum Action {
 pub enum Icmp {
     PortUnreachable,
     HostUnreachable,
+    TimeExceeded,
     TooBig { mtu: u16 },
 }
 
@@ -200,8 +201,13 @@ fn icmp(kind: &str, rest: &[&str]) -> Result<Action, String> {
     let (error, sequence) = match (kind, rest) {
         ("port-unreachable", ["about", sequence]) => (Icmp::PortUnreachable, sequence),
         ("host-unreachable", ["about", sequence]) => (Icmp::HostUnreachable, sequence),
+        ("time-exceeded", ["about", sequence]) => (Icmp::TimeExceeded, sequence),
         ("too-big", [mtu, "about", sequence]) => (Icmp::TooBig { mtu: number(mtu)? }, sequence),
-        _ => return Err("icmp port-unreachable|host-unreachable|too-big MTU about SEQ".to_owned()),
+        _ => {
+            return Err(
+                "icmp port-unreachable|host-unreachable|time-exceeded|too-big MTU about SEQ".to_owned()
+            );
+        }
     };
     Ok(Action::Icmp { error, sequence: number(sequence)? })
 }

@@ -102,7 +102,7 @@ impl World {
         config.tcp.window_scaling = setup.window_scaling;
         config.tcp.options.no_delay = setup.no_delay;
         config.tcp.options.keep_alive = setup.keep_alive;
-        config.tcp.keepalive_idle = Duration::from_secs(30);
+        config.tcp.options.keepalive.idle_ms = 30_000;
         config.tcp.sack = setup.sack;
         config.tcp.options.congestion = match setup.congestion {
             Congestion::Cubic => Algorithm::Cubic,

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use catnip::StackConfig;
-use catnip::tcp::EcnMode;
 use catnip::tcp::congestion::Algorithm;
+use catnip::tcp::{EcnMode, Keepalive};
 use rand::{Rng, RngExt};
 
 /// What one switch changes in the stack's settings.
@@ -29,9 +29,7 @@ const SWITCHES: &[(&str, Change)] = &[
     ("odd segments", |config| config.tcp.options.max_segment_bytes = Some(537)),
     ("keepalive", |config| {
         config.tcp.options.keep_alive = true;
-        config.tcp.keepalive_idle = Duration::from_millis(700);
-        config.tcp.keepalive_interval = Duration::from_secs(3);
-        config.tcp.keepalive_probes = 100;
+        config.tcp.options.keepalive = Keepalive { idle_ms: 700, interval_ms: 3_000, probes: 100 };
     }),
     ("little kept out of order", |config| config.tcp.max_out_of_order_bytes = 20_000),
     ("short TIME-WAIT", |config| config.tcp.time_wait = Duration::from_secs(1)),

@@ -1,20 +1,16 @@
 //! Keepalive (RFC 9293, section 3.8.4): off by default, and only for connections with nothing under way.
 
-use std::time::Duration;
-
 use libos::{Error, Shutdown, SocketOption};
 
 use super::script::Script;
 use super::seg::seg;
 use crate::events::ConnectionId;
-use crate::tcp::State;
+use crate::tcp::{Keepalive, State};
 
 /// A connection that is probed after 60 s, three times, every 10 s.
 fn probed() -> (Script, ConnectionId) {
     let mut t = Script::configured(|config| {
-        config.tcp.keepalive_idle = Duration::from_secs(60);
-        config.tcp.keepalive_interval = Duration::from_secs(10);
-        config.tcp.keepalive_probes = 3;
+        config.tcp.options.keepalive = Keepalive { idle_ms: 60_000, interval_ms: 10_000, probes: 3 };
     });
     let id = t.open();
     t.stack.tcp_set_option(id, SocketOption::KeepAlive(true)).unwrap();
