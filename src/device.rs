@@ -68,6 +68,28 @@ pub fn install_all<R: Runtime + 'static>(
     network::install(libos, config, Gathered::new(first, runtimes.collect()))
 }
 
+/// The program by which the kernel puts each frame into the queue of the core that its flow belongs to, so that no core
+/// waits for what another one has.
+#[cfg(any(feature = "tap", feature = "packet"))]
+fn steering(
+    config: &Config,
+    queues: Option<usize>,
+) -> Result<Option<runtime_linux::steering::Steering>, SetupError> {
+    use catnip::steering::{Instruction, program};
+    use runtime_linux::steering as kernel;
+
+    let Some(queues) = queues.filter(|queues| *queues > 1) else { return Ok(None) };
+    let cores = crate::cores::CoresConfig::from_config(config)?;
+    let instructions = program(cores.hash_key, cores.count, queues).into_iter();
+    let same = |Instruction { code, if_true, if_false, value }| kernel::Instruction {
+        code,
+        if_true,
+        if_false,
+        value,
+    };
+    Ok(Some(kernel::Steering(instructions.map(same).collect())))
+}
+
 #[cfg(feature = "tap")]
 mod tap {
     use libos::{Arena, Capabilities, Config, SetupError};
@@ -100,6 +122,7 @@ mod tap {
         fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
             let mut settings = TapConfig::from_config(config)?;
             check_ends_differ(config, &settings)?;
+            settings.steering = super::steering(config, queues)?;
             settings.queues = queues.unwrap_or(settings.queues);
             Self::open(&settings)
         }
@@ -132,6 +155,7 @@ mod packet {
 
         fn open(config: &Config, queues: Option<usize>) -> Result<Vec<Self>, SetupError> {
             let mut settings = PacketConfig::from_config(config)?;
+            settings.steering = super::steering(config, queues)?;
             settings.queues = queues.unwrap_or(settings.queues);
             Self::open(&settings)
         }

@@ -11,6 +11,7 @@ mod interface;
 mod netlink;
 pub mod packet;
 mod receive_buffers;
+pub mod steering;
 mod system;
 pub mod tap;
 mod virtio_header;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use catnip_os::catnip::steering::{CoreShare, HashKey};
 use catnip_os::libos::net::{TcpListener, UdpSocket};
 use catnip_os::libos::{Config, LibOs};
 
@@ -18,6 +19,11 @@ pub const CONNECTIONS: usize = 60;
 /// Frames that a core without a queue sent through another one.
 pub const THROUGH: &str = "catnip.device.steering.sent_through";
 
+/// What cores handed over because the device had put it into another core's queue.
+pub const HANDED_OVER: &str = "catnip.device.steering.handed_over";
+/// Longest time of a connection that nothing disturbs: less than a lost segment takes to be sent again (RFC 6298).
+const UNDISTURBED: Duration = Duration::from_millis(900);
+
 /// The same with two cores. They need not run beside each other: the machine may have one processor.
 pub fn on_cores(config: &Config) -> Config {
     config.clone().set("cores.count", CORES as i64).set("cores.pin", false)
@@ -25,6 +31,22 @@ pub fn on_cores(config: &Config) -> Config {
 
 /// Serves echo on one core until told to stop, and tells which peers it served.
 pub fn serve(libos: &LibOs, core: usize, served: &mpsc::Sender<(SocketAddr, usize)>, stop: &AtomicBool) {
+    spawn_servers(libos, core, served);
+    poll_until(libos, stop);
+    libos.abort_tasks();
+}
+
+/// Runs what was spawned until told to stop.
+fn poll_until(libos: &LibOs, stop: &AtomicBool) {
+    let stopped = async {
+        while !stop.load(Ordering::Relaxed) {
+            libos.sleep(Duration::from_millis(1)).await;
+        }
+    };
+    libos.block_on(stopped).unwrap();
+}
+
+fn spawn_servers(libos: &LibOs, core: usize, served: &mpsc::Sender<(SocketAddr, usize)>) {
     for family in Family::BOTH {
         let mut listener = TcpListener::bind(libos, family.catnip(7)).unwrap();
         let (own, served) = (libos.clone(), served.clone());
@@ -48,13 +70,6 @@ pub fn serve(libos: &LibOs, core: usize, served: &mpsc::Sender<(SocketAddr, usiz
             }
         });
     }
-    let stopped = async {
-        while !stop.load(Ordering::Relaxed) {
-            libos.sleep(Duration::from_millis(1)).await;
-        }
-    };
-    libos.block_on(stopped).unwrap();
-    libos.abort_tasks();
 }
 
 /// Echoes over many connections of both families, several at a time, and over datagrams.
@@ -129,4 +144,59 @@ pub fn one_library_os_serves_all_queues(config: &Config) {
     });
     drop((libos, sender));
     assert_eq!(served.into_iter().count(), 2 * CONNECTIONS);
+}
+
+/// The device puts each flow into its own core's queue: when core 1 stops polling while it is flooded, connections to core 0
+/// are made and served as if nothing were.
+pub fn a_core_that_stops_polling_keeps_no_flow_of_another_waiting(config: &Config) {
+    let shares = CoreShare::split(CORES, HashKey::SYMMETRIC);
+    let ports = |family: Family, core: usize| {
+        let is_home = |port: &u16| shares[core].is_home(family.catnip(7), family.kernel(*port));
+        (20_000..30_000_u16).filter(is_home).collect::<Vec<_>>()
+    };
+    let clients = |away: &AtomicBool| {
+        // While both poll the kernel asks for the library OS's address, which any of them answers.
+        for (family, core) in Family::BOTH.into_iter().flat_map(|family| [(family, 0), (family, 1)]) {
+            let stream = link::connect_from(family.kernel(ports(family, core)[0]), family.catnip(7)).unwrap();
+            assert_eq!(link::exchange(&stream, b"hello"), b"hello");
+        }
+        away.store(true, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(20));
+        for family in Family::BOTH {
+            let flood = link::datagrams(family.kernel(ports(family, 1)[1]), family.catnip(7));
+            (0..5000).for_each(|_| drop(flood.send(&[0; 1000])));
+        }
+        for (family, index) in Family::BOTH.into_iter().flat_map(|family| (1..40).map(move |n| (family, n))) {
+            let begun = Instant::now();
+            let stream =
+                link::connect_from(family.kernel(ports(family, 0)[index]), family.catnip(7)).unwrap();
+            let message = vec![index as u8; 1 + index * 500];
+            assert!(link::exchange(&stream, &message) == message);
+            assert!(begun.elapsed() < UNDISTURBED, "{family:?}, connection {index}: {:?}", begun.elapsed());
+        }
+        let unserved = link::datagrams(Family::V4.kernel(ports(Family::V4, 1)[2]), Family::V4.catnip(7));
+        unserved.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        unserved.send(b"?").unwrap();
+        assert!(unserved.recv(&mut [0]).is_err(), "core 1 is away");
+    };
+    let (away, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (sender, _served) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            let ended = std::panic::catch_unwind(|| clients(&away));
+            stop.store(true, Ordering::Relaxed);
+            away.store(true, Ordering::Relaxed);
+            ended.unwrap();
+        });
+        catnip_os::open_cores(&on_cores(config), |libos, core| {
+            spawn_servers(&libos, core, &sender.clone());
+            poll_until(&libos, if core == 0 { &stop } else { &away });
+            while !stop.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            libos.abort_tasks();
+        })
+        .unwrap();
+    });
 }

@@ -1,10 +1,13 @@
 //! Several cores on one TAP device, each with a stack, against kernel clients.
 
 use crate::kernel_clients::{
-    CONNECTIONS, THROUGH, each_serves_its_connections_through_its_own_queue, on_cores,
-    one_library_os_serves_all_queues, run,
+    CONNECTIONS, HANDED_OVER, THROUGH, a_core_that_stops_polling_keeps_no_flow_of_another_waiting,
+    each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, run,
 };
-use crate::{link, namespace};
+use crate::{link, namespace, root};
+
+/// A program of ours picks the queues.
+const STEERED: &str = "catnip.device.steered";
 
 #[test]
 fn two_cores_with_a_queue_each_serve_many_kernel_clients_each_on_one_core() {
@@ -23,4 +26,29 @@ fn two_cores_share_a_device_of_one_queue() {
 #[test]
 fn one_library_os_serves_all_queues_of_a_device() {
     namespace::enter("-Urn", || one_library_os_serves_all_queues(&link::config().set("tap.queues", 3)));
+}
+
+/// Root may give the device a program that knows which flow is whose.
+#[test]
+fn a_core_that_stops_polling_harms_no_other() {
+    root::enter(|| a_core_that_stops_polling_keeps_no_flow_of_another_waiting(&link::config()));
+}
+
+#[test]
+fn flows_come_to_their_core_by_themselves_where_the_kernel_takes_a_program() {
+    root::enter(|| {
+        let (_, counted) = run(&on_cores(&link::config()), &[STEERED, HANDED_OVER]);
+        assert_eq!(counted, [[1, 0], [1, 0]]);
+    });
+}
+
+#[test]
+fn without_rights_to_load_a_program_cores_hand_over_what_is_not_theirs() {
+    namespace::enter("-Urn", || {
+        let (_, counted) = run(&on_cores(&link::config()), &[STEERED, HANDED_OVER]);
+        assert!(
+            counted.iter().all(|core| core[0] == 0) && counted.iter().any(|core| core[1] > 0),
+            "{counted:?}"
+        );
+    });
 }

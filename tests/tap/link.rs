@@ -116,6 +116,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// As [`connect`], from this address.
+pub fn connect_from(local: SocketAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(socket2::Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&local.into())?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    let stream = socket.into();
+    limit(&stream);
+    Ok(stream)
+}
+
 /// As [`connect`], with a receive buffer so large: from before the kernel first tells a window, so that the window
 /// says what there is room for.
 pub fn connect_with_buffer(address: SocketAddr, bytes: usize) -> TcpStream {

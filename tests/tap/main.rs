@@ -33,6 +33,8 @@ mod noise;
 mod outages;
 mod pressure;
 mod recorder;
+#[path = "../common/root.rs"]
+mod root;
 mod routes;
 mod servers;
 mod sources;

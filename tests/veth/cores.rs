@@ -3,12 +3,11 @@
 use catnip_os::libos::Config;
 
 use crate::kernel_clients::{
-    CORES, each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, run,
+    CORES, HANDED_OVER, a_core_that_stops_polling_keeps_no_flow_of_another_waiting,
+    each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, run,
 };
 use crate::{namespace, pair, root};
 
-/// What cores handed over because the device had put it into another core's queue.
-const HANDED_OVER: &str = "catnip.device.steering.handed_over";
 /// What came in the core's own queue.
 const RECEIVED: &str = "catnip.device.rx_frames";
 
@@ -31,6 +30,33 @@ fn two_cores_with_a_packet_socket_each_serve_many_kernel_clients_each_on_one_cor
             let config = packet().set("packet.ring_kib", ring_kib);
             each_serves_its_connections_through_its_own_queue(&config);
         }
+    });
+}
+
+#[test]
+fn the_kernel_puts_each_flow_into_its_cores_packet_socket() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        for ring_kib in [8192, 0] {
+            let (_, counted) = run(&on_cores(&packet().set("packet.ring_kib", ring_kib)), &[HANDED_OVER]);
+            assert_eq!(counted, [[0], [0]]);
+        }
+    });
+}
+
+#[test]
+fn a_core_with_a_packet_socket_that_stops_polling_harms_no_other() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        a_core_that_stops_polling_keeps_no_flow_of_another_waiting(&packet());
+    });
+}
+
+#[test]
+fn a_core_with_a_packet_ring_that_stops_polling_harms_no_other() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        a_core_that_stops_polling_keeps_no_flow_of_another_waiting(&packet().set("packet.ring_kib", 8192));
     });
 }
 

@@ -4,6 +4,7 @@ mod counters;
 mod exchange;
 mod flow;
 mod plain;
+mod program;
 mod share;
 mod steered;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod toeplitz;
 pub use counters::SteeringCounters;
 pub use exchange::{ExchangeSeat, exchange};
 pub use flow::{Class, Flow, classify};
+pub use program::{Instruction, program};
 pub use share::{CoreShare, MAX_CORES, Transport};
 pub use steered::{Link, Steered};
 pub use toeplitz::{HashKey, KEY_BYTES, Toeplitz};

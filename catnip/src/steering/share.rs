@@ -11,7 +11,7 @@ pub const MAX_CORES: usize = 63;
 
 /// Entries of the table from hashes to cores, which are dealt out in turn: what network cards and their drivers
 /// start with.
-const TABLE_ENTRIES: u32 = 128;
+pub(super) const TABLE_ENTRIES: u32 = 128;
 
 /// Marks a port that was found to be used by some cores and not by others, beside the cores' bits.
 const UNEVEN: u64 = 1 << MAX_CORES;

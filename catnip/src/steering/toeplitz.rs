@@ -42,6 +42,16 @@ impl HashKey {
 
     /// What [`FromStr`] takes, in words.
     pub const RULE: &str = "80 hexadecimal digits, \"symmetric\" or \"microsoft\"";
+
+    /// The 32 bits of the key from `bit` on: what the input's bit of that number adds to the hash. Beyond the key's end
+    /// there are zeros.
+    pub(super) fn window(&self, bit: usize) -> u32 {
+        let at = |index: usize| u64::from(self.0.get(index).copied().unwrap_or(0));
+        let byte = bit / 8;
+        let bits = (0..5).fold(0, |bits, index| bits << 8 | at(byte + index));
+        // 40 bits, of which the upper 32 behind the bits in front are wanted.
+        ((bits >> (8 - bit % 8)) & u64::from(u32::MAX)) as u32
+    }
 }
 
 impl FromStr for HashKey {
@@ -77,20 +87,12 @@ impl Toeplitz {
     /// The hash under `key`.
     #[must_use]
     pub fn new(key: HashKey) -> Self {
-        let window = |bit: usize| {
-            // The 32 bits of the key from `bit` on; beyond its end there are zeros.
-            let at = |index: usize| u64::from(key.0.get(index).copied().unwrap_or(0));
-            let byte = bit / 8;
-            let bits = (0..5).fold(0, |bits, index| bits << 8 | at(byte + index));
-            // 40 bits, of which the upper 32 behind the bits in front are wanted.
-            ((bits >> (8 - bit % 8)) & u64::from(u32::MAX)) as u32
-        };
         let row = |byte: usize| {
             let mut row = [0; 256];
             for (value, sum) in row.iter_mut().enumerate() {
                 *sum = (0..8)
                     .filter(|bit| value & (0x80 >> bit) != 0)
-                    .fold(0, |sum, bit| sum ^ window(byte * 8 + bit));
+                    .fold(0, |sum, bit| sum ^ key.window(byte * 8 + bit));
             }
             row
         };

@@ -3,6 +3,7 @@
 use libos::SetupError;
 
 use crate::interface::{NAME_RULE, is_interface_name};
+use crate::steering::Steering;
 use libos::mac::{Mac, is_station};
 
 /// Most sockets that share an interface.
@@ -31,6 +32,8 @@ pub struct PacketConfig {
     /// KiB of the receive ring of each queue, [`MIN_RING_KIB`] to [`MAX_RING_KIB`], with which the kernel hands frames over
     /// in blocks, a millisecond after they came. 0 for no ring: a system call for each frame, and each at once.
     pub ring_kib: usize,
+    /// What picks the queue of each received frame; without it the kernel does, by a hash of its own.
+    pub steering: Option<Steering>,
 }
 
 impl Default for PacketConfig {
@@ -44,6 +47,7 @@ impl Default for PacketConfig {
             offload: true,
             promiscuous: false,
             ring_kib: 0,
+            steering: None,
         }
     }
 }

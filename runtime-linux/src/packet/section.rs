@@ -37,6 +37,7 @@ impl PacketConfig {
             offload: section.bool("offload", default.offload)?,
             promiscuous: section.bool("promiscuous", default.promiscuous)?,
             ring_kib,
+            steering: None,
         };
         section.finish()?;
         Ok(read)
@@ -77,6 +78,7 @@ mod tests {
             offload: false,
             promiscuous: true,
             ring_kib: 1024,
+            steering: None,
         };
         assert_eq!(read(text), Ok(expected));
     }

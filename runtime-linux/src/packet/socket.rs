@@ -9,6 +9,7 @@ use libos::SetupError;
 
 use super::config::PacketConfig;
 use crate::interface::{Attachment, widen_filter};
+use crate::steering::Steering;
 use crate::system::packet_ring::PacketRing;
 use crate::system::socket::{self, link_address};
 
@@ -46,7 +47,8 @@ impl PacketSocket {
         let queues: Vec<Self> =
             (0..config.queues).map(|_| open_one(config, attachment)).collect::<Result<_, _>>()?;
         if queues.len() > 1 {
-            spread(&queues).map_err(|error| failed(config, "PACKET_FANOUT", error.to_string()))?;
+            spread(&queues, config.steering.as_ref())
+                .map_err(|error| failed(config, "PACKET_FANOUT", error.to_string()))?;
         }
         Ok(queues)
     }
@@ -112,18 +114,23 @@ fn ring_reason(error: &io::Error) -> String {
     }
 }
 
-/// Has the kernel spread flows over the sockets.
-fn spread(queues: &[PacketSocket]) -> io::Result<()> {
-    let by_flow = libc::PACKET_FANOUT_HASH;
+/// Has the kernel spread flows over the sockets: as the program says, or by a hash of its own.
+fn spread(queues: &[PacketSocket], steering: Option<&Steering>) -> io::Result<()> {
+    let by = if steering.is_some() { libc::PACKET_FANOUT_CBPF } else { libc::PACKET_FANOUT_HASH };
     let mut group = None;
     for queue in queues {
         // The first asks for a group that nobody else has.
         let (id, flags) = group.map_or((0, libc::PACKET_FANOUT_FLAG_UNIQUEID), |id| (id, 0));
-        let request = c_uint::from(id) | (by_flow | flags) << 16;
-        socket::set_option(queue.fd.as_fd(), SOL_PACKET, libc::PACKET_FANOUT, &request)?;
+        let request = c_uint::from(id) | (by | flags) << 16;
+        let fd = queue.fd.as_fd();
+        socket::set_option(fd, SOL_PACKET, libc::PACKET_FANOUT, &request)?;
         if group.is_none() {
-            let made: c_uint = socket::option(queue.fd.as_fd(), SOL_PACKET, libc::PACKET_FANOUT)?;
+            let made: c_uint = socket::option(fd, SOL_PACKET, libc::PACKET_FANOUT)?;
             group = Some(made as u16);
+            // Before there are others: until then all that arrives is the first one's.
+            if let Some(Steering(program)) = steering {
+                socket::set_fanout_program(fd, program)?;
+            }
         }
     }
     Ok(())

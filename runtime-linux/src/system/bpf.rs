@@ -1,4 +1,5 @@
-//! As much of the bpf system call as attaching one program with one map to an interface takes.
+//! As much of the bpf system call as attaching one program with one map to an interface takes, and loading one that
+//! looks at packets.
 
 use std::ffi::{c_int, c_long, c_uint};
 use std::io;
@@ -10,6 +11,7 @@ const BPF_MAP_UPDATE_ELEM: c_int = 2;
 const BPF_PROG_LOAD: c_int = 5;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
+const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -105,10 +107,20 @@ pub(crate) enum Fragments {
 
 /// Loads a program for XDP.
 pub(crate) fn load_program(instructions: &[u64], fragments: Fragments) -> io::Result<OwnedFd> {
+    let flags = if fragments == Fragments::Allowed { BPF_F_XDP_HAS_FRAGS } else { 0 };
+    load(BPF_PROG_TYPE_XDP, BPF_XDP, flags, instructions)
+}
+
+/// Loads a program that looks at packets and returns a number.
+pub(crate) fn load_filter(instructions: &[u64]) -> io::Result<OwnedFd> {
+    load(BPF_PROG_TYPE_SOCKET_FILTER, 0, 0, instructions)
+}
+
+fn load(kind: u32, expected_attach_type: u32, flags: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut name = [0; 16];
     name[..6].copy_from_slice(b"catnip");
     let attributes = ProgramLoad {
-        kind: BPF_PROG_TYPE_XDP,
+        kind,
         instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
@@ -116,10 +128,10 @@ pub(crate) fn load_program(instructions: &[u64], fragments: Fragments) -> io::Re
         log_bytes: 0,
         log: 0,
         kernel_version: 0,
-        flags: if fragments == Fragments::Allowed { BPF_F_XDP_HAS_FRAGS } else { 0 },
+        flags,
         name,
         interface: 0,
-        expected_attach_type: BPF_XDP,
+        expected_attach_type,
     };
     // SAFETY: the kernel reads as many instructions as are counted, and a string that ends with a zero.
     unsafe { make(BPF_PROG_LOAD, &attributes) }

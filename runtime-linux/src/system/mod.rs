@@ -12,7 +12,7 @@ pub(crate) mod xsk;
 use std::ffi::{c_int, c_short, c_uint, c_ulong};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::IFNAMSIZ;
 
@@ -42,6 +42,13 @@ pub(crate) fn tun_set_header_bytes(file: &File, bytes: c_int) -> io::Result<()> 
 pub(crate) fn tun_set_offload(file: &File, features: c_uint) -> io::Result<()> {
     // SAFETY: the descriptor is open; TUNSETOFFLOAD takes its argument by value.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, c_ulong::from(features)) })
+}
+
+/// `TUNSETSTEERINGEBPF`: the program that picks the queue of what the kernel sends; the device keeps it.
+pub(crate) fn tun_set_steering(file: &File, program: BorrowedFd<'_>) -> io::Result<()> {
+    let program: c_int = program.as_raw_fd();
+    // SAFETY: the descriptor is open; TUNSETSTEERINGEBPF reads one `int` behind the pointer.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETSTEERINGEBPF, &raw const program) })
 }
 
 /// A blocking rtnetlink socket. What is written to it goes to the kernel.

@@ -6,6 +6,7 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
+use crate::steering::Instruction;
 
 /// Types that the kernel reads and writes byte by byte as options and addresses.
 ///
@@ -49,6 +50,18 @@ pub(crate) fn set_option<T: Plain>(
     let bytes = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads as many bytes as the value has, which outlives the call.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), bytes) })
+}
+
+/// Has a program pick the socket of a fanout group for each frame (`PACKET_FANOUT_DATA`).
+pub(crate) fn set_fanout_program(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // The kernel only reads.
+    let whole = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    let bytes = size_of_val(&whole) as libc::socklen_t;
+    let (level, name) = (libc::SOL_PACKET, libc::PACKET_FANOUT_DATA);
+    // SAFETY: the kernel reads a `sock_fprog`, and behind its pointer as many instructions as it says, which have the
+    // layout of `sock_filter`; both outlive the call.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const whole).cast(), bytes) })
 }
 
 /// Reads a socket option. Older kernels fill less; the rest is zeros.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use libos::SetupError;
 
 use crate::interface::{MAX_MTU, MAX_NAME_BYTES, MIN_MTU, is_interface_name};
+use crate::steering::Steering;
 use libos::mac::{Mac, is_station, stable_mac};
 
 /// Most queues of one device that the kernel allows.
@@ -71,6 +72,9 @@ pub struct TapConfig {
     pub up: bool,
     /// Addresses that the kernel's end gets.
     pub host_addresses: Vec<HostAddress>,
+    /// What picks the queue of each frame that the kernel sends to us. Without it, and where the kernel takes no programs from
+    /// this user, the kernel picks the queue that last sent on the flow, and a new flow's by a hash of its own.
+    pub steering: Option<Steering>,
 }
 
 impl Default for TapConfig {
@@ -86,6 +90,7 @@ impl Default for TapConfig {
             udp_segmentation: false,
             up: true,
             host_addresses: Vec::new(),
+            steering: None,
         }
     }
 }

@@ -3,13 +3,15 @@
 use std::ffi::{c_int, c_short, c_uint};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use libos::SetupError;
 
 use super::config::TapConfig;
 use crate::netlink::{Link, Netlink};
-use crate::system;
+use crate::steering::{Steering, translate};
+use crate::system::{self, bpf};
 use crate::virtio_header::HEADER_BYTES;
 use libos::mac::Mac;
 
@@ -29,6 +31,8 @@ pub struct TapQueue {
     pub(super) hardware_address: [u8; 6],
     pub(super) mtu: usize,
     pub(super) offload: bool,
+    /// A program of ours picks the queue of each frame.
+    pub(super) steered: bool,
 }
 
 impl TapQueue {
@@ -49,7 +53,7 @@ impl TapQueue {
 
     pub(super) fn open_through(clone_device: &str, config: &TapConfig) -> Result<Vec<Self>, SetupError> {
         config.validate()?;
-        let queues = (0..config.queues)
+        let mut queues = (0..config.queues)
             .map(|_| {
                 Ok(Self {
                     file: attach(clone_device, config)?,
@@ -57,9 +61,13 @@ impl TapQueue {
                     hardware_address: config.hardware_address(),
                     mtu: config.mtu,
                     offload: config.offload,
+                    steered: false,
                 })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<Self>, _>>()?;
+        if let Some(steering) = &config.steering {
+            steer(&mut queues, steering);
+        }
         set_kernel_end_up(config)?;
         Ok(queues)
     }
@@ -85,6 +93,22 @@ fn attach(clone_device: &str, config: &TapConfig) -> Result<File, SetupError> {
         .map_err(|error| failed("TUNSETVNETHDRSZ", error.to_string()))?;
     set_offload(&file, config).map_err(|error| failed("TUNSETOFFLOAD", error.to_string()))?;
     Ok(file)
+}
+
+/// Has the program pick the queues. Where this user may not load programs the kernel goes on picking: frames of other
+/// cores' flows then come too.
+fn steer(queues: &mut [TapQueue], Steering(program): &Steering) {
+    let Some(first) = queues.first() else { return };
+    let set = translate(program)
+        .and_then(|instructions| bpf::load_filter(&instructions))
+        .and_then(|program| system::tun_set_steering(&first.file, program.as_fd()));
+    match set {
+        Ok(()) => queues.iter_mut().for_each(|queue| queue.steered = true),
+        Err(error) => log::info!(
+            "{}: the kernel spreads flows over the queues by itself, since it takes no program for that: {error}",
+            first.name
+        ),
+    }
 }
 
 /// Asks for the configured offloads. Kernels before 6.2 refuse the whole set when UDP segmentation

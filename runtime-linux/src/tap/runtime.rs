@@ -180,6 +180,7 @@ impl Runtime for Tap {
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.counters.write_all(sink);
+        sink.gauge("steered", u64::from(self.queue.steered));
     }
 }
 

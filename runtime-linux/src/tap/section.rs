@@ -31,6 +31,7 @@ impl TapConfig {
             udp_segmentation: section.bool("udp_segmentation", default.udp_segmentation)?,
             up: section.bool("up", default.up)?,
             host_addresses: section.parsed_list("host_addresses", HostAddress::RULE)?,
+            steering: None,
         };
         section.finish()?;
         Ok(read)
@@ -77,6 +78,7 @@ mod tests {
             udp_segmentation: true,
             up: false,
             host_addresses: vec!["10.1.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+            steering: None,
         };
         assert_eq!(read(text), Ok(expected));
     }

@@ -3,6 +3,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::steering::instruction;
+
 /// What `XDP_PASS` is: the frame goes on to the kernel's stack.
 const PASS: i32 = 2;
 /// The helper `bpf_redirect_map`.
@@ -19,15 +21,6 @@ const LOAD_IMMEDIATE_64: u8 = 0x18;
 const MOVE_IMMEDIATE: u8 = 0xb7;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
-
-/// One instruction (RFC 9669, section 3): code, two registers, offset and immediate value.
-fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
-    let registers =
-        if cfg!(target_endian = "little") { destination | source << 4 } else { destination << 4 | source };
-    let [a, b] = offset.to_ne_bytes();
-    let [c, d, e, f] = immediate.to_ne_bytes();
-    u64::from_ne_bytes([code, registers, a, b, c, d, e, f])
-}
 
 /// `return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);`
 pub(super) fn redirect(sockets: BorrowedFd<'_>) -> [u64; 6] {
