@@ -599,7 +599,7 @@ impl Connection {
             self.path.mtu = mtu;
             self.change_mss();
             if self.state.is_synchronised() {
-                self.give_up_flight();
+                self.resend_what_is_too_large();
             }
         }
     }

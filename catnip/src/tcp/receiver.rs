@@ -257,7 +257,14 @@ impl Connection {
 
     fn drain_reassembly(&mut self, cx: &mut Context<'_>) {
         let Some(mut reassembly) = self.rcv.reassembly.take() else { return };
-        while let Some(buffer) = reassembly.take_ready(self.rcv.nxt) {
+        while let Some(mut buffer) = reassembly.take_ready(self.rcv.nxt) {
+            if let Some(fin_at) = self.rcv.fin_at {
+                // What came before the FIN and lies behind it is no data either.
+                buffer.truncate(fin_at.distance_from(self.rcv.nxt) as usize);
+                if buffer.is_empty() {
+                    break;
+                }
+            }
             self.rcv.nxt += u32::try_from(buffer.len()).unwrap_or(0);
             self.deliver(buffer, cx);
         }

@@ -470,8 +470,28 @@ impl Connection {
         }
     }
 
+    /// Segments are to be no larger than they are from now on: what is in flight in larger ones goes again, which is no
+    /// sign of congestion (RFC 1191, section 6.5).
+    pub(super) fn resend_what_is_too_large(&mut self) {
+        if !self.sack_permitted {
+            self.snd.nxt = self.snd.una;
+            return;
+        }
+        let mut repair = self.take_repair();
+        if repair.scoreboard.give_up_larger(self.snd.mss, &mut self.sent) {
+            repair.check = TimeoutCheck::Settled;
+            repair.reduction = None;
+            repair.needed = None;
+            self.recovery.phase = Phase::Timeout;
+            self.recovery.recover = self.snd.max;
+            self.recovery.probe = None;
+        }
+        self.put_repair(repair);
+        self.settle_recovery();
+    }
+
     /// Everything in flight is to be sent again, for a reason the congestion control need not hear of here.
-    pub(super) fn give_up_flight(&mut self) {
+    fn give_up_flight(&mut self) {
         if !self.sack_permitted {
             self.snd.nxt = self.snd.una;
             return;

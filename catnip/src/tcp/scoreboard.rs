@@ -237,6 +237,22 @@ impl Scoreboard {
         self.frontier = max;
     }
 
+    /// What is in flight in segments of more than `most_bytes` does not get there. False when there is nothing of it.
+    pub(super) fn give_up_larger(&mut self, most_bytes: u16, sent: &mut Transmissions) -> bool {
+        let mut any = false;
+        for index in 0..sent.len() {
+            let too_large = |record: &&Transmission| {
+                let largest = u32::from(record.segment_bytes).min(record.len());
+                record.fate == Fate::InFlight && largest > u32::from(most_bytes)
+            };
+            if let Some(start) = sent.get(index).filter(too_large).map(|record| record.start) {
+                self.give_up(index, start, sent);
+                any = true;
+            }
+        }
+        any
+    }
+
     /// What was given up was not lost after all.
     pub(super) fn take_back_losses(&mut self, una: SequenceNumber, sent: &mut Transmissions) {
         sent.take_back_losses();

@@ -169,8 +169,10 @@ impl Connection {
             }
             return Some(Next { len, fin: false });
         }
-        // Not all of it fits: sender's silly window avoidance (RFC 9293, section 3.8.6.2.1).
-        let worth_it = resent || len >= mss || window::is_large_part(len, self.snd.max_wnd);
+        // Not all of it fits: sender's silly window avoidance (RFC 9293, section 3.8.6.2.1). What was sent before waits
+        // for nothing but the acknowledgment of what is in flight.
+        let worth_it =
+            (resent && in_flight == 0) || len >= mss || window::is_large_part(len, self.snd.max_wnd);
         (len > 0 && worth_it).then_some(Next { len, fin: false })
     }
 
@@ -273,6 +275,11 @@ impl Connection {
             // The byte, or the FIN, may be taken: then its acknowledgment must be acceptable. SND.NXT stays:
             // what the window did not let out is not in flight.
             self.snd.max = self.snd.max.max(self.snd.nxt + 1);
+            if self.sent.span().is_some_and(|(_, end)| end.after(self.snd.nxt)) {
+                // It had left before, within the window of that time: which of the two is acknowledged will not be
+                // known (Karn's algorithm: RFC 6298, section 3).
+                self.sent.on_sent(self.snd.nxt, self.snd.nxt + 1, self.snd.mss, cx.now);
+            }
             if fin && matches!(self.state, State::Established | State::CloseWait) {
                 self.transition(Trigger::FinSent, cx.transitions);
             }

@@ -165,6 +165,10 @@ impl Connection {
             self.ecn.on_reduction(self.snd.max);
             self.suspect_black_hole(cx);
             self.on_loss_timeout();
+            if self.is_probing() {
+                // The peer took its window back meanwhile, and only a probe fits into it.
+                self.send_window_probe(cx);
+            }
         } else {
             // Nothing is in flight and the window is too small to be worth a segment: after this long it
             // is used all the same (RFC 9293, section 3.8.6.2.1, the override timeout).
