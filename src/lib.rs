@@ -1,5 +1,10 @@
 //! Catnip: a library OS. This facade is what programs depend on.
 
+/// The README's program in Rust, compiled as its readers would. That in C is run by `capi/tests/examples.rs`.
+#[cfg(all(doctest, feature = "catnip"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(feature = "catnip")]
 mod cores;
 #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]

@@ -311,6 +311,51 @@ fn udp_ping_pong_measures_against_the_kernel_and_serves_it() {
     });
 }
 
+/// The first block of the README in that language.
+fn readme_block(language: &str) -> String {
+    let readme = fs::read_to_string(common::crate_folder().join("../README.md")).unwrap();
+    let (_, behind) = readme.split_once(&format!("```{language}\n")).unwrap();
+    behind.split("```").next().unwrap().to_owned()
+}
+
+/// With the very configuration that the README gives it.
+#[test]
+fn the_program_in_the_readme_echoes_datagrams_of_the_kernel() {
+    namespace::enter("-Urn", || {
+        let folder = common::scratch_folder("readme");
+        fs::write(folder.join("readme.c"), readme_block("c")).unwrap();
+        fs::write(folder.join("catnip.toml"), readme_block("toml")).unwrap();
+        let program = common::compile(&folder.join("readme.c"), Check::Plain);
+        let mut command = common::command(&program, Check::Plain);
+        command.env("CATNIP_CONFIG", folder.join("catnip.toml")).stdin(Stdio::null());
+        let mut server = Killed(command.spawn().unwrap());
+        // Until the device is there, the kernel has no way to the address.
+        let socket = retry(|| {
+            assert!(server.0.try_wait()?.is_none(), "the program has ended");
+            let socket = UdpSocket::bind("10.1.0.1:0")?;
+            socket.connect("10.1.0.2:7")?;
+            Ok(socket)
+        });
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut answer = [0; 100];
+        let count = retry(|| {
+            socket.send(b"twelve bytes")?;
+            socket.recv(&mut answer)
+        });
+        assert_eq!(&answer[..count], b"twelve bytes");
+    });
+}
+
+/// A program that ends with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// Tries until it works: what is tried depends on the program under test.
 fn retry<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> T {
     let start = Instant::now();
