@@ -51,7 +51,7 @@ struct Server {
 
 impl Server {
     fn start(libos: LibOs, address: SocketAddr) -> Result<Self, Error> {
-        let domain = if address.is_ipv4() { Domain::Ipv4 } else { Domain::Ipv6 };
+        let domain = Domain::of(address);
         let listener = libos.socket(domain, SocketKind::Stream)?;
         libos.bind(listener, address)?;
         libos.listen(listener, BACKLOG)?;

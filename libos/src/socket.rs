@@ -1,7 +1,7 @@
 //! What a socket is made from and what can be set on it. The values mean what POSIX says they mean.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::StreamInfo;
@@ -13,6 +13,14 @@ pub enum Domain {
     Ipv4,
     /// IPv6 (`AF_INET6`).
     Ipv6,
+}
+
+impl Domain {
+    /// The family that an address is of.
+    #[must_use]
+    pub const fn of(address: SocketAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
 }
 
 /// Communication style of a socket.

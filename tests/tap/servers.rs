@@ -14,14 +14,10 @@ use crate::noise::Noise;
 const PORT: u16 = 7;
 const SIZES: [usize; 8] = [0, 1, 64, 1447, 1448, 1449, 65_536, 1_000_000];
 
-fn domain(address: SocketAddr) -> Domain {
-    if address.is_ipv4() { Domain::Ipv4 } else { Domain::Ipv6 }
-}
-
 /// Sends back what comes on every connection, until so many have ended. Tokens only.
 fn echo_with_tokens(libos: &LibOs, addresses: &[SocketAddr], connections: usize) {
     for &address in addresses {
-        let listener = libos.socket(domain(address), SocketKind::Stream).unwrap();
+        let listener = libos.socket(Domain::of(address), SocketKind::Stream).unwrap();
         libos.bind(listener, address).unwrap();
         libos.listen(listener, 16).unwrap();
         libos.accept(listener).unwrap();

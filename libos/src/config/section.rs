@@ -225,7 +225,7 @@ impl<'a> Section<'a> {
     /// # Errors
     /// [`SetupError::Config`] for what is not a list of texts.
     pub fn strings(&mut self, key: &'static str) -> Result<Vec<String>, SetupError> {
-        self.parsed_list(key, "a list of texts in quotes")
+        self.parsed_list(key, "texts in quotes")
     }
 
     /// A text that stands for something else, such as an address; `None` when it is not set.
@@ -259,7 +259,7 @@ impl<'a> Section<'a> {
                 elements.map(|element| element.parse().ok()).collect()
             }
         };
-        parsed.ok_or_else(|| self.wrong(key, found, allowed))
+        parsed.ok_or_else(|| self.wrong(key, found, format!("{allowed}{}", list_hint(&found.value))))
     }
 
     /// Ends reading.
@@ -272,6 +272,18 @@ impl<'a> Section<'a> {
         let mut known = self.known.clone();
         known.sort_unstable();
         Err(self.wrong(key, found, format!("the keys {}", known.join(", "))))
+    }
+}
+
+/// How a list is written where the value is: what its elements may be does not help who wrote no list.
+fn list_hint(value: &Value) -> &'static str {
+    match value {
+        Value::Toml(toml::Value::Array(_)) => "",
+        Value::Toml(_) => "; a list stands in brackets: [\"one\", \"two\"]",
+        Value::Text(text) if text.contains(['[', '"']) => {
+            "; in the environment a list has commas, and neither brackets nor quotes"
+        }
+        Value::Text(_) => "",
     }
 }
 

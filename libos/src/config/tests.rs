@@ -93,8 +93,11 @@ fn every_mistake_is_told_in_one_line_with_its_place_the_key_the_value_and_what_i
         ("[t]\nyes = 1", "test.toml: t.yes = 1: allowed is true or false"),
         ("[t]\nword = \"nap\"", "test.toml: t.word = \"nap\": allowed is one of spin, sleep"),
         ("[t]\ntext = 5", "test.toml: t.text = 5: allowed is a text in quotes"),
-        ("[t]\nlist = \"a\"", "test.toml: t.list = \"a\": allowed is a list of texts in quotes"),
-        ("[t]\nlist = [1]", "test.toml: t.list = [1]: allowed is a list of texts in quotes"),
+        (
+            "[t]\nlist = \"a\"",
+            "test.toml: t.list = \"a\": allowed is texts in quotes; a list stands in brackets: [\"one\", \"two\"]",
+        ),
+        ("[t]\nlist = [1]", "test.toml: t.list = [1]: allowed is texts in quotes"),
         ("[t]\naddress = \"x\"", "test.toml: t.address = \"x\": allowed is an IPv4 or IPv6 address"),
         (
             "[t]\nnumbr = 5",
@@ -158,6 +161,26 @@ fn lists_of_integers_are_read_from_files_and_from_the_environment() {
     }
     let config = config.with_variables([("CATNIP_CORES__CPUS".to_owned(), "0, 2".to_owned())]);
     assert_eq!(config.section("cores").integers("cpus", 0..=8), Ok(vec![0, 2]));
+}
+
+#[test]
+fn who_wrote_no_list_is_told_how_one_is_written() {
+    let config = Config::from_toml_str("t.toml", "[t]\none = \"1\"\nwrong = [\"x\"]").unwrap();
+    let config = config.with_variables([("CATNIP_T__BRACKETS".to_owned(), "[\"1\"]".to_owned())]);
+    let config = config.set("t.two", ["1", "2"]);
+    let mut section = config.section("t");
+    assert_eq!(section.parsed_list::<u8>("two", "numbers"), Ok(vec![1, 2]));
+    for (key, end) in [
+        ("one", "allowed is numbers; a list stands in brackets: [\"one\", \"two\"]"),
+        (
+            "brackets",
+            "allowed is numbers; in the environment a list has commas, and neither brackets nor quotes",
+        ),
+        ("wrong", "allowed is numbers"),
+    ] {
+        let said = section.parsed_list::<u8>(key, "numbers").unwrap_err().to_string();
+        assert!(said.ends_with(end), "{said}");
+    }
 }
 
 #[test]

@@ -88,6 +88,12 @@ impl From<&[&str]> for Value {
     }
 }
 
+impl<const COUNT: usize> From<[&str; COUNT]> for Value {
+    fn from(values: [&str; COUNT]) -> Self {
+        Self::from(values.as_slice())
+    }
+}
+
 /// Where a value was found.
 #[derive(Debug, Clone)]
 pub(super) enum Source {

@@ -8,7 +8,7 @@ use super::endpoint::{Endpoint, Pending};
 use crate::executor::unfit;
 use crate::memory::CopyCause;
 use crate::{
-    Buffer, Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, SocketKind, SocketOption,
+    Buffer, Domain, Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, SocketKind, SocketOption,
     SocketOptionName,
 };
 
@@ -29,9 +29,27 @@ impl UdpSocket {
     /// # Errors
     /// As [`LibOs::socket`] and [`LibOs::bind`].
     pub fn bind(libos: &LibOs, local: SocketAddr) -> Result<Self, Error> {
-        let endpoint = Endpoint::new(libos, local, SocketKind::Datagram)?;
-        libos.bind(endpoint.queue, local)?;
+        let socket = Self::unbound(libos, Domain::of(local))?;
+        socket.bind_to(local)?;
+        Ok(socket)
+    }
+
+    /// A socket without an address, for options that count when it gets one, such as [`SocketOption::ReusePort`]. It gets
+    /// one from [`Self::bind_to`], or any by sending or connecting.
+    ///
+    /// # Errors
+    /// As [`LibOs::socket`].
+    pub fn unbound(libos: &LibOs, domain: Domain) -> Result<Self, Error> {
+        let endpoint = Endpoint::new(libos, domain, SocketKind::Datagram)?;
         Ok(Self { pop: Pending::default(), endpoint })
+    }
+
+    /// Gives a socket that has none a local address; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// As [`LibOs::bind`].
+    pub fn bind_to(&self, local: SocketAddr) -> Result<(), Error> {
+        self.endpoint.libos.bind(self.endpoint.queue, local)
     }
 
     /// Sets the peer that [`Self::send`] sends to, and from which alone datagrams are received.

@@ -24,9 +24,8 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// A new socket for addresses like `address`.
-    pub(super) fn new(libos: &LibOs, address: SocketAddr, kind: SocketKind) -> Result<Self, Error> {
-        let domain = if address.is_ipv4() { Domain::Ipv4 } else { Domain::Ipv6 };
+    /// A new socket.
+    pub(super) fn new(libos: &LibOs, domain: Domain, kind: SocketKind) -> Result<Self, Error> {
         Self::adopt(libos, libos.socket(domain, kind)?)
     }
 

@@ -4,15 +4,15 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
-use super::TcpStream;
 use super::endpoint::{Endpoint, Pending};
+use super::{TcpSocket, TcpStream};
 use crate::executor::unfit;
-use crate::{Error, LibOs, Operation, Outcome, SocketKind};
+use crate::{Domain, Error, LibOs, Operation, Outcome, SocketOption, SocketOptionName};
 
 /// Connections that wait to be accepted, where the program does not say how many.
 const DEFAULT_BACKLOG: usize = 128;
 
-/// A socket that accepts streams.
+/// A socket that accepts streams. [`TcpSocket`] makes one with options.
 #[derive(Debug)]
 pub struct TcpListener {
     accept: Pending,
@@ -20,6 +20,10 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
+    pub(super) fn from_endpoint(endpoint: Endpoint) -> Self {
+        Self { accept: Pending::default(), endpoint }
+    }
+
     /// Listens on `local`, port 0 for any free one, with room for 128 connections that wait to be accepted.
     ///
     /// # Errors
@@ -33,10 +37,9 @@ impl TcpListener {
     /// # Errors
     /// As [`Self::bind`].
     pub fn bind_with_backlog(libos: &LibOs, local: SocketAddr, backlog: usize) -> Result<Self, Error> {
-        let endpoint = Endpoint::new(libos, local, SocketKind::Stream)?;
-        libos.bind(endpoint.queue, local)?;
-        libos.listen(endpoint.queue, backlog)?;
-        Ok(Self { accept: Pending::default(), endpoint })
+        let socket = TcpSocket::new(libos, Domain::of(local))?;
+        socket.bind(local)?;
+        socket.listen(backlog)
     }
 
     /// The next connection and who it is from.
@@ -66,5 +69,20 @@ impl TcpListener {
     /// [`Error::Busy`] from inside a module's callback.
     pub fn local_addr(&self) -> Result<SocketAddr, Error> {
         self.endpoint.local_addr()
+    }
+    /// Sets an option: of the connections that come from now on.
+    ///
+    /// # Errors
+    /// As [`LibOs::set_option`].
+    pub fn set_option(&self, option: SocketOption) -> Result<(), Error> {
+        self.endpoint.set_option(option)
+    }
+
+    /// Reads an option.
+    ///
+    /// # Errors
+    /// As [`LibOs::option`].
+    pub fn option(&self, name: SocketOptionName) -> Result<SocketOption, Error> {
+        self.endpoint.option(name)
     }
 }

@@ -25,10 +25,12 @@
 mod datagram;
 mod endpoint;
 mod listener;
+mod socket;
 mod stream;
 
 pub use datagram::UdpSocket;
 pub use listener::TcpListener;
+pub use socket::TcpSocket;
 pub use stream::TcpStream;
 
 #[cfg(test)]

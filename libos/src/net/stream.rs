@@ -9,11 +9,12 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
+use super::TcpSocket;
 use super::endpoint::{Endpoint, Pending};
 use crate::executor::unfit;
 use crate::memory::CopyCause;
 use crate::{
-    Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
+    Domain, Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, Shutdown, SocketOption,
     SocketOptionName,
 };
 
@@ -51,15 +52,13 @@ impl TcpStream {
         }
     }
 
-    /// Connects to a peer. Dropping the future gives the connection up.
+    /// Connects to a peer; [`TcpSocket`] does with options. Dropping the future gives the connection up.
     ///
     /// # Errors
     /// As [`LibOs::socket`] and [`LibOs::connect`], and whatever the connect fails with:
     /// [`Error::ConnectionRefused`], [`Error::TimedOut`] and others.
     pub async fn connect(libos: &LibOs, peer: SocketAddr) -> Result<Self, Error> {
-        let endpoint = Endpoint::new(libos, peer, SocketKind::Stream)?;
-        libos.connect_async(endpoint.queue, peer).await?;
-        Ok(Self::from_endpoint(endpoint))
+        TcpSocket::new(libos, Domain::of(peer))?.connect(peer).await
     }
 
     /// Sends without copying; done when the stack has taken all of the data. After dropping the
