@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use libos::config::Section;
 use libos::{Error, Instant, SetupError};
 
 use crate::netlink::{Link, Netlink};
@@ -32,6 +33,31 @@ pub(crate) fn is_interface_name(name: &str) -> bool {
         && name != "."
         && name != ".."
         && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
+}
+
+/// What the configuration says of an interface that exists already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InterfaceKeys {
+    pub interface: String,
+    pub mac: Option<[u8; 6]>,
+    pub mtu: Option<usize>,
+}
+
+impl InterfaceKeys {
+    /// Reads the keys `interface`, which has to be there, `mac` and `mtu`.
+    pub fn read(section: &mut Section<'_>) -> Result<Self, SetupError> {
+        let interface = section.string("interface", "")?;
+        if !is_interface_name(&interface) {
+            return Err(section.reject("interface", NAME_RULE));
+        }
+        let mac: Option<Mac> = section.parsed("mac", Mac::RULE)?;
+        // 0, like no entry at all, is the interface's own.
+        let mtu = section.usize("mtu", 0..=MAX_MTU, 0)?;
+        if mtu > 0 && mtu < MIN_MTU {
+            return Err(section.reject("mtu", format!("0 or {MIN_MTU} to {MAX_MTU}")));
+        }
+        Ok(Self { interface, mac: mac.map(|mac| mac.0), mtu: (mtu > 0).then_some(mtu) })
+    }
 }
 
 /// An interface that exists already and that frames are to go through.
@@ -163,4 +189,48 @@ pub(crate) fn look(fd: BorrowedFd<'_>, index: u32) -> Result<(), Error> {
 
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+}
+
+/// What the tables of interfaces have in common, for their tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use libos::{Config, SetupError};
+
+    /// Each line in the table `table` beside a good interface is refused, in one line that names the file and the key.
+    pub fn wrong_values_are_named<T>(
+        table: &str,
+        read: fn(&Config) -> Result<T, SetupError>,
+        lines: &[(&str, &str)],
+    ) {
+        let said = |text: &str| {
+            read(&Config::from_toml_str("t.toml", text).unwrap()).map(drop).unwrap_err().to_string()
+        };
+        let common = [
+            (r#"interface = "a/b""#, "interface"),
+            (r#"mac = "01:00:00:00:00:01""#, "mac"),
+            ("mtu = 67", "mtu"),
+            ("mtu = 65522", "mtu"),
+            ("queues = 0", "queues"),
+            ("ring = 1", "ring"),
+        ];
+        for (line, key) in common.iter().chain(lines) {
+            let name = if *key == "interface" { "" } else { "interface = \"eth0\"\n" };
+            let error = said(&format!("[{table}]\n{name}{line}"));
+            assert!(error.starts_with(&format!("t.toml: {table}.{key} = ")), "{error}");
+        }
+        assert!(said("").contains(&format!("{table}.interface")), "no interface");
+    }
+
+    /// Each configuration of a program's is refused with its key.
+    pub fn refused_with_its_key<T: std::fmt::Debug>(
+        validate: fn(&T) -> Result<(), SetupError>,
+        configs: impl IntoIterator<Item = (T, &'static str)>,
+    ) {
+        for (config, key) in configs {
+            match validate(&config) {
+                Err(SetupError::Config { key: found, .. }) => assert_eq!(found, key, "{config:?}"),
+                other => panic!("{config:?} gave {other:?}"),
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A program that picks the queue of each received frame. Who opens the device writes it; the kernel runs it.
 //!
 //! Packet sockets take it as it is, a program of the classic packet filter. TAP devices take instructions of today's
-//! machine (RFC 9669), into which [`translate`] puts it.
+//! machine (RFC 9669), into which it is put here.
 
 use std::io;
 

@@ -164,7 +164,16 @@ fn an_address_formed_from_an_advertised_prefix_is_used_on_the_link_and_beyond() 
 #[test]
 fn an_address_that_the_kernel_has_is_not_taken() {
     namespace::enter("-Urn", || {
+        // Before the library OS comes, and not by its configuration, which may not name an address for both ends.
+        for words in [
+            "ip tuntap add dev tap-test mode tap",
+            "ip address add 10.5.0.1/24 dev tap-test",
+            "ip address add fd05::1/64 dev tap-test nodad",
+        ] {
+            link::command(words);
+        }
         let config = link::config().set("stack.conflict_detection", "probe");
+        let config = config.set("tap.host_addresses", Vec::<String>::new());
         let config = config.set("stack.addresses", vec!["10.5.0.1/24".to_owned(), "fd05::1/64".to_owned()]);
         let libos = link::open(&config.set("runtime.wait_for_addresses_ms", WAIT_MS));
         assert_eq!(link::metric(&libos, "catnip.network.address_duplicates"), 2);

@@ -5,11 +5,10 @@ use std::net::UdpSocket as KernelSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use catnip_os::libos::net::UdpSocket;
 use catnip_os::libos::{Domain, Error, LibOs, SocketKind};
 
 use crate::link::{self, Family, PATIENCE};
-use crate::{idleness, namespace};
+use crate::{datagrams, idleness, namespace};
 
 const PORT: u16 = 5006;
 const WAIT: Duration = Duration::from_secs(1);
@@ -107,25 +106,6 @@ fn a_frame_wakes_a_wait_that_sleeps() {
 #[test]
 fn sleeping_tasks_answer_a_thousand_datagrams_in_turn() {
     namespace::enter("-Urn", || {
-        let libos = open("sleep");
-        let address = Family::V4.catnip(PORT);
-        let socket = UdpSocket::bind(&libos, address).unwrap();
-        libos.spawn(async move {
-            loop {
-                let (data, from) = socket.pop().await.unwrap();
-                socket.push_to(data, from.unwrap()).await.unwrap();
-            }
-        });
-        let client = thread::spawn(move || {
-            let socket = link::datagrams(Family::V4.kernel(0), address);
-            for number in 0..1000_u32 {
-                let mut answer = [0; 4];
-                socket.send(&number.to_le_bytes()).unwrap();
-                socket.recv(&mut answer).unwrap();
-                assert_eq!(answer, number.to_le_bytes());
-            }
-        });
-        link::drive_until_joined(&libos, client);
-        libos.abort_tasks();
+        datagrams::are_answered_in_turn_from_sleep(&open("sleep"), PORT, 1000);
     });
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,6 +70,13 @@ pub fn open_through<R: Runtime + 'static>(config: &Config, wrap: impl FnOnce(Tap
     let stack = Stack::new(&settings, libos.device_arena().clone(), 12, libos.now()).unwrap();
     libos.install(StackModule::new(stack, device)).unwrap();
     libos
+}
+
+/// Runs a command with words; it has to succeed.
+pub fn command(words: &str) {
+    let mut parts = words.split(' ');
+    let output = Command::new(parts.next().unwrap()).args(parts).output().unwrap();
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A number among the library OS's metrics.

@@ -13,6 +13,8 @@ mod clients;
 mod closing;
 mod connections;
 mod cores;
+mod datagram_sizes;
+#[path = "../common/datagrams.rs"]
 mod datagrams;
 mod dialects;
 mod echo;

@@ -1,6 +1,5 @@
 //! Links that lose frames, go down and come back, neighbours that are asked again, and devices that go away.
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,18 +12,12 @@ use crate::namespace;
 
 const PORT: u16 = 5008;
 
-/// Runs `ip` of iproute2 with these words.
-pub fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn what_a_short_queue_of_the_kernel_loses_is_sent_again() {
     namespace::enter("-Urn", || {
         let libos = link::open(&link::config().set("tap.offload", false));
         // The kernel drops what does not fit in here while the library OS is busy elsewhere.
-        ip("link set tap-test txqueuelen 16");
+        link::command("ip link set tap-test txqueuelen 16");
         for family in Family::BOTH {
             echo::exchange(&libos, family.catnip(PORT), 1 << 20, &format!("{family:?}"));
         }
@@ -41,10 +34,10 @@ fn a_connection_outlives_a_link_that_goes_down_and_comes_back() {
         let client = thread::spawn(move || {
             let stream = link::connect(address);
             assert_eq!(link::exchange(&stream, b"before"), b"before");
-            ip("link set tap-test down");
+            link::command("ip link set tap-test down");
             let blackout = thread::spawn(|| {
                 thread::sleep(Duration::from_millis(500));
-                ip("link set tap-test up");
+                link::command("ip link set tap-test up");
                 // An address of IPv4 stays with the link; the route to it comes back too.
             });
             assert_eq!(link::exchange(&stream, b"during"), b"during");
@@ -69,13 +62,13 @@ fn what_catnip_sends_into_a_link_that_is_down_arrives_when_it_is_up_again() {
         link::run(&libos, async {
             let mut listener = TcpListener::bind(&libos, address).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            ip("link set tap-test down");
+            link::command("ip link set tap-test down");
             for _ in 0..10 {
                 let data = libos.arena().copy_from(&[5; 10_000]).unwrap().freeze();
                 stream.push(data).await.unwrap();
             }
             libos.sleep(Duration::from_millis(300)).await;
-            ip("link set tap-test up");
+            link::command("ip link set tap-test up");
             stream.close().await.unwrap();
         });
         assert_eq!(link::drive_until_joined(&libos, client), 100_000);
@@ -125,7 +118,7 @@ fn when_the_device_is_deleted_everything_ends_with_an_error_and_nothing_spins() 
             let mut listener = TcpListener::bind(&libos, address).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
             let _client = link::joined(&libos, client).await;
-            ip("link delete tap-test");
+            link::command("ip link delete tap-test");
             assert_eq!(stream.pop().await.map(drop), Err(Error::DeviceFailed));
             let connect = TcpStream::connect(&libos, Family::V4.kernel(9)).await.map(drop);
             assert_eq!(connect, Err(Error::DeviceFailed));

@@ -12,7 +12,6 @@ use crate::echo;
 use crate::link::{self, Family};
 use crate::namespace;
 use crate::noise::{Noise, Sum, Summer};
-use crate::outages::ip;
 
 const PORT: u16 = 5009;
 const BYTES: usize = 4 << 20;
@@ -112,7 +111,7 @@ fn a_router_with_a_smaller_mtu_behind_it_is_learned_from() {
         for offload in [true, false] {
             let (stop, server) = serve_far(offload);
             // Both ends think that 1500 bytes go through.
-            ip("link set tap-far mtu 1300");
+            link::command("ip link set tap-far mtu 1300");
             let libos = link::open(&near_config().set("tap.offload", offload));
             for family in Family::BOTH {
                 let (sent, received) = link::run(&libos, exchange(&libos, far(family)));

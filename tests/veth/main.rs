@@ -7,7 +7,10 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod both;
 mod cores;
+#[path = "../common/datagrams.rs"]
+mod datagrams;
 #[path = "../tap/echo.rs"]
 mod echo;
 #[path = "../common/idleness.rs"]

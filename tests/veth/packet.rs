@@ -2,15 +2,12 @@
 
 use std::net::UdpSocket as KernelSocket;
 use std::thread;
-use std::time::Duration;
 
-use catnip_os::libos::net::{TcpStream, UdpSocket};
-use catnip_os::libos::{Config, Error};
+use catnip_os::libos::Config;
+use catnip_os::libos::net::UdpSocket;
 
 use crate::link::{self, Family};
-use crate::noise::Noise;
-use crate::transfer::{FLOWS, transfer};
-use crate::{echo, idleness, namespace, pair};
+use crate::{both, echo, idleness, namespace, pair};
 
 const PORT: u16 = 5010;
 
@@ -26,11 +23,7 @@ fn with_ring() -> Config {
 fn transfer_all(what: &str, config: &Config, mtu: usize) {
     pair::make(mtu);
     let libos = link::open(config);
-    for family in Family::BOTH {
-        for flow in FLOWS {
-            transfer(&libos, family, flow, what);
-        }
-    }
+    both::transfer_all(&libos, what);
     assert!(link::metric(&libos, "catnip.device.rx_copied_bytes") > 0);
 }
 
@@ -62,29 +55,7 @@ fn bulk_arrives_unchanged_both_ways_with_a_ring() {
 fn datagrams_come_back_unchanged() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        let libos = link::open(&config());
-        for family in Family::BOTH {
-            let socket = UdpSocket::bind(&libos, family.catnip(PORT)).unwrap();
-            libos.spawn(async move {
-                loop {
-                    let (data, from) = socket.pop().await.unwrap();
-                    socket.push_to(data, from.unwrap()).await.unwrap();
-                }
-            });
-            let client = thread::spawn(move || {
-                let socket = link::datagrams(family.kernel(0), family.catnip(PORT));
-                let noise = Noise::bytes(1, 20_000);
-                let mut answer = [0; 20_001];
-                // The largest goes in fragments.
-                for size in [0, 1, 17, 64, 1000, 1452, 1472, 20_000] {
-                    socket.send(&noise[..size]).unwrap();
-                    let len = socket.recv(&mut answer).unwrap();
-                    assert!(answer[..len] == noise[..size], "{family:?}, {size} bytes: {len} others");
-                }
-            });
-            link::drive_until_joined(&libos, client);
-        }
-        libos.abort_tasks();
+        both::datagrams_come_back_unchanged(&link::open(&config()));
     });
 }
 
@@ -93,7 +64,7 @@ fn a_library_os_with_an_address_of_its_own_shares_an_interface_with_the_kernel()
     namespace::enter("-Urn", || {
         pair::make(1500);
         // The kernel lives on our end too, at another IP address and another Ethernet address.
-        pair::run("ip address add 10.5.0.3/24 dev veth-ours");
+        link::command("ip address add 10.5.0.3/24 dev veth-ours");
         let libos = link::open(&config().set("packet.mac", "02:00:00:00:00:42"));
         let address = Family::V4.catnip(PORT);
         echo::exchange(&libos, address, 1 << 20, "an address of its own");
@@ -104,29 +75,8 @@ fn a_library_os_with_an_address_of_its_own_shares_an_interface_with_the_kernel()
 fn a_wait_that_sleeps_is_woken_by_a_frame() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        for config in [config(), with_ring()] {
-            let libos = link::open(&config.set("libos.idle", "sleep"));
-            let address = Family::V4.catnip(PORT);
-            let socket = UdpSocket::bind(&libos, address).unwrap();
-            libos.spawn(async move {
-                loop {
-                    let (data, from) = socket.pop().await.unwrap();
-                    socket.push_to(data, from.unwrap()).await.unwrap();
-                }
-            });
-            let client = thread::spawn(move || {
-                let socket = link::datagrams(Family::V4.kernel(0), address);
-                for number in 0..100_u32 {
-                    let mut answer = [0; 4];
-                    socket.send(&number.to_le_bytes()).unwrap();
-                    socket.recv(&mut answer).unwrap();
-                    assert_eq!(answer, number.to_le_bytes());
-                }
-            });
-            link::drive_until_joined(&libos, client);
-            assert!(link::metric(&libos, "libos.sleeps") > 0);
-            libos.abort_tasks();
-        }
+        both::a_wait_that_sleeps_is_woken_by_a_frame(&config());
+        both::a_wait_that_sleeps_is_woken_by_a_frame(&with_ring());
     });
 }
 
@@ -148,17 +98,7 @@ fn idle_connections_cost_next_to_nothing_and_a_packet_one_wake_up() {
 fn garbage_is_dropped_and_what_follows_arrives() {
     namespace::enter("-Urn", || {
         pair::make(1500);
-        let libos = link::open(&config());
-        let mut sender = pair::RawSender::open(pair::KERNEL);
-        for (number, size) in [14, 15, 33, 60, 600, 1514].into_iter().cycle().take(3000).enumerate() {
-            let mut frame = Noise::bytes(number as u64, size);
-            if number % 2 == 0 {
-                // For everybody, and seemingly of IP.
-                frame[..14].copy_from_slice(&[255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 9, 8, 0]);
-            }
-            sender.send(&frame);
-        }
-        echo::exchange(&libos, Family::V4.catnip(PORT), 1 << 20, "after garbage");
+        both::garbage_is_dropped_and_what_follows_arrives(&link::open(&config()));
     });
 }
 
@@ -167,18 +107,7 @@ fn an_interface_that_goes_away_fails_what_waits() {
     namespace::enter("-Urn", || {
         for (idle, config) in [("sleep", config()), ("spin", config()), ("sleep", with_ring())] {
             pair::make(1500);
-            let libos = link::open(&config.set("libos.idle", idle));
-            let socket = UdpSocket::bind(&libos, Family::V4.catnip(PORT)).unwrap();
-            let remover = thread::spawn(|| {
-                thread::sleep(Duration::from_millis(200));
-                pair::run("ip link delete veth-kernel");
-            });
-            let failed = link::run(&libos, async { socket.pop().await.map(drop) });
-            assert_eq!(failed, Err(Error::DeviceFailed), "{idle}");
-            remover.join().unwrap();
-            let connected =
-                link::run(&libos, async { TcpStream::connect(&libos, Family::V4.kernel(9)).await.map(drop) });
-            assert_eq!(connected, Err(Error::DeviceFailed), "{idle}");
+            both::an_interface_that_goes_away_fails_what_waits(&config.set("libos.idle", idle));
         }
     });
 }
@@ -188,19 +117,7 @@ fn a_link_that_goes_down_and_comes_back_loses_only_what_was_sent_meanwhile() {
     namespace::enter("-Urn", || {
         pair::make(1500);
         for config in [config(), with_ring()] {
-            let libos = link::open(&config);
-            let address = Family::V4.catnip(PORT);
-            let server = echo::spawn_server(&libos, address);
-            let client = thread::spawn(move || {
-                let stream = link::connect(address);
-                assert_eq!(link::exchange(&stream, b"before"), b"before");
-                pair::run("ip link set veth-ours down");
-                thread::sleep(Duration::from_millis(300));
-                pair::run("ip link set veth-ours up");
-                assert_eq!(link::exchange(&stream, b"after"), b"after");
-            });
-            link::drive_until_joined(&libos, client);
-            assert_eq!(link::run(&libos, server), Ok(Ok(())));
+            both::a_link_that_goes_down_and_comes_back_loses_only_what_was_sent_meanwhile(&config);
         }
     });
 }
@@ -208,16 +125,15 @@ fn a_link_that_goes_down_and_comes_back_loses_only_what_was_sent_meanwhile() {
 #[test]
 fn what_cannot_be_opened_is_said_in_one_line() {
     namespace::enter("-Urn", || {
-        let said = |config: &Config| catnip_os::open(config).map(drop).unwrap_err().to_string();
-        let line = said(&config());
+        let line = both::refusal(&config());
         assert!(line.starts_with("veth-ours: RTM_GETLINK: there is no such interface"), "{line}");
         pair::make(1500);
-        let line = said(&config().set("packet.mtu", 1501));
+        let line = both::refusal(&config().set("packet.mtu", 1501));
         assert!(line.contains("packet.mtu = 1501: allowed is at most the 1500 bytes of veth-ours"), "{line}");
-        let line = said(&config().set("packet.interface", "lo"));
+        let line = both::refusal(&config().set("packet.interface", "lo"));
         assert!(line.contains("packet.mac"), "{line}");
-        pair::run("ip link set veth-ours down");
-        let line = said(&config());
+        link::command("ip link set veth-ours down");
+        let line = both::refusal(&config());
         assert!(line.contains("the interface is down"), "{line}");
     });
 }

@@ -1,25 +1,16 @@
 //! A veth pair: the kernel's end with addresses, and one for the library OS, which the kernel leaves alone.
 
-use std::process::Command;
-
 use catnip_os::libos::memory::ArenaConfig;
 use catnip_os::libos::runtime::TxOffload;
 use catnip_os::libos::{Arena, Config, FrameBatch, Instant, Runtime};
 use runtime_linux::packet::{Packet, PacketConfig};
 
+use crate::link::command;
+
 /// The kernel's end.
 pub const KERNEL: &str = "veth-kernel";
 /// The library OS's end.
 pub const OURS: &str = "veth-ours";
-
-/// Runs a command with words; it has to succeed.
-pub fn run(words: &str) {
-    let mut words = words.split(' ');
-    let program = words.next().unwrap();
-    let output = Command::new(program).args(words.clone()).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {errors}", words.collect::<Vec<_>>().join(" "));
-}
 
 /// Makes the pair, with the MTU, both ends up.
 pub fn make(mtu: usize) {
@@ -28,21 +19,21 @@ pub fn make(mtu: usize) {
 
 /// Makes the pair with so many queues each way. The kernel spreads what it sends to us over them, by a hash of its own.
 pub fn make_with_queues(mtu: usize, queues: usize) {
-    run("ip link set lo up");
+    command("ip link set lo up");
     let end = format!("mtu {mtu} numtxqueues {queues} numrxqueues {queues}");
-    run(&format!("ip link add {KERNEL} {end} type veth peer name {OURS} {end}"));
+    command(&format!("ip link add {KERNEL} {end} type veth peer name {OURS} {end}"));
     // Without an address of its own the kernel answers nothing on our end, not even for a link-local address that it
     // would form from the Ethernet address as the library OS does.
-    run(&format!("ip link set {OURS} addrgenmode none"));
-    run(&format!("ip address add 10.5.0.1/24 dev {KERNEL}"));
-    run(&format!("ip address add fd05::1/64 dev {KERNEL} nodad"));
-    run(&format!("ip link set {KERNEL} up"));
-    run(&format!("ip link set {OURS} up"));
+    command(&format!("ip link set {OURS} addrgenmode none"));
+    command(&format!("ip address add 10.5.0.1/24 dev {KERNEL}"));
+    command(&format!("ip address add fd05::1/64 dev {KERNEL} nodad"));
+    command(&format!("ip link set {KERNEL} up"));
+    command(&format!("ip link set {OURS} up"));
 }
 
 /// Has the kernel compute the checksums of what it sends to us: XDP has no place where it could say that it did not.
 pub fn compute_checksums() {
-    run(&format!("ethtool -K {KERNEL} tx off"));
+    command(&format!("ethtool -K {KERNEL} tx off"));
 }
 
 /// The library OS on its end, by the runtime of this name.

@@ -3,8 +3,7 @@
 use libos::{Config, SetupError};
 
 use super::config::{MAX_QUEUE, MAX_RING_ENTRIES, Placement, RING_RULE, XdpConfig, is_ring_size};
-use crate::interface::{MAX_MTU, MIN_MTU, NAME_RULE, is_interface_name};
-use libos::mac::Mac;
+use crate::interface::InterfaceKeys;
 
 /// Longest time that the kernel is asked to poll at once, in microseconds.
 const MAX_BUSY_POLL_US: usize = 1_000_000;
@@ -18,16 +17,7 @@ impl XdpConfig {
     pub fn from_config(config: &Config) -> Result<Self, SetupError> {
         let default = Self::default();
         let mut section = config.section("xdp");
-        let interface = section.string("interface", &default.interface)?;
-        if !is_interface_name(&interface) {
-            return Err(section.reject("interface", NAME_RULE));
-        }
-        let mac: Option<Mac> = section.parsed("mac", Mac::RULE)?;
-        // 0, like no entry at all, is the interface's own.
-        let mtu = section.usize("mtu", 0..=MAX_MTU, 0)?;
-        if mtu > 0 && mtu < MIN_MTU {
-            return Err(section.reject("mtu", format!("0 or {MIN_MTU} to {MAX_MTU}")));
-        }
+        let InterfaceKeys { interface, mac, mtu } = InterfaceKeys::read(&mut section)?;
         let queue = section.usize("queue", 0..=MAX_QUEUE - 1, default.queue)?;
         let placement = match section.choice("mode", &["auto", "native", "generic"], "auto")? {
             "native" => Placement::Native,
@@ -44,8 +34,8 @@ impl XdpConfig {
             interface,
             queue,
             queues: section.usize("queues", 1..=MAX_QUEUE - queue, default.queues)?,
-            mac: mac.map(|mac| mac.0),
-            mtu: (mtu > 0).then_some(mtu),
+            mac,
+            mtu,
             placement,
             zero_copy: section.bool("zero_copy", default.zero_copy)?,
             busy_poll_us: section.usize("busy_poll_us", 0..=MAX_BUSY_POLL_US, 0)? as u32,
@@ -60,6 +50,7 @@ impl XdpConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interface::testing::{refused_with_its_key, wrong_values_are_named};
 
     fn read(text: &str) -> Result<XdpConfig, SetupError> {
         XdpConfig::from_config(&Config::from_toml_str("t.toml", text)?)
@@ -103,43 +94,35 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_named_with_file_and_key() {
-        for (line, key) in [
-            (r#"interface = "a/b""#, "interface"),
-            (r#"mac = "01:00:00:00:00:01""#, "mac"),
-            ("mtu = 67", "mtu"),
-            ("queue = 1024", "queue"),
-            ("queues = 0", "queues"),
-            ("queue = 1000\nqueues = 25", "queues"),
-            (r#"mode = "offload""#, "mode"),
-            ("receive_ring = 100", "receive_ring"),
-            ("transmit_ring = 32", "transmit_ring"),
-            ("transmit_ring = 32768", "transmit_ring"),
-            ("zero_copy = 1", "zero_copy"),
-            ("ring = 1", "ring"),
-        ] {
-            let name = if key == "interface" { "" } else { "interface = \"eth0\"\n" };
-            let error = read(&format!("[xdp]\n{name}{line}")).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("t.toml: xdp.{key} = ")), "{error}");
-        }
-        assert!(read("").unwrap_err().to_string().contains("xdp.interface"));
+        wrong_values_are_named(
+            "xdp",
+            XdpConfig::from_config,
+            &[
+                ("queue = 1024", "queue"),
+                ("queue = 1000\nqueues = 25", "queues"),
+                (r#"mode = "offload""#, "mode"),
+                ("receive_ring = 100", "receive_ring"),
+                ("transmit_ring = 32", "transmit_ring"),
+                ("transmit_ring = 32768", "transmit_ring"),
+                ("zero_copy = 1", "zero_copy"),
+            ],
+        );
     }
 
     #[test]
     fn bad_values_from_a_program_are_refused_with_their_key() {
         let good = || XdpConfig { interface: "eth0".into(), ..XdpConfig::default() };
-        for (config, key) in [
-            (XdpConfig::default(), "xdp.interface"),
-            (XdpConfig { queue: 1024, ..good() }, "xdp.queue"),
-            (XdpConfig { queues: 0, ..good() }, "xdp.queues"),
-            (XdpConfig { receive_ring: 65, ..good() }, "xdp.receive_ring"),
-            (XdpConfig { transmit_ring: 0, ..good() }, "xdp.transmit_ring"),
-            (XdpConfig { mac: Some([0; 6]), ..good() }, "xdp.mac"),
-        ] {
-            match config.validate() {
-                Err(SetupError::Config { key: found, .. }) => assert_eq!(found, key, "{config:?}"),
-                other => panic!("{config:?} gave {other:?}"),
-            }
-        }
+        refused_with_its_key(
+            XdpConfig::validate,
+            [
+                (XdpConfig::default(), "xdp.interface"),
+                (XdpConfig { queue: 1024, ..good() }, "xdp.queue"),
+                (XdpConfig { queues: 0, ..good() }, "xdp.queues"),
+                (XdpConfig { receive_ring: 65, ..good() }, "xdp.receive_ring"),
+                (XdpConfig { transmit_ring: 0, ..good() }, "xdp.transmit_ring"),
+                (XdpConfig { mac: Some([0; 6]), ..good() }, "xdp.mac"),
+            ],
+        );
         assert_eq!(good().validate(), Ok(()));
     }
 }

@@ -1,15 +1,14 @@
 //! Datagrams of all sizes, and those that find nobody.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket as KernelSocket};
+use std::net::UdpSocket as KernelSocket;
 use std::thread;
 
+use catnip_os::libos::Error;
 use catnip_os::libos::net::UdpSocket;
-use catnip_os::libos::{Error, LibOs};
 
 use crate::link::{self, Family};
-use crate::namespace;
-use crate::noise::Noise;
+use crate::{datagrams, namespace};
 
 const PORT: u16 = 5005;
 const MTU: usize = 1500;
@@ -24,34 +23,13 @@ impl Family {
     }
 }
 
-fn spawn_echo(libos: &LibOs, address: SocketAddr) {
-    let socket = UdpSocket::bind(libos, address).unwrap();
-    libos.spawn(async move {
-        loop {
-            let (data, from) = socket.pop().await.unwrap();
-            socket.push_to(data, from.unwrap()).await.unwrap();
-        }
-    });
-}
-
 #[test]
 fn datagrams_of_every_size_come_back_unchanged() {
     namespace::enter("-Urn", || {
         for offload in [true, false] {
             let libos = link::open(&link::config().set("tap.offload", offload));
             for family in Family::BOTH {
-                spawn_echo(&libos, family.catnip(PORT));
-                let client = thread::spawn(move || {
-                    let socket = link::datagrams(family.kernel(0), family.catnip(PORT));
-                    let noise = Noise::bytes(1, family.largest_datagram());
-                    let mut answer = [0; MTU];
-                    for size in 0..=family.largest_datagram() {
-                        socket.send(&noise[..size]).unwrap();
-                        let len = socket.recv(&mut answer).unwrap();
-                        assert!(answer[..len] == noise[..size], "{family:?}, {size} bytes: {len} others");
-                    }
-                });
-                link::drive_until_joined(&libos, client);
+                datagrams::come_back_unchanged(&libos, family, PORT, 0..=family.largest_datagram());
             }
             libos.abort_tasks();
         }
