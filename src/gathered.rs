@@ -65,6 +65,10 @@ impl<R: Runtime> Runtime for Gathered<R> {
         self.queues().all(|queue| queue.wake_fds(fds))
     }
 
+    fn failure(&self) -> Option<String> {
+        self.queues().find_map(Runtime::failure)
+    }
+
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.first.metrics(sink);
         for (index, queue) in self.others.iter().enumerate() {

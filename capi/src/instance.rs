@@ -34,6 +34,8 @@ pub struct Instance {
     pub tokens: Vec<Token>,
     /// The snapshot that the program reads.
     pub metrics: Option<Metrics>,
+    /// Why a device failed, as the program reads it.
+    pub failure: Option<CString>,
     /// What the program wants to be told numbers with.
     pub callback: Option<Callback>,
     /// Late polls that the callback was told of.
@@ -232,6 +234,7 @@ mod tests {
             completions: Vec::new(),
             tokens: Vec::new(),
             metrics: None,
+            failure: None,
             callback: None,
             late_polls: 0,
         })

@@ -114,3 +114,21 @@ fn two_threads_of_a_c_program_serve_a_core_each() {
         );
     }
 }
+
+#[test]
+fn a_c_program_is_told_why_its_device_failed() {
+    let server = common::compile(&common::crate_folder().join("../examples/c/tcp-echo.c"), Check::Plain);
+    let program = common::compile(&common::crate_folder().join("tests/c/lost_link.c"), Check::Plain);
+    let folder = Folder::new("lost");
+    let serving = start(&server, Check::Plain, &config(&folder.0, "back", 2, ""), &[]);
+    let mut command = common::command(&program, Check::Plain);
+    command.arg("--config").arg(config(&folder.0, "front", 1, ""));
+    let mut waiting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 8];
+    std::io::Read::read_exact(waiting.stdout.as_mut().unwrap(), &mut line).unwrap();
+    assert_eq!(&line, b"waiting\n");
+    terminate(&serving);
+    finish("tcp-echo", serving);
+    let printed = finish("lost_link", waiting);
+    assert!(printed.ends_with("link.sock: the back end left\n"), "{printed}");
+}

@@ -45,6 +45,11 @@ pub trait Module {
     /// The module's name, for messages and metrics.
     fn name(&self) -> &str;
 
+    /// Why the module's device failed, in words. None while it works, or when there is none.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// Makes an in-memory queue.
     ///
     /// # Errors

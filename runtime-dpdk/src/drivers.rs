@@ -54,6 +54,17 @@ pub(crate) fn refuses_interrupts(driver: &str) -> bool {
     driver == "net_failsafe"
 }
 
+/// True for a device whose driver tells its peer of all memory that DPDK knows, and fails on what is not DPDK's own: that has no file
+/// which it could pass on.
+pub(crate) fn shares_all_memory(device: &str) -> bool {
+    ["virtio_user", "net_virtio_user"].iter().any(|name| device.starts_with(name))
+}
+
+/// True for a driver that, asked for its statistics while nobody is at the other end, complains of it on standard error.
+pub(crate) fn counts_for_a_peer(driver: &str) -> bool {
+    driver == "net_vhost"
+}
+
 /// Buffers that the driver takes at the start for each receive queue, however many descriptors that was to have; 0 for as
 /// many as descriptors.
 pub(crate) fn first_receive_buffers(driver: &str) -> usize {

@@ -8,6 +8,8 @@ use std::ptr;
 
 use dpdk_sys as sys;
 
+use crate::removal::Removal;
+
 /// A queue's receive interrupt.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
@@ -44,12 +46,22 @@ impl Drop for Interrupts {
 
 impl Interrupts {
     /// Sets the queue's interrupt up, which the started port was configured for; None when the driver has none after all.
-    pub(crate) fn new(port: u16, queue: u16) -> Option<Self> {
+    /// The descriptor becomes readable as well when the device goes away.
+    pub(crate) fn new(port: u16, queue: u16, removal: &Removal) -> Option<Self> {
         // SAFETY: makes a descriptor.
         let events = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).ok()?;
         // SAFETY: as above.
         let readable = owned(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).ok()?;
         if control(port, queue, &events, sys::RTE_INTR_EVENT_ADD) != 0 {
+            return None;
+        }
+        // DPDK takes what comes with an event for the address of an account of its own, unless it is null.
+        let mut about = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: both descriptors are open, and `about` is read during the call alone.
+        let added = unsafe {
+            libc::epoll_ctl(events.as_raw_fd(), libc::EPOLL_CTL_ADD, removal.wake_fd(), &raw mut about)
+        };
+        if added != 0 {
             return None;
         }
         let this = Self { port, queue, events, readable, armed: Cell::new(false) };

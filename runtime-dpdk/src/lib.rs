@@ -17,6 +17,7 @@ mod pools;
 mod port;
 mod receiver;
 mod registration;
+mod removal;
 mod runtime;
 mod section;
 mod spreading;

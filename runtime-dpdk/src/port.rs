@@ -1,7 +1,7 @@
 //! A port: found or plugged in, set up by what its driver can do, started when all its queues are there, and given
 //! back with the last of them.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,8 @@ use libos::{Arena, Capabilities, MemoryAccess, SetupError, mac};
 use crate::config::{DpdkConfig, MAX_MTU};
 use crate::failure::{check, describe, failed};
 use crate::negotiation::{Negotiated, Offered};
-use crate::pools::PoolLayout;
 use crate::registration::{self, Device};
+use crate::removal::Removal;
 use crate::spreading::Spreading;
 use crate::{drivers, eal};
 
@@ -46,14 +46,14 @@ pub struct DpdkQueue {
 pub(crate) struct Port {
     pub id: u16,
     pub name: String,
+    /// As it calls itself.
+    pub driver: String,
     pub hardware_address: [u8; 6],
     pub mtu: usize,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
     /// That the device has at a time, of each queue.
     pub receive_buffers: usize,
-    /// Of a pool with memory of DPDK's own.
-    pub pool_layout: PoolLayout,
     pub memory: MemoryAccess,
     pub negotiated: Negotiated,
     pub device: Device,
@@ -63,10 +63,8 @@ pub(crate) struct Port {
     /// The device chooses queues by the hash and the table that it was told.
     spreads: AtomicBool,
     link_wait: Duration,
-    /// Set by DPDK when the device is taken away, and when a queue could not be set up.
-    removed: AtomicBool,
-    /// Set by DPDK when the port is no more, and its number may become another's.
-    destroyed: AtomicBool,
+    /// The device was taken away, or a queue could not be set up.
+    pub removal: Removal,
     /// The device was plugged in for this port, and is to be unplugged.
     plugged: bool,
     state: Mutex<State>,
@@ -175,7 +173,8 @@ fn find(config: &DpdkConfig) -> Result<(u16, bool), SetupError> {
     }
     let device = in_c(&label, &config.device)?;
     // SAFETY: a text that ends with a zero.
-    check(&label, "rte_dev_probe", unsafe { sys::rte_dev_probe(device.as_ptr()) })?;
+    let probe = || unsafe { sys::rte_dev_probe(device.as_ptr()) };
+    check(&label, "rte_dev_probe", registration::while_shared(&label, probe))?;
     match port_number(&label)? {
         Some(id) => Ok((id, true)),
         None => Err(failed(&label, "rte_dev_probe", "the device has no Ethernet port of its name")),
@@ -240,7 +239,8 @@ impl Port {
             if queues > 1 && negotiated.rss_functions != 0 { spread(config, &info) } else { None };
         let key = spreading.as_ref().map(|spread| &*spread.key);
         let interrupts = !drivers::refuses_interrupts(&driver);
-        let interrupts = configure(&name, id, (queues, mtu, interrupts), &negotiated, key)?;
+        let configure = || configure(&name, id, (queues, mtu, interrupts), &negotiated, key);
+        let interrupts = registration::while_shared(&name, configure)?;
         // SAFETY: the port is valid.
         let accepted = unsafe { sys::rte_eth_dev_set_mtu(id, mtu as u16) };
         if accepted != 0 && current_mtu(id) != Some(mtu) && config.mtu != 0 {
@@ -272,7 +272,6 @@ impl Port {
             rx_descriptors,
             tx_descriptors,
             receive_buffers: usize::from(rx_descriptors).max(drivers::first_receive_buffers(&driver)),
-            pool_layout: drivers::pool_layout(&driver),
             memory,
             negotiated,
             device: Device(info.device),
@@ -281,11 +280,11 @@ impl Port {
             spreading,
             spreads: AtomicBool::new(false),
             link_wait: config.link_wait,
-            removed: AtomicBool::new(false),
-            destroyed: AtomicBool::new(false),
+            removal: Removal::new(&name)?,
             plugged,
             state: Mutex::default(),
             name,
+            driver,
         })
     }
 
@@ -314,12 +313,6 @@ impl Port {
         self.spreads.load(Ordering::Relaxed)
     }
 
-    /// True once DPDK has said that the device is gone.
-    #[inline]
-    pub(crate) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Relaxed) || self.is_destroyed()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -335,8 +328,8 @@ impl Port {
     ) -> Result<(), SetupError> {
         let mut state = self.lock();
         let done = self.try_set_up_queue(&mut state, queue, receive_pool);
-        if done.is_err() {
-            self.removed.store(true, Ordering::Relaxed);
+        if let Err(error) = &done {
+            self.removal.happen(|| format!("queue {queue} could not be set up: {error}"));
             self.close(&mut state);
         }
         done
@@ -369,9 +362,10 @@ impl Port {
     }
 
     fn start(&self, state: &mut State) -> Result<(), SetupError> {
-        self.watch_removal()?;
+        self.removal.watch(self.id, &self.name)?;
         // SAFETY: the port is configured, with all queues set up.
-        check(&self.name, "rte_eth_dev_start", unsafe { sys::rte_eth_dev_start(self.id) })?;
+        let start = || unsafe { sys::rte_eth_dev_start(self.id) };
+        check(&self.name, "rte_eth_dev_start", registration::while_shared(&self.name, start))?;
         state.started = true;
         if let Some(Spread { key, spreading, device_entries }) = &self.spreading {
             let told = Spreading::tell_key(self.id, key, self.negotiated.rss_functions)
@@ -388,14 +382,22 @@ impl Port {
         self.wait_for_link()
     }
 
+    /// What the started port says of its link; false when it cannot be asked.
+    pub(crate) fn link_is_up(&self) -> bool {
+        self.link().is_ok_and(|link| link.link_status() != 0)
+    }
+
+    fn link(&self) -> Result<sys::rte_eth_link, SetupError> {
+        let mut link: sys::rte_eth_link = zeroed();
+        // SAFETY: there is room for what the port says.
+        let result = unsafe { sys::rte_eth_link_get_nowait(self.id, &raw mut link) };
+        check(&self.name, "rte_eth_link_get_nowait", result).map(|_| link)
+    }
+
     fn wait_for_link(&self) -> Result<(), SetupError> {
         let end = Instant::now() + self.link_wait.min(FOR_EVER);
         loop {
-            let mut link: sys::rte_eth_link = zeroed();
-            // SAFETY: the port is started, and there is room for what it says.
-            let result = unsafe { sys::rte_eth_link_get_nowait(self.id, &raw mut link) };
-            check(&self.name, "rte_eth_link_get_nowait", result)?;
-            if link.link_status() != 0 || self.link_wait.is_zero() {
+            if self.link()?.link_status() != 0 || self.link_wait.is_zero() {
                 return Ok(());
             }
             if Instant::now() >= end {
@@ -406,25 +408,6 @@ impl Port {
             }
             sleep(LINK_LOOK_EVERY);
         }
-    }
-
-    /// The events by which a device goes away, and what each sets.
-    fn removals(&self) -> [(sys::rte_eth_event_type, *mut c_void); 2] {
-        let address = |flag: &AtomicBool| (&raw const *flag).cast_mut().cast::<c_void>();
-        [
-            (sys::RTE_ETH_EVENT_INTR_RMV, address(&self.removed)),
-            (sys::RTE_ETH_EVENT_DESTROY, address(&self.destroyed)),
-        ]
-    }
-
-    /// Asks DPDK to say when the device goes away.
-    fn watch_removal(&self) -> Result<(), SetupError> {
-        for (event, flag) in self.removals() {
-            // SAFETY: the flag lives until this is undone, when the port is closed.
-            let result = unsafe { sys::rte_eth_dev_callback_register(self.id, event, Some(note), flag) };
-            check(&self.name, "rte_eth_dev_callback_register", result)?;
-        }
-        Ok(())
     }
 
     /// Takes note that a queue will not be polled any more. With the last one the port is stopped and closed, and the
@@ -443,11 +426,8 @@ impl Port {
             return;
         }
         state.closed = true;
-        for (event, flag) in self.removals() {
-            // SAFETY: undoes what was done with the same values, if it was.
-            unsafe { sys::rte_eth_dev_callback_unregister(self.id, event, Some(note), flag) };
-        }
-        if self.is_destroyed() {
+        self.removal.unwatch(self.id);
+        if self.removal.is_complete() {
             return;
         }
         // SAFETY: the port is valid. A device that was pulled out refuses what it can't do any more.
@@ -459,37 +439,17 @@ impl Port {
         }
         state.started = false;
     }
-
-    /// True once the device itself is gone, and what was told of it is void.
-    pub(crate) fn is_destroyed(&self) -> bool {
-        self.destroyed.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Port {
     /// Unplugs the device, of which all queues have let go by now.
     fn drop(&mut self) {
         self.close(&mut self.lock());
-        if self.plugged && !self.is_destroyed() {
+        if self.plugged && !self.removal.is_complete() {
             // SAFETY: the device exists, and its port is closed.
             unsafe { sys::rte_dev_remove(self.device.0) };
         }
     }
-}
-
-/// What DPDK calls, on a thread of its own, when a device goes away.
-///
-/// # Safety
-/// `flag` is the address that was registered.
-unsafe extern "C" fn note(
-    _port: u16,
-    _event: sys::rte_eth_event_type,
-    flag: *mut c_void,
-    _more: *mut c_void,
-) -> c_int {
-    // SAFETY: the flag lives until the callback is unregistered.
-    unsafe { &*flag.cast::<AtomicBool>() }.store(true, Ordering::Relaxed);
-    0
 }
 
 /// What the device is to be told of how to spread flows; None when it has no use for that.

@@ -8,7 +8,8 @@ use dpdk_sys as sys;
 use libos::memory::{Region, RegisteredRegion};
 use libos::{MemoryAccess, SetupError};
 
-use crate::failure::{describe, failed, last_number};
+use crate::drivers;
+use crate::failure::{check, describe, failed, last_number};
 
 /// Unit in which DPDK keeps books of a region that is a multiple of it.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
@@ -45,13 +46,20 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 /// Makes the device know the region, as far as it can use it; None when it can't.
-pub(crate) fn tell(access: MemoryAccess, device: Device, region: &RegisteredRegion) -> Option<()> {
+pub(crate) fn tell(
+    access: MemoryAccess,
+    device: Device,
+    port: &str,
+    region: &RegisteredRegion,
+) -> Option<()> {
     match access {
         MemoryAccess::Copy => None,
         MemoryAccess::RuntimeHeapOnly => is_in_heap(region).then_some(()),
         // DPDK knows its own heap.
         MemoryAccess::Dma if is_in_heap(region) => Some(()),
-        MemoryAccess::Dma => register(device, region),
+        MemoryAccess::Dma => register(device, port, region)
+            .inspect_err(|error| log::warn!("{error}: what is in these {} bytes is copied", region.len))
+            .ok(),
     }
 }
 
@@ -78,7 +86,7 @@ fn is_in_heap(region: &RegisteredRegion) -> bool {
     lock(&HEAP_REGIONS).contains(&(region.base as usize, region.len))
 }
 
-fn register(device: Device, region: &RegisteredRegion) -> Option<()> {
+fn register(device: Device, port: &str, region: &RegisteredRegion) -> Result<(), SetupError> {
     let mut known = lock(&KNOWN);
     let base = region.base as usize;
     // A region that is gone, of which a queue on another thread has not noticed yet, may have had these addresses.
@@ -93,7 +101,7 @@ fn register(device: Device, region: &RegisteredRegion) -> Option<()> {
     let index = match known.iter().position(|known| known.id == region.id) {
         Some(index) => index,
         None => {
-            announce(region)?;
+            announce(port, region.base as usize, region.len)?;
             known.push(Known { id: region.id, base, len: region.len, devices: Vec::new() });
             known.len() - 1
         }
@@ -101,39 +109,55 @@ fn register(device: Device, region: &RegisteredRegion) -> Option<()> {
     let entry = &mut known[index];
     if let Some(user) = entry.devices.iter_mut().find(|(user, _)| *user == device.0 as usize) {
         user.1 += 1;
-        return Some(());
+        return Ok(());
     }
-    if map(device, region) {
+    let mapped = map(device, port, region);
+    if mapped.is_ok() {
         entry.devices.push((device.0 as usize, 1));
-        return Some(());
-    }
-    if entry.devices.is_empty() {
+    } else if entry.devices.is_empty() {
         unregister(&known.swap_remove(index));
     }
-    None
+    mapped
 }
 
 /// Tells DPDK that the memory exists.
-fn announce(region: &RegisteredRegion) -> Option<()> {
-    let base = region.base.cast_mut().cast::<c_void>();
-    let aligned = |unit: usize| (base as usize).is_multiple_of(unit) && region.len.is_multiple_of(unit);
+fn announce(port: &str, base: usize, len: usize) -> Result<(), SetupError> {
+    let aligned = |unit: usize| base.is_multiple_of(unit) && len.is_multiple_of(unit);
     let page_bytes = if aligned(LARGE_PAGE_BYTES) { LARGE_PAGE_BYTES } else { PAGE_BYTES };
-    if !aligned(page_bytes) {
-        return None;
-    }
     // SAFETY: the region is mapped; DPDK notes its addresses, and touches nothing. With addresses as IOVAs, the only
     // mode in which this is called, no table of them is needed.
-    let result = unsafe { sys::rte_extmem_register(base, region.len, ptr::null_mut(), 0, page_bytes) };
-    (result == 0).then_some(())
+    let result =
+        unsafe { sys::rte_extmem_register(base as *mut c_void, len, ptr::null_mut(), 0, page_bytes) };
+    check(port, "rte_extmem_register", result).map(drop)
+}
+
+/// Does something in which the device's driver may tell its peer of the memory that DPDK knows. Where the driver does, DPDK knows
+/// of none but its own meanwhile.
+pub(crate) fn while_shared<T>(port: &str, this: impl FnOnce() -> T) -> T {
+    if !drivers::shares_all_memory(port) {
+        return this();
+    }
+    let known = lock(&KNOWN);
+    known.iter().for_each(unregister);
+    let done = this();
+    for Known { base, len, .. } in known.iter() {
+        if let Err(error) = announce(port, *base, *len) {
+            log::warn!("{error}: DPDK knows {len} bytes of memory no more");
+        }
+    }
+    done
 }
 
 /// Lets the device reach the memory. Drivers without a mapping of their own, as those of virtual devices, have
 /// nothing to do and say so.
-fn map(device: Device, region: &RegisteredRegion) -> bool {
+fn map(device: Device, port: &str, region: &RegisteredRegion) -> Result<(), SetupError> {
     let base = region.base.cast_mut().cast::<c_void>();
     // SAFETY: the device exists while its port does, and the region is mapped and was announced.
     let result = unsafe { sys::rte_dev_dma_map(device.0, base, base as u64, region.len) };
-    result == 0 || last_number() == libc::ENOTSUP
+    if result != 0 && last_number() == libc::ENOTSUP {
+        return Ok(());
+    }
+    check(port, "rte_dev_dma_map", result).map(drop)
 }
 
 fn unmap(device: Device, known: &Known) {

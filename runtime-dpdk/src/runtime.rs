@@ -16,7 +16,7 @@ use crate::pools::{BufferPool, Pool, PoolLayout, SPARE_MBUFS};
 use crate::port::{DpdkQueue, Port};
 use crate::receiver::{ReceivePool, Receiver};
 use crate::transmitter::Transmitter;
-use crate::{eal, registration, xstats};
+use crate::{drivers, eal, registration, xstats};
 
 /// Mbufs for sending, for each descriptor: a frame has headers and payload, and more when it is cut.
 const MBUFS_PER_DESCRIPTOR: usize = 2;
@@ -62,8 +62,12 @@ impl Dpdk {
             )
         } else {
             // Drivers with memory of their own, that of the pool they receive into, copy what is in another one.
-            let pool =
-                Rc::new(Pool::new(&port.name, receive_mbufs + send_mbufs, room_bytes, port.pool_layout)?);
+            let pool = Rc::new(Pool::new(
+                &port.name,
+                receive_mbufs + send_mbufs,
+                room_bytes,
+                drivers::pool_layout(&port.driver),
+            )?);
             (ReceivePool::Own(pool.clone()), pool)
         };
         let receiver = Receiver::new(at, arena, receive_pool);
@@ -100,7 +104,7 @@ impl Dpdk {
     fn look_whether_running(&mut self) -> bool {
         self.running = self.port.is_started();
         if self.running && self.port.interrupts {
-            self.interrupts = Interrupts::new(self.port.id, self.queue);
+            self.interrupts = Interrupts::new(self.port.id, self.queue, &self.port.removal);
         }
         self.running
     }
@@ -108,7 +112,7 @@ impl Dpdk {
     /// True when there is a device to ask; an error when it is gone for good.
     #[inline]
     fn is_running(&mut self) -> Result<bool, Error> {
-        if self.port.is_removed() {
+        if self.port.removal.has_happened() {
             return Err(Error::DeviceFailed);
         }
         Ok(self.running || self.look_whether_running())
@@ -119,8 +123,8 @@ impl Dpdk {
 #[inline]
 fn refresh(regions: &mut DeviceRegions<()>, port: &Port) {
     regions.refresh(
-        |region| registration::tell(port.memory, port.device, region),
-        |region, ()| registration::forget(port.device, port.is_destroyed(), region),
+        |region| registration::tell(port.memory, port.device, &port.name, region),
+        |region, ()| registration::forget(port.device, port.removal.is_complete(), region),
     );
 }
 
@@ -169,11 +173,19 @@ impl Runtime for Dpdk {
         self.counters.write(sink);
         sink.gauge("tx_buffers_on_loan", self.buffers_on_loan() as u64);
         sink.gauge("spreads_flows", u64::from(self.port.spreads()));
-        if self.running && !self.port.is_removed() {
-            sink.enter("port");
-            xstats::write(self.port.id, sink);
-            sink.leave();
+        if self.running && !self.port.removal.has_happened() {
+            let link_is_up = self.port.link_is_up();
+            sink.gauge("link_up", u64::from(link_is_up));
+            if link_is_up || !drivers::counts_for_a_peer(&self.port.driver) {
+                sink.enter("port");
+                xstats::write(self.port.id, sink);
+                sink.leave();
+            }
         }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.port.removal.reason().map(|reason| format!("{}: {reason}", self.port.name))
     }
 }
 
@@ -190,8 +202,9 @@ impl Drop for Dpdk {
                 ManuallyDrop::drop(&mut self.transmitter);
             }
             let port = &self.port;
-            self.regions
-                .forget_all(|region, ()| registration::forget(port.device, port.is_destroyed(), region));
+            self.regions.forget_all(|region, ()| {
+                registration::forget(port.device, port.removal.is_complete(), region);
+            });
         } else {
             mem::forget(mem::take(&mut self.regions));
         }

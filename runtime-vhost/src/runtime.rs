@@ -258,6 +258,10 @@ impl Runtime for Vhost {
         Some(watch.fd())
     }
 
+    fn failure(&self) -> Option<String> {
+        Self::failure(self).map(|reason| format!("{}: {reason}", self.name))
+    }
+
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.counters().write(sink);
     }

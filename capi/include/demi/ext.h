@@ -173,6 +173,12 @@ extern int demi_ext_wait_next_n(_Out_writes_to_(num_qrs, *num_qrs_out) demi_ext_
                                 _Out_ int *num_qrs_out, _In_opt_ const struct timespec *timeout);
 
 /**
+ * Stores why a device of this thread's failed, in words: which device, which call, and what the system said of it; NULL
+ * while all of them work. What needs a device that failed ends with EIO. The text is valid until the next call.
+ */
+extern int demi_ext_device_failure(_Out_ const char **text_out);
+
+/**
  * Takes a snapshot of all counters and gauges of this thread and stores how many there are. demi_ext_metric_at()
  * and demi_ext_metric() read it; it stays until the next one is taken.
  */

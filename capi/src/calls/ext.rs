@@ -1,6 +1,7 @@
 //! `demi/ext.h`, except its waits.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr;
 
 use catnip_os::libos::memory::CopyCause;
 use catnip_os::libos::{Buffer, PopLimit, ScatterGather, Shutdown, Token};
@@ -225,6 +226,25 @@ pub unsafe extern "C" fn demi_ext_pop(
     let limit = PopLimit { segments: max_segments, bytes: max_bytes };
     // SAFETY: the caller vouches for `out`.
     unsafe { start(out, qd, |instance, queue| pop(instance, queue, limit)) }
+}
+
+/// `demi_ext_device_failure`.
+///
+/// # Safety
+/// `text_out` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn demi_ext_device_failure(text_out: *mut *const c_char) -> c_int {
+    if text_out.is_null() {
+        return libc::EINVAL;
+    }
+    instance::call(|instance| {
+        let failure = instance.libos.device_failure().map_err(errno::of)?;
+        instance.failure = failure.and_then(|text| CString::new(text).ok());
+        let text = instance.failure.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        // SAFETY: not null, so the caller vouches for it.
+        unsafe { text_out.write_unaligned(text) };
+        Ok(())
+    })
 }
 
 /// `demi_ext_metrics`.

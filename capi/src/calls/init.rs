@@ -98,6 +98,7 @@ pub fn instance(
         completions: Vec::with_capacity(INITIAL_COMPLETIONS),
         tokens: Vec::new(),
         metrics: None,
+        failure: None,
         callback,
         late_polls: 0,
     };

@@ -67,6 +67,7 @@ static void before_init(int expected)
     EXPECT_ERROR(demi_ext_wait(&wide, token, &NOW), expected);
     EXPECT_ERROR(demi_ext_wait_any(&wide, &value, &token, 1, &NOW), expected);
     EXPECT_ERROR(demi_ext_wait_next_n(&wide, 1, &value, &NOW), expected);
+    EXPECT_ERROR(demi_ext_device_failure(&text), expected);
     EXPECT_ERROR(demi_ext_metrics(&count), expected);
     EXPECT_ERROR(demi_ext_metric_at(0, &text, &number), expected);
     EXPECT_ERROR(demi_ext_metric("libos.polls", &number), expected);
@@ -132,6 +133,7 @@ static void null_pointers(void)
     EXPECT_ERROR(demi_ext_wait_any(NULL, &value, &token, 1, &NOW), EINVAL);
     EXPECT_ERROR(demi_ext_wait_next_n(NULL, 1, &value, &NOW), EINVAL);
     EXPECT_ERROR(demi_ext_wait_next_n(&wide, 1, NULL, &NOW), EINVAL);
+    EXPECT_ERROR(demi_ext_device_failure(NULL), EINVAL);
     EXPECT_ERROR(demi_ext_metrics(NULL), EINVAL);
     EXPECT_ERROR(demi_ext_metric_at(0, NULL, &number), EINVAL);
     EXPECT_ERROR(demi_ext_metric_at(0, &text, NULL), EINVAL);

@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -120,7 +121,8 @@ pub fn compile(source: &Path, check: Check) -> PathBuf {
     let program = scratch_folder("bin").join(format!("{stem}-{check:?}"));
     // Tests run side by side, some in processes of their own, and may compile the same program: each makes a file
     // of its own, and the last one moved into place stays.
-    let made = program.with_extension(process::id().to_string());
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let made = program.with_extension(format!("{}-{}", process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
     let library = library_folder();
     let mut command = compiler(source);
     if check == Check::Sanitizers {

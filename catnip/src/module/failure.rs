@@ -7,6 +7,12 @@ use super::StackModule;
 use super::sockets::Socket;
 
 impl<R: Runtime> StackModule<R> {
+    /// Why the device failed, as far as it says.
+    pub(super) fn device_failure(&self) -> String {
+        let runtime = &self.runtime;
+        runtime.failure().unwrap_or_else(|| format!("{}: the device failed", runtime.name()))
+    }
+
     /// The device has said that no frame will ever move again. Every connection ends with an error, once;
     /// what it had received stays readable.
     #[cold]
@@ -16,7 +22,7 @@ impl<R: Runtime> StackModule<R> {
             return;
         }
         self.device_failed = true;
-        log::error!("{}: the device failed; its connections are lost", self.runtime.name());
+        log::error!("{}; its connections are lost", self.device_failure());
         self.stack.fail_all(now, Error::DeviceFailed);
         self.dispatch(completions);
         for (_, socket) in self.sockets.iter_mut() {
@@ -107,6 +113,10 @@ mod tests {
             Some(self.wake.as_raw_fd())
         }
 
+        fn failure(&self) -> Option<String> {
+            self.broken.get().then(|| "breakable: somebody broke it".to_owned())
+        }
+
         fn metrics(&self, _sink: &mut dyn MetricsSink) {}
     }
 
@@ -144,6 +154,7 @@ mod tests {
         let (libos, broken) = open();
         let waiting = start_all(&libos, 1000);
         assert!(waiting.iter().all(|token| libos.try_take(*token).unwrap().is_none()));
+        assert_eq!(libos.device_failure(), Ok(None));
         broken.set(true);
         let later = |libos: &LibOs| start_all(libos, 2000);
         for tokens in [waiting, later(&libos)] {
@@ -152,6 +163,7 @@ mod tests {
             }
         }
         assert!(!libos.needs_poll());
+        assert_eq!(libos.device_failure(), Ok(Some("breakable: somebody broke it".to_owned())));
     }
 
     #[test]

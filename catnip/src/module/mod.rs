@@ -253,6 +253,10 @@ impl<R: Runtime> Module for StackModule<R> {
         self.stack.abort_all(now);
     }
 
+    fn failure(&self) -> Option<String> {
+        self.device_failed.then(|| self.device_failure())
+    }
+
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.stack.metrics(sink);
         sink.enter("device");

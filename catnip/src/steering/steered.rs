@@ -346,6 +346,16 @@ impl<R: Runtime> Runtime for Steered<R> {
         }
     }
 
+    fn failure(&self) -> Option<String> {
+        match &self.link {
+            Link::Queue(queue) => queue.failure(),
+            Link::Through { core, name, .. } => self
+                .seat
+                .is_gone(*core)
+                .then(|| format!("{name}: core {core}, which sent for this one, is gone")),
+        }
+    }
+
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         if let Link::Queue(queue) = &self.link {
             queue.metrics(sink);

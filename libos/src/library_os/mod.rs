@@ -108,6 +108,15 @@ impl LibOs {
         self.inner.now.get()
     }
 
+    /// Why a device failed, in words: which device, which call, and what the system said of it. None while all of them work.
+    /// What needs a device that failed ends with [`Error::DeviceFailed`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`] from inside a callback.
+    pub fn device_failure(&self) -> Result<Option<String>, Error> {
+        Ok(self.state()?.modules.iter().find_map(|module| module.failure()))
+    }
+
     /// All metrics of the library OS, the arena and the modules.
     ///
     /// # Errors

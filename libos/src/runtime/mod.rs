@@ -190,6 +190,12 @@ pub trait Runtime {
         Some(doubt.frame)
     }
 
+    /// Why the device failed, in words: which device, which call, and what the system says of it. None while it works,
+    /// and of a runtime that knows no more than that it did.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// Writes the device's counters.
     fn metrics(&self, sink: &mut dyn MetricsSink);
 }

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libos::FrameBatch;
+use libos::MemoryAccess;
 use libos::Runtime;
 use libos::runtime::{RxChecksum, TxChecksum, TxOffload};
-use runtime_dpdk::{DpdkConfig, MemoryPolicy};
+use runtime_dpdk::DpdkConfig;
 
 use crate::end::{End, bytes, config, pattern};
 use crate::namespace;
@@ -112,9 +113,9 @@ fn link() -> (End, End) {
     let memory_mib = 512;
     let link_wait = Duration::ZERO;
     let back = format!("net_vhost0,iface={socket},queues=1,tso=1");
-    // virtio_user shares all memory that DPDK knows of, and fails when some of it is not DPDK's own.
-    let memory = MemoryPolicy::RuntimeHeap;
-    let back = End::open(&DpdkConfig { memory_mib, link_wait, memory, ..config(&back) });
+    // Its memory is not DPDK's own, and known to DPDK before virtio_user tells of all that there is.
+    let back = End::open(&DpdkConfig { memory_mib, link_wait, ..config(&back) });
+    assert_eq!(back.dpdk.memory_access(), MemoryAccess::Dma);
     let front = format!("virtio_user0,path={socket},queues=1,packed_vq=1");
     let front = End::open(&DpdkConfig { memory_mib, ..config(&front) });
     (front, back)
@@ -156,5 +157,26 @@ fn a_large_segment_leaves_as_one_frame_and_arrives_in_several_buffers_uncopied()
         let (sent, received) = (front.dpdk.counters(), back.dpdk.counters());
         assert_eq!((sent.tx_frames, sent.tx_segmented_frames, sent.tx_copied_frames), (6, 6, 0));
         assert_eq!((received.rx_frames, received.rx_joined_frames, received.rx_copied_frames), (6, 6, 0));
+    });
+}
+
+/// virtio_user tells its peer of all memory that DPDK knows of, and fails when some of it is not DPDK's own: it is told of none.
+#[test]
+fn memory_that_is_registered_later_does_a_virtio_user_port_no_harm() {
+    namespace::enter("-Urn", || {
+        let (mut front, mut back) = link();
+        for round in 0..3 {
+            let late = End::more_memory();
+            let mut batch = FrameBatch::new();
+            crate::end::push(&mut batch, [late.copy_from(&pattern(700, round)).unwrap().freeze()]);
+            back.transmit(&mut batch);
+            drop((batch, late));
+            assert!(bytes(&next(&mut front)) == pattern(700, round));
+            let mut batch = FrameBatch::new();
+            crate::end::push(&mut batch, [front.buffer(&pattern(900, round))]);
+            front.transmit(&mut batch);
+            assert!(bytes(&next(&mut back)) == pattern(900, round));
+        }
+        assert_eq!((back.dpdk.counters().tx_copied_frames, front.dpdk.counters().tx_copied_frames), (0, 0));
     });
 }

@@ -10,13 +10,13 @@ use libos::Runtime;
 use crate::end::{End, config};
 use crate::namespace;
 
-fn run(line: &str) {
+pub fn run(line: &str) {
     let mut words = line.split(' ');
     assert!(Command::new(words.next().unwrap()).args(words).status().unwrap().success(), "{line}");
 }
 
 /// True when the descriptor becomes readable within so many milliseconds.
-fn readable(fd: RawFd, timeout_ms: i32) -> bool {
+pub fn readable(fd: RawFd, timeout_ms: i32) -> bool {
     let mut polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one descriptor to look at.
     unsafe { libc::poll(&raw mut polled, 1, timeout_ms) == 1 }
