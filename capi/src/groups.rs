@@ -136,24 +136,32 @@ pub const fn interface_number(interface: Option<IpAddr>) -> c_int {
     }
 }
 
-fn ipv4(address: libc::in_addr) -> IpAddr {
+/// The address in a `struct in_addr`.
+pub fn ipv4(address: libc::in_addr) -> IpAddr {
     Ipv4Addr::from_octets(address.s_addr.to_ne_bytes()).into()
 }
 
 /// The address that names an interface; 0.0.0.0 names none.
-fn named(interface: libc::in_addr) -> Option<IpAddr> {
+pub fn named(interface: libc::in_addr) -> Option<IpAddr> {
     Some(ipv4(interface)).filter(|address| !address.is_unspecified())
 }
 
 /// The address in a `sockaddr_storage`.
-fn stored(storage: &sockaddr_storage) -> Result<IpAddr, c_int> {
+///
+/// # Errors
+/// `EINVAL` when it is of another family than those of IP.
+pub fn stored(storage: &sockaddr_storage) -> Result<IpAddr, c_int> {
     // SAFETY: the pointer and the size belong to `storage`.
     let address =
         unsafe { address::read(ptr::from_ref(storage).cast(), size_of::<sockaddr_storage>() as socklen_t) };
     address.map(|address| address.ip()).ok_or(libc::EINVAL)
 }
 
-fn check_index(index: impl Into<i64>) -> Result<(), c_int> {
+/// Checks the number of an interface.
+///
+/// # Errors
+/// `ENODEV` when it is none.
+pub fn check_index(index: impl Into<i64>) -> Result<(), c_int> {
     if (0..=INTERFACE_INDEX).contains(&index.into()) { Ok(()) } else { Err(libc::ENODEV) }
 }
 

@@ -18,4 +18,5 @@ mod logger;
 mod metrics;
 mod options;
 mod results;
+mod source_lists;
 mod tcp_info;

@@ -41,8 +41,8 @@ pub use operation::{Completion, Operation, OperationKind, Outcome, PopLimit, Que
 pub use runtime::{Capabilities, FrameBatch, MemoryAccess, Runtime, RxFrame};
 pub use scatter_gather::ScatterGather;
 pub use socket::{
-    CongestionName, Domain, GroupMembership, PathMtuDiscovery, Shutdown, SocketKind, SocketOption,
-    SocketOptionName, SourceMembership,
+    CongestionName, Domain, FilterMode, GroupMembership, PathMtuDiscovery, Shutdown, SocketKind,
+    SocketOption, SocketOptionName, SourceMembership,
 };
 pub use stream_info::StreamInfo;
 pub use time::{Clock, Instant};

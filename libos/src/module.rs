@@ -1,6 +1,6 @@
 //! What a module is: the part behind a queue descriptor that does the work.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::task::Poll;
 
@@ -9,8 +9,8 @@ pub use crate::queues::Completions;
 use crate::channel::ChannelEnd;
 use crate::metrics::MetricsSink;
 use crate::{
-    Domain, Error, Instant, Operation, PopLimit, ScatterGather, Shutdown, SocketKind, SocketOption,
-    SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Instant, Operation, PopLimit, ScatterGather, Shutdown,
+    SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// A module's own name for one of its queues.
@@ -119,6 +119,34 @@ pub trait Module {
     /// [`Error::NotSupported`] for an option this queue does not have.
     fn option(&mut self, handle: Handle, name: SocketOptionName) -> Result<SocketOption, Error> {
         let _ = (handle, name);
+        Err(Error::NotSupported)
+    }
+
+    /// Says whose datagrams to a group are wanted, in the place of what was said before.
+    ///
+    /// # Errors
+    /// As [`LibOs::set_source_filter`](crate::LibOs::set_source_filter).
+    fn set_source_filter(
+        &mut self,
+        handle: Handle,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        let _ = (handle, group, mode, sources);
+        Err(Error::NotSupported)
+    }
+
+    /// Whose datagrams to a group are wanted.
+    ///
+    /// # Errors
+    /// As [`LibOs::source_filter`](crate::LibOs::source_filter).
+    fn source_filter(
+        &mut self,
+        handle: Handle,
+        group: GroupMembership,
+    ) -> Result<(FilterMode, Vec<IpAddr>), Error> {
+        let _ = (handle, group);
         Err(Error::NotSupported)
     }
 

@@ -197,6 +197,15 @@ pub struct SourceMembership {
     pub source: IpAddr,
 }
 
+/// What a list of sources of a group's datagrams means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FilterMode {
+    /// Only the sources listed are wanted (`MCAST_INCLUDE`).
+    Include,
+    /// All but the sources listed are wanted (`MCAST_EXCLUDE`).
+    Exclude,
+}
+
 /// What is done about datagrams that are larger than their path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PathMtuDiscovery {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use catnip_os::libos::net::UdpSocket;
-use catnip_os::libos::{GroupMembership, LibOs, SocketOption, SourceMembership};
+use catnip_os::libos::{FilterMode, GroupMembership, LibOs, SocketOption, SourceMembership};
 
 use crate::link::{self, Family};
 use crate::namespace;
@@ -153,6 +153,11 @@ fn a_bridge_of_the_kernel_learns_which_sources_are_wanted() {
                 until_known(&libos, wide, "exclude", &[]).await;
                 set(SocketOption::BlockSource(of(wide, first)));
                 until_known(&libos, wide, "exclude", &[first]).await;
+                // A whole list at once, of the other kind.
+                let all = GroupMembership::on_any_interface(wide);
+                socket.set_source_filter(all, FilterMode::Include, &[second]).unwrap();
+                until_known(&libos, wide, "include", &[second]).await;
+                assert_eq!(socket.source_filter(all), Ok((FilterMode::Include, vec![second])));
             });
         }
     });

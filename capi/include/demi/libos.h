@@ -150,7 +150,8 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
  * struct ip_mreq_source); IPPROTO_IPV6 IPV6_MTU_DISCOVER, IPV6_MULTICAST_LOOP, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF,
  * IPV6_JOIN_GROUP and IPV6_LEAVE_GROUP (a struct ipv6_mreq); and for both MCAST_JOIN_GROUP and MCAST_LEAVE_GROUP (a struct
  * group_req), MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_SOURCE_GROUP, MCAST_BLOCK_SOURCE and MCAST_UNBLOCK_SOURCE (a struct
- * group_source_req). There is one interface, whose index is 1; 0 means any. A socket receives what
+ * group_source_req), MCAST_MSFILTER (a struct group_filter) and IPPROTO_IP IP_MSFILTER (a struct ip_msfilter), which put a whole
+ * list in the place of what the socket wanted of a group, and join it for that or leave it. There is one interface, whose index is 1; 0 means any. A socket receives what
  * goes to the groups that it joined itself, and no others; of a group that it joined with sources, what these send. Groups in
  * 232.0.0.0/8 and ff3x::/32 are only joined with a source.
  *
@@ -163,7 +164,8 @@ extern int demi_setsockopt(_In_ int qd, _In_ int level, _In_ int optname,
                            _In_reads_bytes_(optlen) const void *optval, _In_ socklen_t optlen);
 
 /**
- * Reads a socket option: those of demi_setsockopt() but for memberships, IPPROTO_IP IP_MTU and IPPROTO_IPV6
+ * Reads a socket option: those of demi_setsockopt() but for memberships (MCAST_MSFILTER and IP_MSFILTER store as many sources
+ * as the structure's count says it has room for, and how many there are), IPPROTO_IP IP_MTU and IPPROTO_IPV6
  * IPV6_MTU of a connected datagram socket, SOL_SOCKET SO_ERROR, which is the pending error and
  * is cleared by reading it, and IPPROTO_TCP TCP_INFO, which is Linux's struct tcp_info up to tcpi_snd_wnd, cut to the
  * room there is (counts of segments are computed from bytes, and what is not known is 0). *optlen is the room at optval, and on return the bytes of the value.

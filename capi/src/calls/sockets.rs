@@ -7,6 +7,7 @@ use catnip_os::libos::{Domain, Error, LibOs, QueueDescriptor, SocketKind};
 use libc::{sockaddr, socklen_t};
 
 use super::{close, queue};
+use crate::source_lists::Form;
 use crate::{address, errno, instance, options, results};
 
 /// `demi_socket`.
@@ -95,6 +96,11 @@ pub unsafe extern "C" fn demi_setsockopt(
     }
     instance::call(|instance| {
         let queue = open(&instance.libos, qd)?;
+        if let Some(form) = Form::of(level, name) {
+            // SAFETY: not null, so the caller vouches for it.
+            let (group, mode, sources) = unsafe { form.read(value, len) }?;
+            return instance.libos.set_source_filter(queue, group, mode, &sources).map_err(option_error);
+        }
         let name = options::name(level, name)?;
         // SAFETY: not null, so the caller vouches for it.
         let option = unsafe { options::read(name, value, len) }?;
@@ -119,6 +125,13 @@ pub unsafe extern "C" fn demi_getsockopt(
     }
     instance::call(|instance| {
         let queue = open(&instance.libos, qd)?;
+        if let Some(form) = Form::of(level, name) {
+            // SAFETY: not null, so the caller vouches for both, and the value says what it has room for.
+            let asked = unsafe { form.read_head(value, len.read_unaligned()) }?;
+            let found = instance.libos.source_filter(queue, asked.group).map_err(option_error)?;
+            // SAFETY: as above.
+            return unsafe { form.write(found.0, &found.1, asked.count, value, len) };
+        }
         let name = options::name(level, name)?;
         // SAFETY: not null, so the caller vouches for both.
         unsafe { options::check_room(name, len) }?;

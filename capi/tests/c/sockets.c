@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Longer than anything here takes. */
 static const struct timespec LONG = {10, 0};
@@ -576,6 +577,33 @@ static void sources_of_groups_are_joined_and_blocked(void)
     EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_BLOCK_SOURCE, &source, sizeof source), EINVAL);
     EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_LEAVE_SOURCE_GROUP, &source, sizeof source), 0);
     EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_LEAVE_GROUP, &group, sizeof group), EADDRNOTAVAIL);
+    struct group_filter list = {0}, back = {0};
+    socklen_t len = sizeof back;
+    list.gf_group = back.gf_group = source.gsr_group;
+    list.gf_fmode = MCAST_INCLUDE;
+    list.gf_numsrc = 1;
+    list.gf_slist[0] = source.gsr_source;
+    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), EADDRNOTAVAIL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(1) - 1), EINVAL);
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(1)), 0);
+    back.gf_fmode = 77;
+    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), 0);
+    EXPECT(len, GROUP_FILTER_SIZE(0));
+    EXPECT(back.gf_fmode, MCAST_INCLUDE);
+    EXPECT(back.gf_numsrc, 1);
+    len = sizeof back;
+    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), 0);
+    EXPECT(len, GROUP_FILTER_SIZE(1));
+    EXPECT(memcmp(&back.gf_slist[0], &list.gf_slist[0], sizeof list.gf_slist[0]), 0);
+    list.gf_fmode = MCAST_EXCLUDE;
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(1)), EINVAL);
+    list.gf_fmode = MCAST_INCLUDE;
+    list.gf_numsrc = 0;
+    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(0)), 0);
+    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), EADDRNOTAVAIL);
+    int stream = make_socket(SOCK_STREAM);
+    EXPECT_ERROR(demi_getsockopt(stream, level, MCAST_MSFILTER, &back, &len), ENOPROTOOPT);
+    close_queue(stream);
     if (is_v4) {
         struct ip_mreq wide = {{0}, {INADDR_ANY}};
         struct ip_mreq_source blocked = {{0}, {INADDR_ANY}, {0}};

@@ -8,7 +8,7 @@ mod operations;
 mod pops;
 mod sockets;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::task::Poll;
 
@@ -16,8 +16,8 @@ use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::runtime::RxBatch;
 use libos::{
-    Domain, Error, Handle, Instant, Module, Operation, PopLimit, Runtime, ScatterGather, Shutdown,
-    SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, Module, Operation, PopLimit, Runtime,
+    ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use crate::slab::{Key, Slab};
@@ -147,6 +147,24 @@ impl<R: Runtime> Module for StackModule<R> {
 
     fn option(&mut self, handle: Handle, name: SocketOptionName) -> Result<SocketOption, Error> {
         self.socket_option(handle, name)
+    }
+
+    fn set_source_filter(
+        &mut self,
+        handle: Handle,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.set_filter(handle, group, mode, sources)
+    }
+
+    fn source_filter(
+        &mut self,
+        handle: Handle,
+        group: GroupMembership,
+    ) -> Result<(FilterMode, Vec<IpAddr>), Error> {
+        self.filter_of(handle, group)
     }
 
     fn local_address(&self, handle: Handle) -> Result<SocketAddr, Error> {

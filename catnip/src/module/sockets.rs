@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 
 use libos::{
-    Domain, Error, Handle, Instant, PopLimit, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption,
-    SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, PopLimit, Runtime, ScatterGather, Shutdown,
+    SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use super::StackModule;
@@ -204,6 +204,35 @@ impl<R: Runtime> StackModule<R> {
                 let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
                 self.stack.udp_option(id, name)
             }
+            Socket::Closing { .. } => Err(Error::BadDescriptor),
+        }
+    }
+
+    pub(super) fn set_filter(
+        &mut self,
+        handle: Handle,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        let id = self.group_socket(handle)?;
+        self.stack.udp_set_source_filter(id, group, mode, sources)
+    }
+
+    pub(super) fn filter_of(
+        &mut self,
+        handle: Handle,
+        group: GroupMembership,
+    ) -> Result<(FilterMode, Vec<IpAddr>), Error> {
+        let id = self.group_socket(handle)?;
+        self.stack.udp_source_filter(id, group).map(|filter| (filter.mode(), filter.sources().to_vec()))
+    }
+
+    /// A socket that joins groups.
+    fn group_socket(&mut self, handle: Handle) -> Result<UdpId, Error> {
+        match self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
+            Socket::Datagram(datagram) => datagrams::socket_for_options(&mut self.stack, datagram),
+            Socket::Fresh(_) | Socket::Stream(_) | Socket::Listener { .. } => Err(Error::NotSupported),
             Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
     }

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use libos::{Domain, Error, Instant, ScatterGather, SocketOption, SocketOptionName};
+use libos::{
+    Domain, Error, FilterMode, GroupMembership, Instant, ScatterGather, SocketOption, SocketOptionName,
+};
 
 use super::Stack;
 use crate::events::UdpId;
+use crate::network::SourceFilter;
 use crate::udp::{Datagram, UdpCounters};
 
 impl Stack {
@@ -114,6 +117,28 @@ impl Stack {
     /// As [`crate::udp::UdpLayer::set_option`].
     pub fn udp_set_option(&mut self, id: UdpId, option: SocketOption) -> Result<(), Error> {
         self.udp.set_option(&mut self.network, id, option)
+    }
+
+    /// Says whose datagrams to a group a socket wants, in the place of what it wanted before.
+    ///
+    /// # Errors
+    /// As [`crate::udp::UdpLayer::set_source_filter`].
+    pub fn udp_set_source_filter(
+        &mut self,
+        id: UdpId,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.udp.set_source_filter(&mut self.network, id, group, mode, sources)
+    }
+
+    /// Whose datagrams to a group a socket wants.
+    ///
+    /// # Errors
+    /// As [`crate::udp::UdpLayer::source_filter`].
+    pub fn udp_source_filter(&self, id: UdpId, group: GroupMembership) -> Result<&SourceFilter, Error> {
+        self.udp.source_filter(id, group)
     }
 
     /// Reads an option of a socket. That of the pending error clears it.

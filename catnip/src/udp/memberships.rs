@@ -92,6 +92,34 @@ impl Socket {
         self.set_filter(network, wanted.group.group, Some(filter))
     }
 
+    /// Puts a whole list in the place of what the socket wanted of a group, if anything (RFC 3376, section 3.1).
+    pub(super) fn set_source_filter(
+        &mut self,
+        network: &mut Network,
+        joined: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.check_group(network, joined)?;
+        if mode == FilterMode::Exclude && needs_source(joined.group) {
+            return Err(Error::InvalidArgument);
+        }
+        let filter = SourceFilter::of(mode, sources)?;
+        for &source in filter.sources() {
+            self.check_source(network, SourceMembership { group: joined, source })?;
+        }
+        if filter.is_of_nobody() && self.place_of(joined.group).is_none() {
+            return Ok(());
+        }
+        self.set_filter(network, joined.group, Some(filter).filter(|filter| !filter.is_of_nobody()))
+    }
+
+    /// What it wants of a group.
+    pub(super) fn source_filter(&self, joined: GroupMembership) -> Result<&SourceFilter, Error> {
+        let membership = self.place_of(joined.group).and_then(|place| self.groups.get(place));
+        membership.map(|membership| &membership.filter).ok_or(Error::AddressNotAvailable)
+    }
+
     /// Lets go of all groups, as the socket ends.
     pub(super) fn leave_all(&mut self, network: &mut Network) {
         for Membership { group, filter } in std::mem::take(&mut self.groups) {

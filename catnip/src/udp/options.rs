@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use libos::{Error, PathMtuDiscovery, SocketOption, SocketOptionName};
+use libos::{Error, FilterMode, GroupMembership, PathMtuDiscovery, SocketOption, SocketOptionName};
 
 use super::UdpLayer;
 use super::socket::Socket;
 use crate::events::UdpId;
-use crate::network::{Network, SendPolicy};
+use crate::network::{Network, SendPolicy, SourceFilter};
 
 /// What is set on a socket.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +96,30 @@ impl UdpLayer {
         }
         socket.apply_options(network);
         Ok(())
+    }
+
+    /// Says whose datagrams to a group a socket wants, in the place of what it wanted before.
+    ///
+    /// # Errors
+    /// As [`libos::LibOs::set_source_filter`], and [`Error::BadDescriptor`] when there is no such socket.
+    pub fn set_source_filter(
+        &mut self,
+        network: &mut Network,
+        id: UdpId,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        socket.set_source_filter(network, group, mode, sources)
+    }
+
+    /// Whose datagrams to a group a socket wants.
+    ///
+    /// # Errors
+    /// [`Error::AddressNotAvailable`] when it is not in the group, [`Error::BadDescriptor`] when there is no such socket.
+    pub fn source_filter(&self, id: UdpId, group: GroupMembership) -> Result<&SourceFilter, Error> {
+        self.sockets.get(id.0).ok_or(Error::BadDescriptor)?.source_filter(group)
     }
 
     /// Reads an option of a socket.

@@ -1,6 +1,6 @@
 //! Calls on queues: those that answer at once, and those that give out a token.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::Poll;
 
 use super::LibOs;
@@ -8,8 +8,8 @@ use crate::channel::{ChannelEnd, ChannelQueues};
 use crate::module::{Departure, Popped};
 use crate::queues::Submission;
 use crate::{
-    Completion, Domain, Error, Operation, OperationKind, Outcome, PopLimit, QueueDescriptor, ScatterGather,
-    Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+    Completion, Domain, Error, FilterMode, GroupMembership, Operation, OperationKind, Outcome, PopLimit,
+    QueueDescriptor, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// Calls that answer at once. All of them fail with [`Error::BadDescriptor`] when the descriptor is not
@@ -107,6 +107,41 @@ impl LibOs {
         let mut state = self.state()?;
         let (module, handle) = state.serving(queue)?;
         module.option(handle, name)
+    }
+
+    /// Says whose datagrams to a group are wanted, in the place of what was said before, if anything: the socket joins the
+    /// group for it. To include nobody is to leave it (RFC 3376, section 3.1; `MCAST_MSFILTER`, RFC 3678).
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for queues that join no groups, [`Error::InvalidArgument`] for what is no group, or no
+    /// source, of the socket's family, and for a group of RFC 4607 without named sources, [`Error::NoBuffers`] for too many
+    /// groups or sources, [`Error::AddressNotAvailable`] for an interface that is none.
+    pub fn set_source_filter(
+        &self,
+        queue: QueueDescriptor,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.set_source_filter(handle, group, mode, sources)
+    }
+
+    /// Whose datagrams to a group are wanted: what was said with [`Self::set_source_filter`] and the options for single
+    /// sources, in the order of the sources' addresses.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for queues that join no groups, [`Error::AddressNotAvailable`] when the socket is not in the
+    /// group.
+    pub fn source_filter(
+        &self,
+        queue: QueueDescriptor,
+        group: GroupMembership,
+    ) -> Result<(FilterMode, Vec<IpAddr>), Error> {
+        let mut state = self.state()?;
+        let (module, handle) = state.serving(queue)?;
+        module.source_filter(handle, group)
     }
 
     /// The local address.

@@ -1,15 +1,15 @@
 //! Datagrams.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, ready};
 
 use super::endpoint::{Endpoint, Pending};
 use crate::executor::unfit;
 use crate::memory::CopyCause;
 use crate::{
-    Buffer, Domain, Error, LibOs, Operation, Outcome, PopLimit, ScatterGather, SocketKind, SocketOption,
-    SocketOptionName,
+    Buffer, Domain, Error, FilterMode, GroupMembership, LibOs, Operation, Outcome, PopLimit, ScatterGather,
+    SocketKind, SocketOption, SocketOptionName,
 };
 
 /// A datagram socket.
@@ -173,6 +173,27 @@ impl UdpSocket {
     /// As [`LibOs::set_option`].
     pub fn set_option(&self, option: SocketOption) -> Result<(), Error> {
         self.endpoint.set_option(option)
+    }
+
+    /// Says whose datagrams to a group are wanted.
+    ///
+    /// # Errors
+    /// As [`LibOs::set_source_filter`].
+    pub fn set_source_filter(
+        &self,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.endpoint.set_source_filter(group, mode, sources)
+    }
+
+    /// Whose datagrams to a group are wanted.
+    ///
+    /// # Errors
+    /// As [`LibOs::source_filter`].
+    pub fn source_filter(&self, group: GroupMembership) -> Result<(FilterMode, Vec<IpAddr>), Error> {
+        self.endpoint.source_filter(group)
     }
 
     /// Reads an option.

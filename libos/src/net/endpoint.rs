@@ -3,15 +3,15 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use crate::library_os::Abandoned;
 use crate::queues::QueueReference;
 use crate::{
-    Domain, Error, LibOs, Operation, OperationFuture, Outcome, QueueDescriptor, SocketKind, SocketOption,
-    SocketOptionName,
+    Domain, Error, FilterMode, GroupMembership, LibOs, Operation, OperationFuture, Outcome, QueueDescriptor,
+    SocketKind, SocketOption, SocketOptionName,
 };
 
 /// A queue that belongs to a socket.
@@ -48,6 +48,19 @@ impl Endpoint {
 
     pub(super) fn set_option(&self, option: SocketOption) -> Result<(), Error> {
         self.libos.set_option(self.queue, option)
+    }
+
+    pub(super) fn set_source_filter(
+        &self,
+        group: GroupMembership,
+        mode: FilterMode,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.libos.set_source_filter(self.queue, group, mode, sources)
+    }
+
+    pub(super) fn source_filter(&self, group: GroupMembership) -> Result<(FilterMode, Vec<IpAddr>), Error> {
+        self.libos.source_filter(self.queue, group)
     }
 
     pub(super) fn option(&self, name: SocketOptionName) -> Result<SocketOption, Error> {

@@ -3,18 +3,10 @@
 use std::net::IpAddr;
 
 use libos::Error;
+pub use libos::FilterMode;
 
 /// Most sources in one filter, and of one group over all who are in it.
 pub(super) const MAX_SOURCES: usize = 64;
-
-/// What the list of a filter means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FilterMode {
-    /// Only the sources listed are wanted.
-    Include,
-    /// All but the sources listed are wanted.
-    Exclude,
-}
 
 /// Whose datagrams to a group somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +19,20 @@ pub struct SourceFilter {
 impl SourceFilter {
     /// Everybody's.
     pub const EVERYBODY: Self = Self { mode: FilterMode::Exclude, sources: Vec::new() };
+
+    /// What a list of sources says, in whatever order it has them.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffers`] when there are too many.
+    pub fn of(mode: FilterMode, sources: &[IpAddr]) -> Result<Self, Error> {
+        if sources.len() > MAX_SOURCES {
+            return Err(Error::NoBuffers);
+        }
+        let mut sources = sources.to_vec();
+        sources.sort_unstable();
+        sources.dedup();
+        Ok(Self { mode, sources })
+    }
 
     /// One source's alone.
     #[must_use]
@@ -107,6 +113,17 @@ mod tests {
         assert_eq!(but.without(source(3)), Err(Error::AddressNotAvailable));
         let nobody = only.without(source(1)).unwrap().without(source(2)).unwrap();
         assert!(nobody.is_of_nobody() && !SourceFilter::EVERYBODY.is_of_nobody());
+    }
+
+    #[test]
+    fn a_whole_list_is_put_in_order_and_names_nobody_twice() {
+        let listed = SourceFilter::of(FilterMode::Include, &[3, 1, 3, 2].map(source)).unwrap();
+        assert_eq!(listed.sources(), [1, 2, 3].map(source));
+        assert_eq!(SourceFilter::of(FilterMode::Exclude, &[]), Ok(SourceFilter::EVERYBODY));
+        assert!(SourceFilter::of(FilterMode::Include, &[]).unwrap().is_of_nobody());
+        let many: Vec<IpAddr> = (1..=65).map(source).collect();
+        assert_eq!(SourceFilter::of(FilterMode::Include, &many), Err(Error::NoBuffers));
+        assert_eq!(SourceFilter::of(FilterMode::Include, &many[..64]).unwrap().sources(), &many[..64]);
     }
 
     #[test]

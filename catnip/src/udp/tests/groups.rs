@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use libos::{Domain, GroupMembership, SourceMembership};
+use libos::{Domain, FilterMode, GroupMembership, SourceMembership};
 
 use super::*;
 use crate::network::testing::{framed_to_group, ip_packet, udp_datagram};
@@ -297,5 +297,52 @@ fn sources_are_named_once_each_and_in_the_mode_that_the_group_was_joined_in() {
         ] {
             assert_eq!(host.set(id, option), expected, "{option:?}");
         }
+    }
+}
+
+#[test]
+fn a_whole_list_takes_the_place_of_what_a_socket_wanted_before() {
+    let (specific, specific_v6) = ([232, 1, 1, 1].into(), "ff35::8000:1".parse().unwrap());
+    for (group, specific) in [(GROUP, specific), (GROUP_V6, specific_v6)] {
+        let mut host = Host::new(1);
+        let id = host.bind_shared(any(group)).unwrap();
+        let [first, second] = sources_of(group);
+        let of = |source| SourceMembership { group: on_any(group), source };
+        let set = |host: &mut Host, mode, sources: &[IpAddr]| {
+            host.udp.set_source_filter(&mut host.network, id, on_any(group), mode, sources)
+        };
+        // To include nobody is not to be in the group, also for who is not.
+        assert_eq!(set(&mut host, FilterMode::Include, &[]), Ok(()));
+        assert_eq!(host.udp.source_filter(id, on_any(group)).err(), Some(Error::AddressNotAvailable));
+        for (mode, sources, heard) in [
+            (FilterMode::Include, vec![second, first, second], [true, true]),
+            (FilterMode::Include, vec![second], [false, true]),
+            (FilterMode::Exclude, vec![second], [true, false]),
+            (FilterMode::Exclude, vec![], [true, true]),
+            (FilterMode::Include, vec![first], [true, false]),
+        ] {
+            assert_eq!(set(&mut host, mode, &sources), Ok(()));
+            let filter = host.udp.source_filter(id, on_any(group)).unwrap();
+            assert_eq!(filter.mode(), mode);
+            let listed = |source: &IpAddr| sources.contains(source);
+            assert_eq!(filter.sources(), [first, second].into_iter().filter(listed).collect::<Vec<_>>());
+            assert_eq!(host.heard(id, group), heard, "{mode:?} {sources:?}");
+        }
+        // Single sources go on from there.
+        host.set(id, SocketOption::JoinSourceGroup(of(second))).unwrap();
+        assert_eq!(host.heard(id, group), [true, true]);
+        assert_eq!(set(&mut host, FilterMode::Include, &[first, group]), Err(Error::InvalidArgument));
+        assert_eq!(set(&mut host, FilterMode::Include, &[first; 65]), Err(Error::NoBuffers));
+        assert_eq!(host.heard(id, group), [true, true], "what is refused changes nothing");
+        assert_eq!(set(&mut host, FilterMode::Include, &[]), Ok(()));
+        assert!(!host.network.is_in_group(group));
+        let all_of_specific = host.udp.set_source_filter(
+            &mut host.network,
+            id,
+            on_any(specific),
+            FilterMode::Exclude,
+            &[first],
+        );
+        assert_eq!(all_of_specific, Err(Error::InvalidArgument));
     }
 }
