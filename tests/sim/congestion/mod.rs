@@ -64,6 +64,36 @@ fn classic_reactions_to_marks_avoid_all_loss() {
     }
 }
 
+/// A path of 20 Mbit/s and 20 ms with a deep buffer, which marks above half of what it holds or does not mark.
+fn marking(marks: bool) -> Path {
+    Path { mark_above_bytes: marks.then_some(25_000), asks_for_ecn: true, ..Path::new(20, 20, 0, 400) }
+}
+
+#[test]
+fn marks_keep_the_queue_of_bbr_short_alone_and_shared_and_nothing_is_lost() {
+    use catnip::tcp::congestion::Algorithm::Bbr;
+    // Flows, and the longest queue: 25 kB take 10 ms at this rate.
+    for (flows, most_us) in [(1, 3_000), (2, 15_000)] {
+        let with = run::measure(Kind::Catnip, Bbr, &marking(true), flows);
+        let without = run::measure(Kind::Catnip, Bbr, &marking(false), flows);
+        let both = format!("{flows} flows: with marks {with:?}, without {without:?}");
+        assert!(with.marked_frames > 0 && with.dropped_frames == 0, "{both}");
+        assert!(with.utilisation_percent >= 85, "{both}");
+        assert!(with.fairness_percent >= 90, "{both}");
+        assert!(with.queue_us < most_us && with.queue_us * 3 < without.queue_us * 2, "{both}");
+    }
+}
+
+#[test]
+fn bbr_beside_cubic_on_a_path_that_marks_leaves_it_a_part_and_no_standing_queue() {
+    use catnip::tcp::congestion::Algorithm::{Bbr, Cubic};
+    let (with, shares) = run::measure_each(Kind::Catnip, &[Bbr, Cubic], &marking(true));
+    assert!(with.utilisation_percent >= 85 && with.dropped_frames == 0, "{with:?}");
+    assert!(with.queue_us < 12_000, "{with:?}");
+    // BBR's next probe raises again what a report took off its bounds.
+    assert!(shares[1] >= 8, "{shares:?}: {with:?}");
+}
+
 /// Every path and algorithm of the matrix has its figures in the document. With `CONGESTION=write` in the environment
 /// (`make congestion`), everything is run and the tables are written before, which takes minutes.
 #[test]

@@ -68,6 +68,12 @@ pub struct Outcome {
 
 /// Runs `flows` senders on a path. The first quarter of the run is not measured.
 pub fn measure(kind: Kind, algorithm: Algorithm, path: &Path, flows: usize) -> Outcome {
+    measure_each(kind, &vec![algorithm; flows], path).0
+}
+
+/// As [`measure`], with an algorithm for each sender, and what each of them had in hundredths of all.
+pub fn measure_each(kind: Kind, algorithms: &[Algorithm], path: &Path) -> (Outcome, Vec<u64>) {
+    let flows = algorithms.len();
     let half = Duration::from_micros(path.round_trip_ms * 500);
     let window_bytes = ((path.bdp_bytes() + path.buffer_bytes()) * 2).max(256 << 10);
     let sender = |number| {
@@ -86,8 +92,9 @@ pub fn measure(kind: Kind, algorithm: Algorithm, path: &Path, flows: usize) -> O
     };
     let mut configs: Vec<_> = (1..=flows).map(|number| sender(number as u8)).collect();
     configs.push(receiver);
-    for host in &mut configs {
-        host.congestion = algorithm;
+    for (number, host) in configs.iter_mut().enumerate() {
+        // The receiver sends nothing but acknowledgments.
+        host.congestion = algorithms[number % flows];
         host.ecn = if path.asks_for_ecn { EcnMode::On } else { EcnMode::Passive };
         host.send_buffer_bytes = window_bytes;
         host.receive_buffer_bytes = window_bytes;
@@ -100,7 +107,9 @@ pub fn measure(kind: Kind, algorithm: Algorithm, path: &Path, flows: usize) -> O
     run.received.fill(0);
     run.go(time / 4 * 3);
     let after = run.world.fabric.queue_counters(run.world.port(flows));
-    run.outcome(path, time / 4 * 3, after.since(&before))
+    let outcome = run.outcome(path, time / 4 * 3, after.since(&before));
+    let total: u64 = run.received.iter().sum();
+    (outcome, run.received.iter().map(|bytes| bytes * 100 / total.max(1)).collect())
 }
 
 struct Run {
