@@ -46,6 +46,7 @@ impl Socket {
         self.set_filter(network, left.group, None)
     }
 
+    /// Names one source more, of a group that the socket may be in with other sources or not at all.
     pub(super) fn join_source(
         &mut self,
         network: &mut Network,
@@ -59,36 +60,33 @@ impl Socket {
         self.set_filter(network, wanted.group.group, Some(filter))
     }
 
+    /// Names one source less; with the last the socket leaves the group.
     pub(super) fn leave_source(
         &mut self,
         network: &mut Network,
         unwanted: SourceMembership,
     ) -> Result<(), Error> {
-        self.check_source(network, unwanted)?;
-        let place = self.place_of(unwanted.group.group).ok_or(Error::AddressNotAvailable)?;
-        let filter = self.filter(place, FilterMode::Include)?.without(unwanted.source)?;
+        let filter = self.filter_of(network, unwanted, FilterMode::Include)?.without(unwanted.source)?;
         self.set_filter(network, unwanted.group.group, Some(filter).filter(|filter| !filter.is_of_nobody()))
     }
 
+    /// Shuts one source out of a group that the socket is in as a whole.
     pub(super) fn block_source(
         &mut self,
         network: &mut Network,
         unwanted: SourceMembership,
     ) -> Result<(), Error> {
-        self.check_source(network, unwanted)?;
-        let place = self.place_of(unwanted.group.group).ok_or(Error::AddressNotAvailable)?;
-        let filter = self.filter(place, FilterMode::Exclude)?.with(unwanted.source)?;
+        let filter = self.filter_of(network, unwanted, FilterMode::Exclude)?.with(unwanted.source)?;
         self.set_filter(network, unwanted.group.group, Some(filter))
     }
 
+    /// Lets a source in again.
     pub(super) fn unblock_source(
         &mut self,
         network: &mut Network,
         wanted: SourceMembership,
     ) -> Result<(), Error> {
-        self.check_source(network, wanted)?;
-        let place = self.place_of(wanted.group.group).ok_or(Error::AddressNotAvailable)?;
-        let filter = self.filter(place, FilterMode::Exclude)?.without(wanted.source)?;
+        let filter = self.filter_of(network, wanted, FilterMode::Exclude)?.without(wanted.source)?;
         self.set_filter(network, wanted.group.group, Some(filter))
     }
 
@@ -141,6 +139,18 @@ impl Socket {
             return Err(Error::InvalidArgument);
         }
         self.check_group(network, named.group)
+    }
+
+    /// The filter, of that mode, of the group that a source is named of, in which the socket must be.
+    fn filter_of(
+        &self,
+        network: &Network,
+        named: SourceMembership,
+        mode: FilterMode,
+    ) -> Result<&SourceFilter, Error> {
+        self.check_source(network, named)?;
+        let place = self.place_of(named.group.group).ok_or(Error::AddressNotAvailable)?;
+        self.filter(place, mode)
     }
 
     /// The filter of a group, which must be of that mode (RFC 3678, section 4.1.3).
