@@ -11,6 +11,7 @@ pub mod config;
 pub mod doorbell;
 pub mod error;
 pub mod executor;
+mod handle_table;
 pub mod library_os;
 pub mod mac;
 pub mod memory;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::task::Poll;
 
+use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
 use crate::{
@@ -28,8 +29,7 @@ struct MemoryQueue {
 /// make room. Closing a queue drops what is in it.
 #[derive(Debug)]
 pub struct MemoryQueues {
-    queues: Vec<Option<MemoryQueue>>,
-    free: Vec<usize>,
+    queues: HandleTable<MemoryQueue>,
     limit: usize,
     pushed: u64,
     popped: u64,
@@ -39,7 +39,7 @@ impl MemoryQueues {
     /// Queues of at most `limit` elements each, and of one at least.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { queues: Vec::new(), free: Vec::new(), limit: limit.max(1), pushed: 0, popped: 0 }
+        Self { queues: HandleTable::default(), limit: limit.max(1), pushed: 0, popped: 0 }
     }
 
     /// Queues with the limit in the table `[memory_queue]`.
@@ -58,10 +58,6 @@ impl MemoryQueues {
     pub fn limit(&self) -> usize {
         self.limit
     }
-
-    fn queue_mut(&mut self, handle: Handle) -> Option<&mut MemoryQueue> {
-        self.queues.get_mut(usize::try_from(handle.0).ok()?)?.as_mut()
-    }
 }
 
 impl Default for MemoryQueues {
@@ -77,12 +73,7 @@ impl Module for MemoryQueues {
     }
 
     fn queue(&mut self) -> Result<Handle, Error> {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.queues.push(None);
-            self.queues.len() - 1
-        });
-        self.queues[index] = Some(MemoryQueue::default());
-        Ok(Handle(index as u64))
+        Ok(self.queues.insert(MemoryQueue::default()))
     }
 
     /// For what these queues do not do.
@@ -108,7 +99,7 @@ impl Module for MemoryQueues {
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
         let limit = self.limit;
-        let Some(queue) = self.queue_mut(handle) else { return Poll::Ready(Err(Error::BadDescriptor)) };
+        let queue = self.queues.get_mut(handle)?;
         if to.is_some() {
             return Poll::Ready(Err(Error::NotSupported));
         }
@@ -134,7 +125,7 @@ impl Module for MemoryQueues {
         _limit: PopLimit,
         completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
-        let Some(queue) = self.queue_mut(handle) else { return Poll::Ready(Err(Error::BadDescriptor)) };
+        let queue = self.queues.get_mut(handle)?;
         let Some(data) = queue.elements.pop_front() else {
             queue.pops.push_back(token);
             return Poll::Pending;
@@ -149,17 +140,14 @@ impl Module for MemoryQueues {
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {
-        if let Some(queue) = self.queue_mut(handle) {
+        if let Ok(queue) = self.queues.get_mut(handle) {
             queue.pushes.retain(|(push, _)| *push != token);
             queue.pops.retain(|pop| *pop != token);
         }
     }
 
     fn close(&mut self, _now: Instant, handle: Handle) {
-        let Ok(index) = usize::try_from(handle.0) else { return };
-        if self.queues.get_mut(index).and_then(Option::take).is_some() {
-            self.free.push(index);
-        }
+        self.queues.remove(handle);
     }
 
     fn poll(&mut self, _now: Instant, _completions: &mut Completions) {
@@ -167,7 +155,7 @@ impl Module for MemoryQueues {
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        sink.gauge("queues", (self.queues.len() - self.free.len()) as u64);
+        sink.gauge("queues", self.queues.len() as u64);
         sink.counter("pushed", self.pushed);
         sink.counter("popped", self.popped);
     }

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use super::{ChannelEnd, Message, Receiver, Sender};
 use crate::doorbell::Sleeper;
+use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
 use crate::{
@@ -32,10 +33,9 @@ enum Queue {
 pub(crate) struct ChannelQueues {
     arena: Arena,
     sleeper: Sleeper,
-    queues: Vec<Option<Queue>>,
-    free: Vec<usize>,
+    queues: HandleTable<Queue>,
     /// Queues on which somebody waits, each once; some may wait no more.
-    waiting: Vec<usize>,
+    waiting: Vec<Handle>,
     pushed: u64,
     popped: u64,
 }
@@ -46,36 +46,21 @@ impl ChannelQueues {
         Ok(Self {
             arena,
             sleeper: Sleeper::new()?,
-            queues: Vec::new(),
-            free: Vec::new(),
+            queues: HandleTable::default(),
             waiting: Vec::new(),
             pushed: 0,
             popped: 0,
         })
     }
 
-    fn index_of(&self, handle: Handle) -> Result<usize, Error> {
-        let index = usize::try_from(handle.0).map_err(|_| Error::BadDescriptor)?;
-        match self.queues.get(index) {
-            Some(Some(_)) => Ok(index),
-            Some(None) | None => Err(Error::BadDescriptor),
-        }
-    }
-
-    fn queue_mut(&mut self, handle: Handle) -> Result<(usize, &mut Queue), Error> {
-        let index = self.index_of(handle)?;
-        let queue = self.queues.get_mut(index).and_then(Option::as_mut).ok_or(Error::BadDescriptor)?;
-        Ok((index, queue))
-    }
-
-    fn wait_for(&mut self, index: usize) {
-        if !self.waiting.contains(&index) {
-            self.waiting.push(index);
+    fn wait_for(&mut self, handle: Handle) {
+        if !self.waiting.contains(&handle) {
+            self.waiting.push(handle);
         }
     }
 
     fn try_push(&mut self, token: Token, handle: Handle, data: ScatterGather) -> Poll<Result<(), Error>> {
-        let (index, queue) = self.queue_mut(handle)?;
+        let queue = self.queues.get_mut(handle)?;
         let Queue::Outgoing { sender, pushes } = queue else { return Poll::Ready(Err(Error::NotSupported)) };
         if sender.lane.is_abandoned() {
             return Poll::Ready(Err(Error::ConnectionReset));
@@ -93,14 +78,14 @@ impl ChannelQueues {
             }
             Err(message) => {
                 pushes.push_back((token, message));
-                self.wait_for(index);
+                self.wait_for(handle);
                 Poll::Pending
             }
         }
     }
 
     fn try_pop(&mut self, token: Token, handle: Handle) -> Poll<Result<Popped, Error>> {
-        let (index, queue) = self.queue_mut(handle)?;
+        let queue = self.queues.get_mut(handle)?;
         let Queue::Incoming { receiver, pops } = queue else { return Poll::Ready(Err(Error::NotSupported)) };
         if pops.is_empty() {
             match receiver.receive() {
@@ -115,24 +100,24 @@ impl ChannelQueues {
             }
         }
         pops.push_back(token);
-        self.wait_for(index);
+        self.wait_for(handle);
         Poll::Pending
     }
 
     #[inline(never)]
     fn serve_waiting(&mut self, completions: &mut Completions) {
         let Self { arena, queues, waiting, pushed, popped, .. } = self;
-        waiting.retain(|&index| match queues.get_mut(index).and_then(Option::as_mut) {
-            Some(Queue::Outgoing { sender, pushes }) => {
+        waiting.retain(|&handle| match queues.get_mut(handle) {
+            Ok(Queue::Outgoing { sender, pushes }) => {
                 let sent = serve_pushes(sender, pushes, completions);
                 *pushed += sent;
                 !pushes.is_empty()
             }
-            Some(Queue::Incoming { receiver, pops }) => {
+            Ok(Queue::Incoming { receiver, pops }) => {
                 *popped += serve_pops(receiver, pops, arena, completions);
                 !pops.is_empty()
             }
-            None => false,
+            Err(_) => false,
         });
     }
 }
@@ -204,12 +189,7 @@ impl Module for ChannelQueues {
             }
             None => return Err(Error::InvalidArgument),
         };
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.queues.push(None);
-            self.queues.len() - 1
-        });
-        self.queues[index] = Some(queue);
-        Ok(Handle(index as u64))
+        Ok(self.queues.insert(queue))
     }
 
     /// For what these queues do not do.
@@ -252,18 +232,17 @@ impl Module for ChannelQueues {
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {
-        match self.queue_mut(handle) {
-            Ok((_, Queue::Outgoing { pushes, .. })) => pushes.retain(|(push, _)| *push != token),
-            Ok((_, Queue::Incoming { pops, .. })) => pops.retain(|pop| *pop != token),
+        match self.queues.get_mut(handle) {
+            Ok(Queue::Outgoing { pushes, .. }) => pushes.retain(|(push, _)| *push != token),
+            Ok(Queue::Incoming { pops, .. }) => pops.retain(|pop| *pop != token),
             Err(_) => {}
         }
     }
 
     fn close(&mut self, _now: Instant, handle: Handle) {
-        let Ok(index) = self.index_of(handle) else { return };
-        self.queues[index] = None;
-        self.waiting.retain(|&waiting| waiting != index);
-        self.free.push(index);
+        if self.queues.remove(handle).is_some() {
+            self.waiting.retain(|&waiting| waiting != handle);
+        }
     }
 
     fn poll(&mut self, _now: Instant, completions: &mut Completions) {
@@ -279,15 +258,15 @@ impl Module for ChannelQueues {
         }
         fds.push(self.sleeper.prepare_sleep());
         // What came before the announcement rang nobody.
-        self.waiting.iter().all(|&index| match self.queues.get(index).and_then(Option::as_ref) {
-            Some(Queue::Outgoing { sender, .. }) => sender.lane.is_full() && !sender.lane.is_abandoned(),
-            Some(Queue::Incoming { receiver, .. }) => receiver.is_empty() && !receiver.is_at_end(),
-            None => true,
+        self.waiting.iter().all(|&handle| match self.queues.get(handle) {
+            Ok(Queue::Outgoing { sender, .. }) => sender.lane.is_full() && !sender.lane.is_abandoned(),
+            Ok(Queue::Incoming { receiver, .. }) => receiver.is_empty() && !receiver.is_at_end(),
+            Err(_) => true,
         })
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        sink.gauge("queues", (self.queues.len() - self.free.len()) as u64);
+        sink.gauge("queues", self.queues.len() as u64);
         sink.counter("pushed", self.pushed);
         sink.counter("popped", self.popped);
     }
