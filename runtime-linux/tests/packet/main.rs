@@ -4,40 +4,18 @@
 
 #[path = "../../../tests/common/namespace.rs"]
 mod namespace;
+#[path = "../common/veth.rs"]
+mod veth;
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant as Time};
 
-use libos::memory::ArenaConfig;
 use libos::runtime::{MemoryAccess, RxBatch, RxChecksum, TxChecksum, TxOffload};
-use libos::{Arena, Error, FrameBatch, Instant, Runtime, RxFrame};
+use libos::{Arena, Error, FrameBatch, Instant, Runtime};
 use runtime_linux::packet::{Packet, PacketConfig};
 
-/// Far more than a frame takes; reached only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(5);
-const NEAR: &str = "near";
-const FAR: &str = "far";
-/// A type of frame that is for experiments (802), which the kernel sends to nobody.
-const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
-
-fn run(words: &str) {
-    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {words}");
-}
-
-fn pair() {
-    run("link add near type veth peer name far");
-    for end in [NEAR, FAR] {
-        run(&format!("link set {end} addrgenmode none"));
-        run(&format!("link set {end} up"));
-    }
-}
-
-fn arena(mib: usize) -> Arena {
-    Arena::new(&ArenaConfig { region_bytes: mib << 20, hugepages: false }).unwrap()
-}
+use crate::veth::{EXPERIMENT, FAR, NEAR, PATIENCE, arena, bytes, frame, pair, run};
 
 fn config(interface: &str) -> PacketConfig {
     PacketConfig { interface: interface.into(), ..PacketConfig::default() }
@@ -49,10 +27,6 @@ const RING_KIB: [usize; 2] = [8192, 0];
 fn open(config: &PacketConfig, arena: &Arena) -> Packet {
     let [end] = <[Packet; 1]>::try_from(Packet::open(config, arena).unwrap()).unwrap();
     end
-}
-
-fn frame(payload: &[u8]) -> Vec<u8> {
-    [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &EXPERIMENT, payload].concat()
 }
 
 fn send(end: &mut Packet, arena: &Arena, frames: &[Vec<u8>]) {
@@ -67,10 +41,6 @@ fn send(end: &mut Packet, arena: &Arena, frames: &[Vec<u8>]) {
         end.transmit(Instant::ZERO, &mut batch).unwrap();
     }
     assert!(batch.is_empty());
-}
-
-fn bytes(frame: &RxFrame) -> Vec<u8> {
-    frame.rest.iter().fold(frame.head.to_vec(), |all, piece| [&all[..], piece].concat())
 }
 
 fn receive(end: &mut Packet) -> Vec<Vec<u8>> {
@@ -94,7 +64,7 @@ fn expect(end: &mut Packet, count: usize) -> Vec<Vec<u8>> {
 #[test]
 fn frames_of_every_size_cross_in_order_in_bursts_larger_than_a_batch() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         for ring_kib in RING_KIB {
             frames_of_every_size(ring_kib);
         }
@@ -117,7 +87,7 @@ fn frames_of_every_size(ring_kib: usize) {
 #[test]
 fn what_the_interface_offers_follows_the_configuration() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         let arena = arena(16);
         let offered = open(&config(NEAR), &arena).capabilities();
         assert_eq!((offered.tx_checksum, offered.tcp_segmentation_bytes), (TxChecksum::Partial, 65_000));
@@ -139,7 +109,7 @@ fn what_the_interface_offers_follows_the_configuration() {
 #[test]
 fn a_vlan_tag_that_the_kernel_took_off_is_put_back() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         let arena = arena(32);
         let mut far = open(&config(FAR), &arena);
         for (size, ring_kib) in [(46, 8192), (1486, 8192), (46, 0), (1486, 0)] {
@@ -160,7 +130,7 @@ fn a_vlan_tag_that_the_kernel_took_off_is_put_back() {
 #[test]
 fn a_checksum_that_the_kernel_left_open_needs_none_to_be_verified() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         run("address add 10.9.0.1/24 dev far");
         run("neighbor add 10.9.0.2 lladdr 02:00:00:00:00:01 dev far");
         let arena = arena(32);
@@ -181,7 +151,7 @@ fn a_checksum_that_the_kernel_left_open_needs_none_to_be_verified() {
 #[test]
 fn each_flow_stays_on_one_of_several_queues() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         run("address add 10.9.0.1/24 dev far");
         run("neighbor add 10.9.0.2 lladdr 02:00:00:00:00:01 dev far");
         let arena = arena(64);
@@ -215,7 +185,7 @@ fn each_flow_stays_on_one_of_several_queues() {
 #[test]
 fn without_memory_frames_wait_in_the_kernel_until_there_is_some() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         for ring_kib in RING_KIB {
             let (ours, theirs) = (arena(16), arena(16));
             let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &ours);
@@ -239,7 +209,7 @@ fn without_memory_frames_wait_in_the_kernel_until_there_is_some() {
 #[test]
 fn a_full_ring_is_counted_and_what_comes_later_arrives() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         let arena = arena(64);
         let small = PacketConfig { ring_kib: 512, ..config(NEAR) };
         let (mut near, mut far) = (open(&small, &arena), open(&config(FAR), &arena));
@@ -260,7 +230,7 @@ fn a_full_ring_is_counted_and_what_comes_later_arrives() {
 #[test]
 fn frames_that_the_kernel_refuses_do_not_hold_up_the_others() {
     namespace::enter("-Urn", || {
-        pair();
+        pair(1, 1500);
         let arena = arena(32);
         let (mut near, mut far) = (open(&config(NEAR), &arena), open(&config(FAR), &arena));
         send(&mut far, &arena, &[frame(&[1; 50]), frame(&vec![2; 9000]), frame(&[3; 50])]);
@@ -276,7 +246,7 @@ fn frames_that_the_kernel_refuses_do_not_hold_up_the_others() {
 fn an_interface_that_was_deleted_has_failed_for_good() {
     namespace::enter("-Urn", || {
         for ring_kib in RING_KIB {
-            pair();
+            pair(1, 1500);
             let arena = arena(16);
             let mut near = open(&PacketConfig { ring_kib, ..config(NEAR) }, &arena);
             receive(&mut near);

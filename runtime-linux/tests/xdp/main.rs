@@ -6,42 +6,19 @@
 mod namespace;
 #[path = "../../../tests/common/root.rs"]
 mod root;
+#[path = "../common/veth.rs"]
+mod veth;
 
 use std::process::Command;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Time};
 
-use libos::memory::ArenaConfig;
 use libos::runtime::{MemoryAccess, RxBatch, TxOffload};
 use libos::{Arena, Buffer, Error, FrameBatch, Instant, Runtime, RxFrame};
 use runtime_linux::packet::{Packet, PacketConfig};
 use runtime_linux::xdp::{Placement, Xdp, XdpConfig, XdpQueue};
 
-/// Far more than a frame takes; reached only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(5);
-const NEAR: &str = "near";
-const FAR: &str = "far";
-/// A type of frame that is for experiments (802), which the kernel sends to nobody.
-const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
-
-fn run(words: &str) {
-    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {words}");
-}
-
-/// A pair of so many queues each way.
-fn pair(queues: usize, mtu: usize) {
-    let end = |name: &str| format!("{name} mtu {mtu} numrxqueues {queues} numtxqueues {queues}");
-    run(&format!("link add {} type veth peer name {}", end(NEAR), end(FAR)));
-    for end in [NEAR, FAR] {
-        run(&format!("link set {end} addrgenmode none"));
-        run(&format!("link set {end} up"));
-    }
-}
-
-fn arena(mib: usize) -> Arena {
-    Arena::new(&ArenaConfig { region_bytes: mib << 20, hugepages: false }).unwrap()
-}
+use crate::veth::{EXPERIMENT, FAR, NEAR, PATIENCE, arena, bytes, frame, pair, run};
 
 fn config() -> XdpConfig {
     XdpConfig { interface: NEAR.into(), ..XdpConfig::default() }
@@ -56,10 +33,6 @@ fn far(arena: &Arena) -> Packet {
     let config = PacketConfig { interface: FAR.into(), ..PacketConfig::default() };
     let [end] = <[Packet; 1]>::try_from(Packet::open(&config, arena).unwrap()).unwrap();
     end
-}
-
-fn frame(payload: &[u8]) -> Vec<u8> {
-    [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &EXPERIMENT, payload].concat()
 }
 
 /// Sends frames, each given as its segments.
@@ -79,10 +52,6 @@ fn send(end: &mut impl Runtime, frames: impl IntoIterator<Item = Vec<Buffer>>) {
 
 fn in_arena(arena: &Arena, bytes: &[u8]) -> Buffer {
     arena.copy_from(bytes).unwrap().freeze()
-}
-
-fn bytes(frame: &RxFrame) -> Vec<u8> {
-    frame.rest.iter().fold(frame.head.to_vec(), |all, piece| [&all[..], piece].concat())
 }
 
 /// The next frames of the experiment's type, as many as are wanted, as they came.
@@ -241,6 +210,32 @@ fn each_queue_may_be_served_by_a_thread_of_its_own() {
         received.sort_unstable();
         assert_eq!(received, [0, 1]);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn a_queue_that_is_dropped_while_another_runs_gives_everything_back_and_may_be_served_again() {
+    root::enter(|| {
+        pair(2, 1500);
+        let theirs = arena(32);
+        let mut far = far(&theirs);
+        let mut exchange = |near: &mut Xdp, arena: &Arena| {
+            send(near, [vec![in_arena(arena, &frame(&[7; 60]))]]);
+            assert_eq!(contents(&expect(&mut far, 1)), [frame(&[7; 60])]);
+        };
+        let [first, second] =
+            <[XdpQueue; 2]>::try_from(XdpQueue::open(&XdpConfig { queues: 2, ..config() }).unwrap()).unwrap();
+        let own = arena(32);
+        let mut goes_on = Xdp::new(second, &own).unwrap();
+        for _ in 0..3 {
+            let arena = arena(32);
+            let mut near = Xdp::new(first.clone(), &arena).unwrap();
+            assert!(arena.stats().live_buffers > 0, "buffers wait for frames");
+            exchange(&mut near, &arena);
+            drop(near);
+            assert_eq!(arena.stats().live_buffers, 0);
+            exchange(&mut goes_on, &own);
+        }
     });
 }
 
