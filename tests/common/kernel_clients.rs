@@ -146,45 +146,37 @@ pub fn one_library_os_serves_all_queues(config: &Config) {
     assert_eq!(served.into_iter().count(), 2 * CONNECTIONS);
 }
 
-/// The device puts each flow into its own core's queue: when core 1 stops polling while it is flooded, connections to core 0
-/// are made and served as if nothing were.
-pub fn a_core_that_stops_polling_keeps_no_flow_of_another_waiting(config: &Config) {
-    let shares = CoreShare::split(CORES, HashKey::SYMMETRIC);
-    let ports = |family: Family, core: usize| {
-        let is_home = |port: &u16| shares[core].is_home(family.catnip(7), family.kernel(*port));
-        (20_000..30_000_u16).filter(is_home).collect::<Vec<_>>()
-    };
-    let clients = |away: &AtomicBool| {
-        // While both poll the kernel asks for the library OS's address, which any of them answers.
-        for (family, core) in Family::BOTH.into_iter().flat_map(|family| [(family, 0), (family, 1)]) {
-            let stream = link::connect_from(family.kernel(ports(family, core)[0]), family.catnip(7)).unwrap();
-            assert_eq!(link::exchange(&stream, b"hello"), b"hello");
-        }
+/// Ports of the kernel's from which packets to port 7 of the library OS belong to this core.
+pub fn ports_of(family: Family, core: usize) -> Vec<u16> {
+    let share = CoreShare::split(CORES, HashKey::SYMMETRIC).remove(core);
+    let is_home = |port: &u16| share.is_home(family.catnip(7), family.kernel(*port));
+    (20_000..30_000).filter(is_home).collect()
+}
+
+/// Serves on two cores, runs `before`, has core 1 stop polling, floods it, and runs `during` on what `before` left.
+pub fn while_a_core_stays_away<T>(
+    config: &Config,
+    before: impl FnOnce() -> T + Send,
+    during: impl FnOnce(T) + Send,
+) {
+    let (away, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let clients = || {
+        let left = before();
         away.store(true, Ordering::Relaxed);
         thread::sleep(Duration::from_millis(20));
         for family in Family::BOTH {
-            let flood = link::datagrams(family.kernel(ports(family, 1)[1]), family.catnip(7));
+            let flood = link::datagrams(family.kernel(ports_of(family, 1)[1]), family.catnip(7));
             (0..5000).for_each(|_| drop(flood.send(&[0; 1000])));
+            flood.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            assert!(flood.recv(&mut [0]).is_err(), "core 1 is away");
         }
-        for (family, index) in Family::BOTH.into_iter().flat_map(|family| (1..40).map(move |n| (family, n))) {
-            let begun = Instant::now();
-            let stream =
-                link::connect_from(family.kernel(ports(family, 0)[index]), family.catnip(7)).unwrap();
-            let message = vec![index as u8; 1 + index * 500];
-            assert!(link::exchange(&stream, &message) == message);
-            assert!(begun.elapsed() < UNDISTURBED, "{family:?}, connection {index}: {:?}", begun.elapsed());
-        }
-        let unserved = link::datagrams(Family::V4.kernel(ports(Family::V4, 1)[2]), Family::V4.catnip(7));
-        unserved.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        unserved.send(b"?").unwrap();
-        assert!(unserved.recv(&mut [0]).is_err(), "core 1 is away");
+        during(left);
     };
-    let (away, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let (sender, _served) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(100));
-            let ended = std::panic::catch_unwind(|| clients(&away));
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(clients));
             stop.store(true, Ordering::Relaxed);
             away.store(true, Ordering::Relaxed);
             ended.unwrap();
@@ -198,5 +190,27 @@ pub fn a_core_that_stops_polling_keeps_no_flow_of_another_waiting(config: &Confi
             libos.abort_tasks();
         })
         .unwrap();
+    });
+}
+
+/// The device puts each flow into its own core's queue: while core 1 stays away and is flooded, connections to core 0 are made
+/// and served as if nothing were.
+pub fn a_core_that_stops_polling_keeps_no_flow_of_another_waiting(config: &Config) {
+    let connect = |family: Family, core: usize, index: usize| {
+        link::connect_from(family.kernel(ports_of(family, core)[index]), family.catnip(7)).unwrap()
+    };
+    // While both poll the kernel asks for the library OS's address, which any of them answers.
+    let before = || {
+        for (family, core) in Family::BOTH.into_iter().flat_map(|family| [(family, 0), (family, 1)]) {
+            assert_eq!(link::exchange(&connect(family, core, 0), b"hello"), b"hello");
+        }
+    };
+    while_a_core_stays_away(config, before, |()| {
+        for (family, index) in Family::BOTH.into_iter().flat_map(|family| (1..40).map(move |n| (family, n))) {
+            let begun = Instant::now();
+            let message = vec![index as u8; 1 + index * 500];
+            assert!(link::exchange(&connect(family, 0, index), &message) == message);
+            assert!(begun.elapsed() < UNDISTURBED, "{family:?}, connection {index}: {:?}", begun.elapsed());
+        }
     });
 }

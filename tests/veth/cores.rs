@@ -1,11 +1,17 @@
 //! Several cores on one end of a veth pair, each with a queue of the device and a stack.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use catnip_os::libos::Config;
 
 use crate::kernel_clients::{
     CORES, HANDED_OVER, a_core_that_stops_polling_keeps_no_flow_of_another_waiting,
-    each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, run,
+    each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, ports_of,
+    run, while_a_core_stays_away,
 };
+use crate::link::{self, Family};
 use crate::{namespace, pair, root};
 
 /// What came in the core's own queue.
@@ -94,6 +100,32 @@ fn both_queues_bring_frames_and_each_core_gets_its_own() {
             assert!(handed_over > 0 && handed_over < received, "{handed_over} of {received}");
         }
     });
+}
+
+/// veth has a hash of its own, so that of the connections of core 0 about half come into the queue of core 1 and wait there.
+/// The others go on as if nothing were.
+#[test]
+fn a_core_with_an_xdp_queue_that_stops_polling_keeps_what_is_in_its_queue_and_nothing_else() {
+    const CONNECTIONS: usize = 40;
+    let before = || {
+        let ports = ports_of(Family::V4, 0).into_iter().take(CONNECTIONS);
+        let connect = |port| link::connect_from(Family::V4.kernel(port), Family::V4.catnip(7)).unwrap();
+        let streams: Vec<_> = ports.map(connect).collect();
+        streams.iter().for_each(|stream| assert_eq!(link::exchange(stream, b"before"), b"before"));
+        streams
+    };
+    let during = |streams: Vec<TcpStream>| {
+        let served = |stream: &TcpStream| {
+            let mut answer = [0; 6];
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let mut stream = stream;
+            stream.write_all(b"during").unwrap();
+            stream.read_exact(&mut answer).is_ok_and(|()| answer == *b"during")
+        };
+        let served = streams.iter().filter(|stream| served(stream)).count();
+        assert!(served >= CONNECTIONS / 5, "{served} of {CONNECTIONS} connections were served");
+    };
+    root::enter(|| while_a_core_stays_away(&xdp("native"), before, during));
 }
 
 #[test]
