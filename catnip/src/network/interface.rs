@@ -293,10 +293,13 @@ impl Interface {
             || self.v4.iter().any(|own| source == own.address || source == own.broadcast)
     }
 
-    /// As [`Self::is_impossible_source_v4`], except that the unspecified address has its use in IPv6.
+    /// As [`Self::is_impossible_source_v4`], except that the unspecified address has its use in IPv6. An address that
+    /// stands for an IPv4 one inside of programs (RFC 4291 section 2.5.5.2) sends nothing: who answered it would answer
+    /// somebody else.
     #[inline]
     pub(super) fn is_impossible_source_v6(&self, source: Ipv6Addr) -> bool {
-        source.is_multicast() || source.is_loopback() || self.is_own_v6(source)
+        let mapped = source.to_bits() >> 32 == 0xffff;
+        source.is_multicast() || source.is_loopback() || mapped || self.is_own_v6(source)
     }
 
     /// The way to `remote`; `None` when there is none.

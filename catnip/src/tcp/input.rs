@@ -101,7 +101,8 @@ impl Connection {
         // First: the sequence number (RFC 9293, section 3.10.7.4, table 6). A reset's text is no text: it
         // counts at its number even when the window is closed.
         let reset = segment.flags.contains(Flags::RST);
-        let sequence_len = if reset { 0 } else { segment.sequence_len(data.len) };
+        let needs_no_room = reset || self.is_bare_fin_at_closed_window(segment, data.len);
+        let sequence_len = if needs_no_room { 0 } else { segment.sequence_len(data.len) };
         if !self.is_acceptable(segment.sequence, sequence_len) {
             if !reset {
                 self.note_selectively(segment.sequence, data.len);
@@ -169,6 +170,13 @@ impl Connection {
                     || (sequence.before(self.rcv.nxt) && (sequence + len).after(self.rcv.nxt))
             }
         }
+    }
+
+    /// A FIN alone that is next while the window is closed: it needs no room. There are peers that send it again for each
+    /// acknowledgment that does not take it, so that it is taken, as Linux does (deviation from RFC 9293, section 3.4).
+    fn is_bare_fin_at_closed_window(&self, segment: &Segment, data_len: u32) -> bool {
+        let fin = segment.flags.contains(Flags::FIN) && !segment.flags.contains(Flags::SYN);
+        fin && data_len == 0 && self.rcv.window() == 0 && segment.sequence == self.rcv.nxt
     }
 
     fn on_unacceptable(

@@ -105,6 +105,11 @@ impl Recovery {
         self.phase == Phase::Recovery || self.duplicates.is_active()
     }
 
+    /// True from a timeout on until all that it gave up is acknowledged.
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.phase == Phase::Timeout
+    }
+
     #[inline]
     pub(super) const fn is_quiet(&self) -> bool {
         self.quiet

@@ -156,12 +156,10 @@ impl Connection {
             self.send_window_probe(cx);
         } else if self.snd.una != self.snd.max {
             cx.counters.retransmission_timeouts += 1;
-            // RFC 5681, section 3.1, equation 4: half of the flight, at the first timeout of a segment only.
-            self.congestion.on_timeout(
-                self.snd.max.distance_from(self.snd.una),
-                self.retransmissions == 1,
-                cx.now,
-            );
+            // RFC 5681, section 3.1, equation 4: half of the flight, at the first timeout of a segment only. While the
+            // peer keeps its window closed, what it answers starts the count over, and no further one is about the path.
+            let is_first = self.retransmissions == 1 && (self.snd.wnd > 0 || !self.recovery.has_timed_out());
+            self.congestion.on_timeout(self.snd.max.distance_from(self.snd.una), is_first, cx.now);
             self.ecn.on_reduction(self.snd.max);
             self.suspect_black_hole(cx);
             self.on_loss_timeout();

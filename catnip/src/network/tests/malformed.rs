@@ -151,6 +151,7 @@ fn every_malformed_frame_is_counted_where_it_belongs() {
         ("IPv6 payload length", framed(&good_v6()[..50]), header_errors),
         ("IPv6 multicast source", v6_from(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)), address_errors),
         ("IPv6 loopback source", v6_from(Ipv6Addr::LOCALHOST), address_errors),
+        ("IPv6 source that is IPv4's", v6_from(v4(2).to_ipv6_mapped()), address_errors),
         ("IPv6 unspecified source", v6_from(Ipv6Addr::UNSPECIFIED), address_errors),
         ("IPv6 our own source", v6_from(v6(1)), address_errors),
         ("IPv6 not our address", framed(&good(v6(2).into(), v6(9).into())), address_errors),

@@ -346,6 +346,26 @@ fn a_peer_may_shrink_its_window() {
 }
 
 #[test]
+fn a_window_that_stays_closed_behind_a_flight_reduces_the_threshold_once() {
+    let mut t = Script::new();
+    let listener = t.listen();
+    t.inject(seg().seq(0).syn().mss(MSS).options(&[4, 2]));
+    t.pass(10);
+    t.inject(seg().ack(1));
+    let (id, _) = t.stack.tcp_accept(listener).unwrap();
+    t.write(id, 8_000);
+    t.inject(seg().ack(1).win(0));
+    let mut thresholds = Vec::new();
+    for _ in 0..6 {
+        t.pass(3_000);
+        t.inject(seg().ack(1).win(0));
+        thresholds.push(t.info(id).ssthresh_bytes);
+    }
+    let _ = t.take_sent();
+    assert!(thresholds.iter().all(|&bytes| bytes >= 4_000), "{thresholds:?}");
+}
+
+#[test]
 fn a_shrunken_window_too_small_for_a_segment_still_gets_the_data_through() {
     let mut t = Script::new();
     let id = t.open();
