@@ -123,21 +123,22 @@ impl PortConfig {
     }
 }
 
-/// What a port has counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PortCounters {
-    /// Frames put on the wire.
-    pub sent_frames: u64,
-    /// Bytes put on the wire.
-    pub sent_bytes: u64,
-    /// Frames put on the receive ring.
-    pub received_frames: u64,
-    /// Bytes put on the receive ring.
-    pub received_bytes: u64,
-    /// Frames lost on the way here, for whatever reason.
-    pub lost_frames: u64,
-    /// Frames not sent because the device could not do what was asked for.
-    pub refused_frames: u64,
+libos::counters! {
+    /// What a port has counted.
+    pub struct PortCounters {
+        /// Frames put on the wire.
+        sent_frames,
+        /// Bytes put on the wire.
+        sent_bytes,
+        /// Frames put on the receive ring.
+        received_frames,
+        /// Bytes put on the receive ring.
+        received_bytes,
+        /// Frames lost on the way here, for whatever reason.
+        lost_frames,
+        /// Frames not sent because the device could not do what was asked for.
+        refused_frames,
+    }
 }
 
 /// One port of a [`Fabric`] as a device.
@@ -186,19 +187,6 @@ impl Runtime for SimRuntime {
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
-        let PortCounters {
-            sent_frames,
-            sent_bytes,
-            received_frames,
-            received_bytes,
-            lost_frames,
-            refused_frames,
-        } = self.fabric.counters(self.port);
-        sink.counter("sent_frames", sent_frames);
-        sink.counter("sent_bytes", sent_bytes);
-        sink.counter("received_frames", received_frames);
-        sink.counter("received_bytes", received_bytes);
-        sink.counter("lost_frames", lost_frames);
-        sink.counter("refused_frames", refused_frames);
+        self.fabric.counters(self.port).write(sink);
     }
 }

@@ -2,114 +2,100 @@
 
 use libos::metrics::MetricsSink;
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident => $metric:literal,)*) => {
-        /// Counters of the TCP layer. Each only rises.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct TcpCounters {
-            $($(#[$doc])* pub $name: u64,)*
-        }
-
-        impl TcpCounters {
-            /// Writes every counter under its metric's name.
-            pub fn write(&self, sink: &mut dyn MetricsSink) {
-                $(sink.counter($metric, self.$name);)*
-            }
-        }
-    };
-}
-
-counters! {
-    /// Connections opened by us.
-    active_opens => "active_opens",
-    /// Connections opened by peers.
-    passive_opens => "passive_opens",
-    /// Connections that failed before they stood.
-    attempt_fails => "attempt_fails",
-    /// Connections that were reset after they stood.
-    established_resets => "established_resets",
-    /// Segments received, good or bad.
-    in_segments => "in_segments",
-    /// Segments sent, retransmissions included. One that the device cuts counts once.
-    out_segments => "out_segments",
-    /// Segments sent again.
-    retransmitted_segments => "retransmitted_segments",
-    /// Segments dropped because they could not be parsed.
-    in_errors => "in_errors",
-    /// Segments with a malformed option; what came before it was used.
-    malformed_options => "malformed_options",
-    /// Resets sent.
-    out_resets => "out_resets",
-    /// Retransmission timeouts.
-    retransmission_timeouts => "retransmission_timeouts",
-    /// Losses repaired by fast retransmit.
-    fast_retransmits => "fast_retransmits",
-    /// Tail loss probes sent (RFC 8985, section 7).
-    tail_loss_probes => "tail_loss_probes",
-    /// Timeouts that turned out to be spurious (RFC 5682).
-    spurious_timeouts => "spurious_timeouts",
-    /// Recoveries that the peer reported as needless altogether (RFC 3708).
-    recoveries_undone => "recoveries_undone",
-    /// Reports of something that came twice (RFC 2883).
-    dsacks_received => "dsacks_received",
-    /// Zero-window probes sent.
-    zero_window_probes => "zero_window_probes",
-    /// Keepalive probes sent.
-    keepalive_probes => "keepalive_probes",
-    /// Connections given up because the peer did not answer.
-    timeouts => "timeouts",
-    /// Segments answered with a challenge acknowledgment (RFC 5961).
-    challenge_acks => "challenge_acks",
-    /// Challenges and answers to unacceptable segments that a limit held back.
-    skipped_challenges => "skipped_challenges",
-    /// Resets that the limit on resets held back.
-    skipped_resets => "skipped_resets",
-    /// SYNs answered with a cookie (RFC 4987).
-    syn_cookies_sent => "syn_cookies_sent",
-    /// Connections that a cookie opened.
-    syn_cookies_received => "syn_cookies_received",
-    /// Acknowledgments to a listener that carried no valid cookie while it was handing cookies out.
-    syn_cookies_failed => "syn_cookies_failed",
-    /// SYNs with data whose data the SYN-ACK acknowledged (RFC 7413).
-    fast_open_active => "fast_open_active",
-    /// SYNs with data that were lost or whose data was not taken.
-    fast_open_active_fails => "fast_open_active_fails",
-    /// SYNs whose data was taken.
-    fast_open_passive => "fast_open_passive",
-    /// SYNs with a Fast Open cookie that is not valid, or not any more.
-    fast_open_passive_fails => "fast_open_passive_fails",
-    /// SYNs whose data was not taken because the listener's Fast Open queue was full.
-    fast_open_listen_overflows => "fast_open_listen_overflows",
-    /// SYNs that asked a listener for a Fast Open cookie.
-    fast_open_cookies_asked => "fast_open_cookies_asked",
-    /// Segments dropped for an old timestamp (RFC 7323, section 5).
-    paws_rejected => "paws_rejected",
-    /// Segments outside the window.
-    out_of_window => "out_of_window",
-    /// Segments that arrived before the ones in front of them.
-    out_of_order => "out_of_order",
-    /// SYNs dropped because the listener's backlog was full.
-    listen_overflows => "listen_overflows",
-    /// Connections or SYNs refused because the connection table was full.
-    table_overflows => "table_overflows",
-    /// Payload dropped because memory was short.
-    memory_drops => "memory_drops",
-    /// Times that a connection offered less because memory was short.
-    memory_clamps => "memory_clamps",
-    /// Segments ahead of a gap dropped because out-of-order data had reached a limit on memory.
-    out_of_order_drops => "out_of_order_drops",
-    /// Segments of data that arrived with a congestion mark (RFC 3168).
-    congestion_marks => "congestion_marks",
-    /// Windows reduced because the peer reported congestion marks.
-    congestion_echoes => "congestion_echoes",
-    /// Paths whose packets were made smaller because large ones vanished (RFC 4821).
-    path_mtu_black_holes => "path_mtu_black_holes",
-    /// Larger packets that were tried and got through.
-    path_mtu_raised => "path_mtu_raised",
-    /// Acknowledgments sent without data.
-    pure_acks => "pure_acks",
-    /// Acknowledgments that waited for their timer.
-    delayed_acks => "delayed_acks",
+libos::counters! {
+    /// Counters of the TCP layer.
+    pub struct TcpCounters {
+        /// Connections opened by us.
+        active_opens,
+        /// Connections opened by peers.
+        passive_opens,
+        /// Connections that failed before they stood.
+        attempt_fails,
+        /// Connections that were reset after they stood.
+        established_resets,
+        /// Segments received, good or bad.
+        in_segments,
+        /// Segments sent, retransmissions included. One that the device cuts counts once.
+        out_segments,
+        /// Segments sent again.
+        retransmitted_segments,
+        /// Segments dropped because they could not be parsed.
+        in_errors,
+        /// Segments with a malformed option; what came before it was used.
+        malformed_options,
+        /// Resets sent.
+        out_resets,
+        /// Retransmission timeouts.
+        retransmission_timeouts,
+        /// Losses repaired by fast retransmit.
+        fast_retransmits,
+        /// Tail loss probes sent (RFC 8985, section 7).
+        tail_loss_probes,
+        /// Timeouts that turned out to be spurious (RFC 5682).
+        spurious_timeouts,
+        /// Recoveries that the peer reported as needless altogether (RFC 3708).
+        recoveries_undone,
+        /// Reports of something that came twice (RFC 2883).
+        dsacks_received,
+        /// Zero-window probes sent.
+        zero_window_probes,
+        /// Keepalive probes sent.
+        keepalive_probes,
+        /// Connections given up because the peer did not answer.
+        timeouts,
+        /// Segments answered with a challenge acknowledgment (RFC 5961).
+        challenge_acks,
+        /// Challenges and answers to unacceptable segments that a limit held back.
+        skipped_challenges,
+        /// Resets that the limit on resets held back.
+        skipped_resets,
+        /// SYNs answered with a cookie (RFC 4987).
+        syn_cookies_sent,
+        /// Connections that a cookie opened.
+        syn_cookies_received,
+        /// Acknowledgments to a listener that carried no valid cookie while it was handing cookies out.
+        syn_cookies_failed,
+        /// SYNs with data whose data the SYN-ACK acknowledged (RFC 7413).
+        fast_open_active,
+        /// SYNs with data that were lost or whose data was not taken.
+        fast_open_active_fails,
+        /// SYNs whose data was taken.
+        fast_open_passive,
+        /// SYNs with a Fast Open cookie that is not valid, or not any more.
+        fast_open_passive_fails,
+        /// SYNs whose data was not taken because the listener's Fast Open queue was full.
+        fast_open_listen_overflows,
+        /// SYNs that asked a listener for a Fast Open cookie.
+        fast_open_cookies_asked,
+        /// Segments dropped for an old timestamp (RFC 7323, section 5).
+        paws_rejected,
+        /// Segments outside the window.
+        out_of_window,
+        /// Segments that arrived before the ones in front of them.
+        out_of_order,
+        /// SYNs dropped because the listener's backlog was full.
+        listen_overflows,
+        /// Connections or SYNs refused because the connection table was full.
+        table_overflows,
+        /// Payload dropped because memory was short.
+        memory_drops,
+        /// Times that a connection offered less because memory was short.
+        memory_clamps,
+        /// Segments ahead of a gap dropped because out-of-order data had reached a limit on memory.
+        out_of_order_drops,
+        /// Segments of data that arrived with a congestion mark (RFC 3168).
+        congestion_marks,
+        /// Windows reduced because the peer reported congestion marks.
+        congestion_echoes,
+        /// Paths whose packets were made smaller because large ones vanished (RFC 4821).
+        path_mtu_black_holes,
+        /// Larger packets that were tried and got through.
+        path_mtu_raised,
+        /// Acknowledgments sent without data.
+        pure_acks,
+        /// Acknowledgments that waited for their timer.
+        delayed_acks,
+    }
 }
 
 impl TcpCounters {

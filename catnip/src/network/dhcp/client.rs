@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use libos::Instant;
-use libos::metrics::MetricsSink;
 use libos::time::duration_nanos;
 
 use super::lease::Lease;
@@ -33,47 +32,25 @@ const CONFLICTS_DELAY: Duration = Duration::from_secs(60);
 /// Time until another address is looked for after a server refused; doubles while servers do.
 const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 
-/// What the client has done and seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DhcpCounters {
-    /// Messages sent.
-    pub messages_out: u64,
-    /// Servers' messages that were for this client and made sense in its state.
-    pub messages_in: u64,
-    /// Messages to our port that were malformed, for others, or out of place.
-    pub messages_ignored: u64,
-    /// Leases begun.
-    pub leases: u64,
-    /// Leases prolonged.
-    pub renewals: u64,
-    /// Refusals of servers.
-    pub refusals: u64,
-    /// Addresses given back because somebody else has them.
-    pub declines: u64,
-    /// Leases that ended though the address was still wanted.
-    pub expirations: u64,
-}
-
-impl DhcpCounters {
-    pub(super) fn write(&self, sink: &mut dyn MetricsSink) {
-        let Self {
-            messages_out,
-            messages_in,
-            messages_ignored,
-            leases,
-            renewals,
-            refusals,
-            declines,
-            expirations,
-        } = *self;
-        sink.counter("messages_out", messages_out);
-        sink.counter("messages_in", messages_in);
-        sink.counter("messages_ignored", messages_ignored);
-        sink.counter("leases", leases);
-        sink.counter("renewals", renewals);
-        sink.counter("refusals", refusals);
-        sink.counter("declines", declines);
-        sink.counter("expirations", expirations);
+libos::counters! {
+    /// What the client has done and seen.
+    pub struct DhcpCounters {
+        /// Messages sent.
+        messages_out,
+        /// Servers' messages that were for this client and made sense in its state.
+        messages_in,
+        /// Messages to our port that were malformed, for others, or out of place.
+        messages_ignored,
+        /// Leases begun.
+        leases,
+        /// Leases prolonged.
+        renewals,
+        /// Refusals of servers.
+        refusals,
+        /// Addresses given back because somebody else has them.
+        declines,
+        /// Leases that ended though the address was still wanted.
+        expirations,
     }
 }
 

@@ -5,7 +5,6 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use libos::metrics::MetricsSink;
 use libos::time::duration_nanos;
 use libos::{Error, Instant};
 use siphasher::sip::SipHasher13;
@@ -18,29 +17,19 @@ use crate::slab::{Key, Slab};
 use crate::timer::TimerWheel;
 use crate::wire::ethernet::Address;
 
-/// What the cache has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NeighborCounters {
-    /// Neighbours given up because nobody answered.
-    pub failures: u64,
-    /// Packets dropped because too many waited for the same neighbour.
-    pub pending_overflows: u64,
-    /// Packets dropped because their neighbour was given up.
-    pub pending_failures: u64,
-    /// Neighbours that gave way to new ones.
-    pub evictions: u64,
-    /// Packets refused because all neighbours were being looked for.
-    pub table_full: u64,
-}
-
-impl NeighborCounters {
-    pub(in crate::network) fn write(&self, sink: &mut dyn MetricsSink) {
-        let Self { failures, pending_overflows, pending_failures, evictions, table_full } = *self;
-        sink.counter("failures", failures);
-        sink.counter("pending_overflows", pending_overflows);
-        sink.counter("pending_failures", pending_failures);
-        sink.counter("evictions", evictions);
-        sink.counter("table_full", table_full);
+libos::counters! {
+    /// What the cache has seen.
+    pub struct NeighborCounters {
+        /// Neighbours given up because nobody answered.
+        failures,
+        /// Packets dropped because too many waited for the same neighbour.
+        pending_overflows,
+        /// Packets dropped because their neighbour was given up.
+        pending_failures,
+        /// Neighbours that gave way to new ones.
+        evictions,
+        /// Packets refused because all neighbours were being looked for.
+        table_full,
     }
 }
 
