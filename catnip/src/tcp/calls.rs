@@ -194,7 +194,17 @@ impl TcpLayer {
     }
 
     /// Data that arrived; `Some(empty)` at the end of the stream, `None` when there is nothing yet.
+    #[inline(always)]
     pub(crate) fn take(&mut self, id: ConnectionId, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
+        // Who asks before anything came is told so without another look.
+        if self.connections.get(id.0).is_some_and(Connection::is_drained) {
+            return Ok(None);
+        }
+        self.take_some(id, limit)
+    }
+
+    #[inline(never)]
+    fn take_some(&mut self, id: ConnectionId, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
         let connection = self.connections.get_mut(id.0).ok_or(Error::BadDescriptor)?;
         let data = connection.receive(limit);
         if connection.rcv.ack_now {
@@ -347,7 +357,7 @@ fn is_taken(
             .get_index(index)
             .is_some_and(|connection| connection.local() == local && connection.remote() == remote)
     };
-    table.get(&four_tuple(local, remote), matches).is_some()
+    table.get(|| four_tuple(local, remote), matches).is_some()
 }
 
 impl Connection {

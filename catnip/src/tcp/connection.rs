@@ -8,8 +8,10 @@ use libos::{Error, Instant};
 use super::buffers::ReceiveTuning;
 use super::config::{Reuse, TcpConfig, TcpOptions};
 use super::congestion::{Congestion, CongestionControl};
+use super::connections::Course;
 use super::counters::TcpCounters;
 use super::ecn::Ecn;
+use super::express::PlainEnds;
 use super::fast_open::FastOpen;
 use super::keepalive::Keepalive;
 use super::options::Timestamp;
@@ -332,6 +334,10 @@ pub struct Connection {
     pub(super) bound: Option<Box<Reservation>>,
     pub(super) local_port: u16,
     pub(super) remote_port: u16,
+    /// Its ends as they stand in the peer's packets.
+    pub(super) ends: PlainEnds,
+    /// What the straight way knows of it.
+    pub(super) course: Course,
     pub(super) path: Path,
     /// The search for the path's MTU, once it was reduced.
     pub(super) path_search: Option<Box<PathSearch>>,

@@ -119,18 +119,18 @@ impl ConnectionTable {
         self.len == 0
     }
 
-    /// The index of the connection between these ends. `matches` says whether the connection with
+    /// The index of the connection between the ends of `tuple`. `matches` says whether the connection with
     /// that index is the one; it is asked about candidates only, nearly always exactly once.
     #[inline(always)]
     #[must_use]
-    pub fn get(&self, tuple: &FourTuple, matches: impl Fn(u32) -> bool) -> Option<u32> {
+    pub fn get(&self, tuple: impl FnOnce() -> FourTuple, matches: impl Fn(u32) -> bool) -> Option<u32> {
         let last = self.last.get();
         if last != NO_INDEX && matches(last) { Some(last) } else { self.look_up(tuple, matches) }
     }
 
     #[inline(never)]
-    fn look_up(&self, tuple: &FourTuple, matches: impl Fn(u32) -> bool) -> Option<u32> {
-        let hash = self.hash(tuple);
+    fn look_up(&self, tuple: impl FnOnce() -> FourTuple, matches: impl Fn(u32) -> bool) -> Option<u32> {
+        let hash = self.hash(&tuple());
         let mut place = hash as usize;
         loop {
             let entry = self.entries[place & (self.entries.len() - 1)];
@@ -295,7 +295,7 @@ mod tests {
     /// Entries from the home of a tuple to where it is, both included.
     fn probes(table: &ConnectionTable, tuple: &FourTuple, index: u32) -> usize {
         let asked = Cell::new(false);
-        assert!(table.get(tuple, |candidate| candidate == index && !asked.replace(true)).is_some());
+        assert!(table.get(|| *tuple, |candidate| candidate == index && !asked.replace(true)).is_some());
         let mask = table.entries.len() - 1;
         let home = table.hash(tuple) as usize & mask;
         1 + (0..).find(|distance| table.entries[(home + distance) & mask].index == index).unwrap()
@@ -315,11 +315,11 @@ mod tests {
         ];
         let mut table = ConnectionTable::new(keys(1));
         for (index, tuple) in (0..).zip(&tuples) {
-            assert_eq!(table.get(tuple, |found| tuples[found as usize] == *tuple), None);
+            assert_eq!(table.get(|| *tuple, |found| tuples[found as usize] == *tuple), None);
             table.insert(tuple, index);
         }
         for (index, tuple) in (0..).zip(&tuples) {
-            assert_eq!(table.get(tuple, |found| tuples[found as usize] == *tuple), Some(index));
+            assert_eq!(table.get(|| *tuple, |found| tuples[found as usize] == *tuple), Some(index));
         }
     }
 
@@ -330,11 +330,11 @@ mod tests {
         let tuples: Vec<FourTuple> = (0..100).map(|port| v4(7, 80, port)).collect();
         (0..).zip(&tuples).for_each(|(index, tuple)| table.insert(tuple, index));
         for (index, tuple) in (0..).zip(&tuples) {
-            assert_eq!(table.get(tuple, |found| tuples[found as usize] == *tuple), Some(index));
+            assert_eq!(table.get(|| *tuple, |found| tuples[found as usize] == *tuple), Some(index));
         }
         assert!(table.remove(&tuples[3], 3) && !table.remove(&tuples[3], 3));
-        assert_eq!(table.get(&tuples[3], |found| tuples[found as usize] == tuples[3]), None);
-        assert_eq!(table.get(&tuples[99], |found| tuples[found as usize] == tuples[99]), Some(99));
+        assert_eq!(table.get(|| tuples[3], |found| tuples[found as usize] == tuples[3]), None);
+        assert_eq!(table.get(|| tuples[99], |found| tuples[found as usize] == tuples[99]), Some(99));
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
             for (insert, remote, port) in steps {
                 let tuple = v4(remote, 80, port);
                 let known = model.get(&tuple).copied();
-                prop_assert_eq!(table.get(&tuple, |index| tuples[index as usize] == tuple), known);
+                prop_assert_eq!(table.get(|| tuple, |index| tuples[index as usize] == tuple), known);
                 match (insert, known) {
                     (true, None) => {
                         let index = u32::try_from(tuples.len()).unwrap();
@@ -419,7 +419,7 @@ mod tests {
                 prop_assert_eq!(table.len(), model.len());
             }
             for (tuple, index) in model {
-                prop_assert_eq!(table.get(&tuple, |index| tuples[index as usize] == tuple), Some(index));
+                prop_assert_eq!(table.get(|| tuple, |index| tuples[index as usize] == tuple), Some(index));
             }
         }
     }

@@ -4,10 +4,13 @@
 //! Both directions find out first and change nothing until they know; whatever is unusual takes the general way,
 //! which does the same and all else.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use libos::{Buffer, Instant, RxFrame, ScatterGather};
 
 use super::congestion::{AckEvent, CongestionControl};
 use super::connection::{Connection, Settings, Timestamps};
+use super::connections::Course;
 use super::demux::FourTuple;
 use super::emit::{STAMP_LEAD, STAMPED_BYTES, stamped_header};
 use super::layer::{TcpLayer, schedule};
@@ -16,7 +19,7 @@ use super::segment::Flags;
 use super::sequence::SequenceNumber;
 use super::state::State;
 use crate::events::{ConnectionId, EventQueue, Readiness};
-use crate::network::{Network, PacketKind, Plain, PlainProtocol};
+use crate::network::{Network, PacketKind, Path, Plain, PlainProtocol};
 use crate::waiting::Waiting;
 
 /// Buffers of a send queue beyond which its limit is looked at more closely.
@@ -30,12 +33,41 @@ const CONTROL_MASK: u32 = 0xffff_0000 & !((Flags::PSH.bits() as u32) << 16);
 /// A received header with timestamps and nothing else, and the payload's length.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
-    ports: u32,
     sequence: SequenceNumber,
     acknowledgment: SequenceNumber,
     window: u16,
     stamp: Timestamp,
     len: u32,
+}
+
+/// Both ends of a connection over IPv4 as they stand in the headers of the peer's packets. Over IPv6 they are those of no
+/// packet: nobody is at 0.0.0.0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlainEnds {
+    remote: Ipv4Addr,
+    local: Ipv4Addr,
+    /// The peer's port in the upper half, ours in the lower.
+    ports: u32,
+}
+
+impl PlainEnds {
+    pub(super) fn of(path: &Path, local_port: u16, remote_port: u16) -> Self {
+        let (remote, local) = match (path.remote, path.local) {
+            (IpAddr::V4(remote), IpAddr::V4(local)) => (remote, local),
+            (IpAddr::V4(_) | IpAddr::V6(_), IpAddr::V4(_) | IpAddr::V6(_)) => {
+                (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED)
+            }
+        };
+        Self { remote, local, ports: u32::from(remote_port) << 16 | u32::from(local_port) }
+    }
+
+    const fn tuple(self) -> FourTuple {
+        FourTuple::V4 {
+            local: self.local.to_bits(),
+            remote: self.remote.to_bits(),
+            ports: self.ports.rotate_left(16),
+        }
+    }
 }
 
 impl Expected {
@@ -51,7 +83,6 @@ impl Expected {
             return None;
         }
         Some(Self {
-            ports: word(0),
             sequence: SequenceNumber::new(word(1)),
             acknowledgment: SequenceNumber::new(word(2)),
             window: control as u16,
@@ -78,16 +109,13 @@ impl TcpLayer {
         let Some(expected) = Expected::parse(segment) else {
             return self.receive(now, plain.packet(frame), network, events, waiting);
         };
-        let tuple = FourTuple::V4 {
-            local: plain.destination.to_bits(),
-            remote: plain.source.to_bits(),
-            ports: expected.ports.rotate_left(16),
-        };
-        let found = self.table.get(&tuple, |index| {
-            self.connections.get_index(index).is_some_and(|connection| connection.has_tuple(&tuple))
-        });
+        let ends = PlainEnds { remote: plain.source, local: plain.destination, ports: plain.ports };
+        let found = self.table.get(
+            || ends.tuple(),
+            |index| self.connections.get_index(index).is_some_and(|connection| connection.ends == ends),
+        );
         if let Some(index) = found
-            && let Some(connection) = self.connections.get_index_mut(index)
+            && let Some(connection) = self.connections.straight_index_mut(index)
             && !self.shared.memory_short
             && frame.segment_bytes == 0
             && plain.traffic_class == 0
@@ -116,7 +144,7 @@ impl TcpLayer {
         data: &mut ScatterGather,
         network: &mut Network,
     ) -> bool {
-        let Some(connection) = self.connections.get_mut(id.0) else { return false };
+        let Some(connection) = self.connections.straight_mut(id.0) else { return false };
         // What is pushed beside others waits, so that small messages share segments.
         if !network.frames().is_empty() {
             return false;
@@ -142,46 +170,41 @@ impl TcpLayer {
 }
 
 impl Connection {
-    /// True for the connection of this tuple.
-    #[inline(always)]
-    fn has_tuple(&self, tuple: &FourTuple) -> bool {
-        use std::net::IpAddr::V4;
-        match (*tuple, self.path.local, self.path.remote) {
-            (FourTuple::V4 { local, remote, ports }, V4(own), V4(peer)) => {
-                ports == u32::from(self.local_port) << 16 | u32::from(self.remote_port)
-                    && local == own.to_bits()
-                    && remote == peer.to_bits()
-            }
-            _ => false,
-        }
-    }
-
-    /// True while nothing but data and acknowledgments goes to and fro, and all that was sent is in flight.
-    #[inline(always)]
-    fn is_calm(&self) -> bool {
-        self.state == State::Established
+    /// Finds out what stands in the way of the segments that usually come next.
+    #[inline(never)]
+    fn survey(&mut self) -> Course {
+        // Nothing but data and acknowledgments goes to and fro, and all that was sent is in flight.
+        let is_calm = self.state == State::Established
             && self.snd.nxt == self.snd.max
+            && self.snd.front == self.snd.una
             && !self.snd.fin
             && self.recovery.is_quiet()
             && !self.ecn.is_agreed()
             && self.pacing.is_none()
+            && self.timestamps.is_some()
+            && self.rcv.reassembly.is_none();
+        let receives = is_calm && !self.orphan && self.rcv.fin_at.is_none();
+        let sends = is_calm
+            && self.snd.nxt == self.snd.end()
+            && self.path_search.is_none()
+            && !self.has_report()
+            && self.rcv.ahead_of_gap == 0
+            && !self.cork;
+        self.course = Course::new(receives, sends);
+        self.course
     }
 
     /// True for the segment that comes next: data in order, an acknowledgment of what is in flight, or both.
     #[inline(always)]
-    fn expects(&self, segment: &Expected, now: Instant) -> bool {
+    fn expects(&mut self, segment: &Expected, now: Instant) -> bool {
         let acknowledged = segment.acknowledgment.distance_from(self.snd.una);
-        self.is_calm()
-            && !self.orphan
+        (self.course.receives() || self.survey().receives())
             && segment.sequence == self.rcv.nxt
             && segment.len <= self.rcv.window()
             && acknowledged <= self.snd.max.distance_from(self.snd.una)
             // Of neither, it may count as a duplicate, or answer a probe.
             && (acknowledged > 0 || segment.len > 0)
             && self.snd.wnd > 0
-            && self.snd.front == self.snd.una
-            && self.rcv.reassembly.is_none()
-            && self.rcv.fin_at.is_none()
             && self.timestamps.is_some_and(|ours| !ours.is_old(segment.stamp.value, now))
     }
 
@@ -295,17 +318,12 @@ impl Connection {
     #[inline(always)]
     fn may_send_express(&mut self, len: usize, now: Instant) -> bool {
         let in_flight = self.snd.in_flight();
-        let calm = self.is_calm()
+        let ready = (self.course.sends() || self.survey().sends())
             && (1..=usize::from(self.snd.mss)).contains(&len)
-            && self.snd.nxt == self.snd.end()
-            && self.path_search.is_none()
-            && !self.has_report()
-            && self.rcv.ahead_of_gap == 0
-            && !self.cork
             && (self.no_delay || in_flight == 0)
             && self.snd.queue.len_bytes() + len <= self.snd.limit_bytes
             && self.snd.queue.chunks() < FEW_CHUNKS;
-        if !calm {
+        if !ready {
             return false;
         }
         if in_flight == 0 {
@@ -319,7 +337,7 @@ impl Connection {
     fn emit_express(&mut self, payload: &mut Buffer, now: Instant, network: &mut Network) -> bool {
         let Some(stamp) = Timestamps::stamp(self.timestamps.as_ref(), now) else { return false };
         let window = self.rcv.advertise(self.snd.mss);
-        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        let ports = self.ends.ports.rotate_left(16);
         let flags = Flags::ACK | Flags::PSH;
         let header = stamped_header(ports, self.snd.nxt, self.rcv.nxt, flags, window, stamp);
         let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, 0);

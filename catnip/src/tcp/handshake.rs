@@ -8,7 +8,9 @@ use super::congestion::CongestionControl;
 use super::connection::{
     Connection, Context, Deadlines, Disposition, MIN_SEGMENT_BYTES, Receiver, Sender, Settings, Timestamps,
 };
+use super::connections::Course;
 use super::ecn::{Ecn, EcnMode};
+use super::express::PlainEnds;
 use super::options::{MAX_WINDOW_SCALE, OptionFields, Timestamp};
 use super::pacing::Pacing;
 use super::ports::Reservation;
@@ -98,6 +100,8 @@ impl Connection {
             bound: None,
             local_port,
             remote_port,
+            ends: PlainEnds::of(&path, local_port, remote_port),
+            course: Course::default(),
             path,
             path_search: None,
             fast_open: None,

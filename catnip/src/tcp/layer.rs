@@ -7,6 +7,7 @@ use libos::{Error, Instant};
 
 use super::config::TcpConfig;
 use super::connection::{Connection, Context, Disposition, Settings};
+use super::connections::Connections;
 use super::cookies::CookieJar;
 use super::counters::TcpCounters;
 use super::demux::{ConnectionTable, FourTuple};
@@ -93,7 +94,7 @@ pub(super) fn four_tuple(local: SocketAddr, remote: SocketAddr) -> FourTuple {
 /// The TCP of one stack.
 #[derive(Debug)]
 pub(crate) struct TcpLayer {
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: Connections,
     pub(super) listeners: Slab<Listener>,
     pub(super) ports: Ports,
     pub(super) shared: Shared,
@@ -138,7 +139,7 @@ impl TcpLayer {
         Self {
             fast_open_keys,
             fast_open_cache: CookieCache::new(config.fast_open_cache_entries, cache_secret),
-            connections: Slab::with_capacity_limit(config.max_connections),
+            connections: Connections::with_capacity_limit(config.max_connections),
             listeners: Slab::with_capacity_limit(config.max_listeners),
             ports: Ports::new(share),
             isn: IsnGenerator::new(secret),
@@ -195,11 +196,14 @@ impl TcpLayer {
         let (local, remote) = (packet.destination, packet.source);
         let (local_port, remote_port) = (segment.destination_port, segment.source_port);
         let tuple = FourTuple::new(local, local_port, remote, remote_port);
-        let found = self.table.get(&tuple, |index| {
-            self.connections
-                .get_index(index)
-                .is_some_and(|connection| connection.is_between(local, local_port, remote, remote_port))
-        });
+        let found = self.table.get(
+            || tuple,
+            |index| {
+                self.connections
+                    .get_index(index)
+                    .is_some_and(|connection| connection.is_between(local, local_port, remote, remote_port))
+            },
+        );
         let Some(index) = found else {
             self.on_unclaimed(now, &segment, packet, network, events);
             return;
@@ -535,11 +539,14 @@ impl TcpLayer {
         events: &mut EventQueue,
     ) {
         let tuple = four_tuple(error.local, error.remote);
-        let found = self.table.get(&tuple, |index| {
-            self.connections.get_index(index).is_some_and(|connection| {
-                connection.local() == error.local && connection.remote() == error.remote
-            })
-        });
+        let found = self.table.get(
+            || tuple,
+            |index| {
+                self.connections.get_index(index).is_some_and(|connection| {
+                    connection.local() == error.local && connection.remote() == error.remote
+                })
+            },
+        );
         let Some(index) = found else { return };
         let Some(connection) = self.connections.get_index_mut(index) else { return };
         let mut cx = self.shared.context(now, network, events);

@@ -9,6 +9,7 @@ mod calls;
 mod config;
 pub mod congestion;
 mod connection;
+mod connections;
 mod cookies;
 mod counters;
 pub mod demux;

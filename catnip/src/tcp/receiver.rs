@@ -290,6 +290,15 @@ impl Connection {
         self.raise(Readiness::READABLE, cx.events);
     }
 
+    /// True on a connection that stands while nothing is there to be received.
+    #[inline(always)]
+    pub(super) fn is_drained(&self) -> bool {
+        self.state == State::Established
+            && self.rcv.queue.len_bytes() == 0
+            && !self.rcv.shut
+            && self.error.is_none()
+    }
+
     /// What the program receives: data, `Some(empty)` at the end of the stream, `None` for now.
     pub(super) fn receive(&mut self, limit: PopLimit) -> Result<Option<ScatterGather>, Error> {
         if self.rcv.queue.len_bytes() > 0 {

@@ -244,9 +244,10 @@ impl UdpLayer {
 
     #[inline]
     pub(super) fn find_connected(&self, tuple: &FourTuple) -> Option<u32> {
-        self.connected.get(tuple, |index| {
-            self.sockets.get_index(index).is_some_and(|socket| socket.tuple.as_ref() == Some(tuple))
-        })
+        self.connected.get(
+            || *tuple,
+            |index| self.sockets.get_index(index).is_some_and(|socket| socket.tuple.as_ref() == Some(tuple)),
+        )
     }
 
     /// Sends a datagram: to `to`, or to the peer. When it was sent, `data` is left empty; else as it was.

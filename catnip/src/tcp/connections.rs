@@ -1,0 +1,90 @@
+//! The connections of one stack, and who may have changed one since the straight way last looked.
+
+use std::ops::Deref;
+
+use super::connection::Connection;
+use crate::slab::{Key, Slab};
+
+/// What the straight way knows of a connection: which segments nothing stands in the way of. It is found out once
+/// and holds until somebody else gets hold of the connection, because the straight way itself changes
+/// nothing of what it depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Course(u8);
+
+impl Course {
+    /// Nothing is known.
+    const UNKNOWN: Self = Self(0);
+    const RECEIVES: u8 = 1;
+    const SENDS: u8 = 2;
+
+    #[inline(always)]
+    pub(super) const fn new(receives: bool, sends: bool) -> Self {
+        Self(receives as u8 * Self::RECEIVES | sends as u8 * Self::SENDS)
+    }
+
+    /// True when the next segment in order can be taken straight away.
+    #[inline(always)]
+    pub(super) const fn receives(self) -> bool {
+        self.0 & Self::RECEIVES != 0
+    }
+
+    /// True when what is pushed next can be sent straight away.
+    #[inline(always)]
+    pub(super) const fn sends(self) -> bool {
+        self.0 & Self::SENDS != 0
+    }
+}
+
+/// Connections by key. To look at, a [`Slab`]; whoever gets one to change it, by any but the straight way, ends what that
+/// way knows of it.
+#[derive(Debug)]
+pub(super) struct Connections(Slab<Connection>);
+
+impl Connections {
+    pub(super) fn with_capacity_limit(capacity: usize) -> Self {
+        Self(Slab::with_capacity_limit(capacity))
+    }
+
+    pub(super) fn insert_with(&mut self, make: impl FnOnce(Key) -> Connection) -> Option<Key> {
+        self.0.insert_with(make)
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Connection> {
+        self.0.remove(key)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
+        let connection = self.0.get_mut(key)?;
+        connection.course = Course::UNKNOWN;
+        Some(connection)
+    }
+
+    #[inline]
+    pub(super) fn get_index_mut(&mut self, index: u32) -> Option<&mut Connection> {
+        let connection = self.0.get_index_mut(index)?;
+        connection.course = Course::UNKNOWN;
+        Some(connection)
+    }
+
+    /// For the straight way alone.
+    #[inline(always)]
+    pub(super) fn straight_mut(&mut self, key: Key) -> Option<&mut Connection> {
+        self.0.get_mut(key)
+    }
+
+    /// For the straight way alone.
+    #[inline(always)]
+    pub(super) fn straight_index_mut(&mut self, index: u32) -> Option<&mut Connection> {
+        self.0.get_index_mut(index)
+    }
+}
+
+impl Deref for Connections {
+    type Target = Slab<Connection>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Slab<Connection> {
+        &self.0
+    }
+}
