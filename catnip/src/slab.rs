@@ -90,11 +90,13 @@ impl<T> Slab<T> {
     #[must_use]
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
-        match self.slots.get(key.index as usize) {
-            Some(Slot { generation, content: Content::Taken(value) }) if *generation == key.generation => {
-                Some(value)
-            }
-            _ => None,
+        let slot = self.slots.get(key.index as usize)?;
+        if slot.generation != key.generation {
+            return None;
+        }
+        match &slot.content {
+            Content::Taken(value) => Some(value),
+            Content::Free { .. } => None,
         }
     }
 
@@ -102,11 +104,13 @@ impl<T> Slab<T> {
     #[must_use]
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.slots.get_mut(key.index as usize) {
-            Some(Slot { generation, content: Content::Taken(value) }) if *generation == key.generation => {
-                Some(value)
-            }
-            _ => None,
+        let slot = self.slots.get_mut(key.index as usize)?;
+        if slot.generation != key.generation {
+            return None;
+        }
+        match &mut slot.content {
+            Content::Taken(value) => Some(value),
+            Content::Free { .. } => None,
         }
     }
 
@@ -114,9 +118,9 @@ impl<T> Slab<T> {
     #[must_use]
     #[inline]
     pub fn get_index(&self, index: u32) -> Option<&T> {
-        match self.slots.get(index as usize) {
-            Some(Slot { content: Content::Taken(value), .. }) => Some(value),
-            _ => None,
+        match &self.slots.get(index as usize)?.content {
+            Content::Taken(value) => Some(value),
+            Content::Free { .. } => None,
         }
     }
 
@@ -124,9 +128,9 @@ impl<T> Slab<T> {
     #[must_use]
     #[inline]
     pub fn get_index_mut(&mut self, index: u32) -> Option<&mut T> {
-        match self.slots.get_mut(index as usize) {
-            Some(Slot { content: Content::Taken(value), .. }) => Some(value),
-            _ => None,
+        match &mut self.slots.get_mut(index as usize)?.content {
+            Content::Taken(value) => Some(value),
+            Content::Free { .. } => None,
         }
     }
 

@@ -24,24 +24,37 @@ impl<T> Fifo<T> {
         self.first.is_none()
     }
 
+    #[inline(always)]
     pub(super) fn push(&mut self, token: Token, value: T) {
         if self.first.is_none() {
-            self.first = Some((token, value));
+            // There is nothing in its place to be dropped.
+            std::mem::forget(self.first.replace((token, value)));
         } else {
-            self.rest.get_or_insert_default().push_back((token, value));
+            self.push_behind(token, value);
         }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, token: Token, value: T) {
+        self.rest.get_or_insert_default().push_back((token, value));
     }
 
     pub(super) fn front_mut(&mut self) -> Option<&mut (Token, T)> {
         self.first.as_mut()
     }
 
+    #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(Token, T)> {
         let front = self.first.take()?;
-        if let Some(rest) = &mut self.rest {
-            self.first = rest.pop_front();
+        if self.rest.is_some() {
+            self.move_up();
         }
         Some(front)
+    }
+
+    #[inline(never)]
+    fn move_up(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
     }
 
     /// Takes the operation out, wherever it stands. O(outstanding operations of this socket).

@@ -98,7 +98,7 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn transmit_frames(&mut self, now: Instant, completions: &mut Completions) {
         if self.runtime.transmit(now, self.stack.frames()).is_err() {
             self.on_device_failure(now, completions);

@@ -38,18 +38,27 @@ impl PacketKind {
 pub(crate) struct TransportHeader<const WORDS: usize> {
     pub(crate) protocol: PlainProtocol,
     pub(crate) words: [u32; WORDS],
-    /// Bytes from the header's start to its checksum field.
-    pub(crate) checksum_offset: usize,
 }
 
 impl<const WORDS: usize> TransportHeader<WORDS> {
     /// Puts the checksum into its field.
+    #[inline(always)]
     fn set_checksum(&mut self, checksum: u16) {
-        let (word, in_word) = (self.checksum_offset / 4, self.checksum_offset % 4);
-        if let Some(word) = self.words.get_mut(word) {
-            *word |= u32::from(checksum) << (16 - in_word * 8);
+        let offset = self.protocol.checksum_offset();
+        if let Some(word) = self.words.get_mut(offset / 4) {
+            *word |= u32::from(checksum) << (16 - offset % 4 * 8);
         }
     }
+}
+
+/// Why a packet does not take the straight way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The last one of its path went another way, or the device's queue is full: it is for [`Network::send`].
+    Unusual,
+    /// Somebody else holds the payload: it is for [`Network::send_express_shared`]. Said afterwards, so that for all
+    /// others the headers need not be in memory.
+    Shared,
 }
 
 /// All headers of one packet, about to be written in front of its payload.
@@ -71,19 +80,24 @@ impl<const WORDS: usize> Headers<'_, WORDS> {
         *lower = *self.lower;
         lower[TOTAL_LENGTH_OFFSET..TOTAL_LENGTH_OFFSET + 4].copy_from_slice(&self.length_and_identification);
         lower[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2].copy_from_slice(&self.checksum);
-        let (places, _) = out.as_chunks_mut::<4>();
-        for (place, word) in places.iter_mut().zip(self.transport) {
+        // Two at a time: else they are turned around in vector registers, which takes more than it saves.
+        let (pairs, odd) = self.transport.as_chunks::<2>();
+        let (places, last) = out.as_chunks_mut::<8>();
+        for (place, [first, second]) in places.iter_mut().zip(pairs) {
+            *place = (u64::from(*first) << 32 | u64::from(*second)).to_be_bytes();
+        }
+        if let ([word], Some(place)) = (odd, last.first_chunk_mut()) {
             *place = word.to_be_bytes();
         }
     }
 }
 
 impl Network {
-    /// Sends `payload` behind a transport header along `path`, if the last packet went the same way: the headers go in
-    /// front of it if nobody else holds it, else into a segment of their own.
+    /// Sends `payload` behind a transport header along `path`, if the last packet went the same way and nobody else
+    /// holds the payload: the headers go in front of it.
     ///
     /// # Errors
-    /// The payload, and nothing done, for all else: it is for [`Self::send`].
+    /// The payload and why, and nothing done, for all else.
     #[inline(always)]
     pub(crate) fn send_express<const WORDS: usize>(
         &mut self,
@@ -92,32 +106,21 @@ impl Network {
         kind: PacketKind,
         header: TransportHeader<WORDS>,
         mut payload: Buffer,
-    ) -> Result<(), Buffer> {
+    ) -> Result<(), (Refusal, Buffer)> {
         let Some(headers) = self.express_headers(now, path, kind, header, &payload) else {
-            return Err(payload);
+            return Err((Refusal::Unusual, payload));
         };
-        if payload.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
-            self.emit_express(payload, headers.offload);
-            return Ok(());
+        if !payload.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
+            return Err((Refusal::Shared, payload));
         }
-        self.send_separately(&headers, payload)
+        self.emit_express(payload, headers.offload);
+        Ok(())
     }
 
-    /// Sends a payload that somebody else holds as well.
-    #[inline(never)]
-    fn send_separately<const WORDS: usize>(
-        &mut self,
-        headers: &Headers<'_, WORDS>,
-        payload: Buffer,
-    ) -> Result<(), Buffer> {
-        match self.emit_separately(headers, Some(payload)) {
-            Ok(()) | Err(None) => Ok(()),
-            Err(Some(payload)) => Err(payload),
-        }
-    }
-
-    /// As [`Self::send_express`], for a payload that its sender keeps: the headers go in front of it if nobody else
-    /// holds it, else into a segment of their own.
+    /// As [`Self::send_express`], for a payload that its sender keeps.
+    ///
+    /// # Errors
+    /// Why not, and nothing done.
     #[inline(always)]
     pub(crate) fn send_express_kept<const WORDS: usize>(
         &mut self,
@@ -126,13 +129,30 @@ impl Network {
         kind: PacketKind,
         header: TransportHeader<WORDS>,
         payload: &mut Buffer,
-    ) -> bool {
-        let Some(headers) = self.express_headers(now, path, kind, header, payload) else { return false };
-        match payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
-            Some(frame) => self.emit_express(frame, headers.offload),
-            None => return self.emit_separately(&headers, Some(payload.clone())).is_ok(),
+    ) -> Result<(), Refusal> {
+        let headers = self.express_headers(now, path, kind, header, payload).ok_or(Refusal::Unusual)?;
+        let frame = payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out));
+        self.emit_express(frame.ok_or(Refusal::Shared)?, headers.offload);
+        Ok(())
+    }
+
+    /// As [`Self::send_express`], for a payload that was refused as [`Refusal::Shared`]: the headers go into a segment
+    /// of their own.
+    ///
+    /// # Errors
+    /// The payload, when it is still as unusual or there is no memory; it is for [`Self::send`].
+    pub(crate) fn send_express_shared<const WORDS: usize>(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        kind: PacketKind,
+        header: TransportHeader<WORDS>,
+        payload: Buffer,
+    ) -> Result<(), Option<Buffer>> {
+        match self.express_headers(now, path, kind, header, &payload) {
+            Some(headers) => self.emit_separately(&headers, Some(payload)),
+            None => Err(Some(payload)),
         }
-        true
     }
 
     /// As [`Self::send_express`], for at most one piece of a larger buffer, which is taken out of the list.
@@ -239,13 +259,7 @@ impl Network {
         if self.device.tx_checksum != TxChecksum::Unneeded {
             let bytes = header.words.map(u32::to_be_bytes);
             let checksum;
-            (checksum, offload) = self.express_checksum(
-                path,
-                header.protocol,
-                bytes.as_flattened(),
-                header.checksum_offset,
-                payload,
-            );
+            (checksum, offload) = self.express_checksum(path, header.protocol, bytes.as_flattened(), payload);
             header.set_checksum(checksum);
         }
         // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
@@ -274,7 +288,6 @@ impl Network {
         path: &Path,
         protocol: PlainProtocol,
         header: &[u8],
-        checksum_offset: usize,
         payload: &[u8],
     ) -> (u16, TxOffload) {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (path.local, path.remote) else {
@@ -283,7 +296,8 @@ impl Network {
         let len = header.len() + payload.len();
         let mut sum = Checksum::pseudo_header_v4(source, destination, protocol.protocol().number(), len);
         if self.device.tx_checksum == TxChecksum::Partial {
-            let partial = PartialChecksum { start: EXPRESS_BYTES as u16, offset: checksum_offset as u16 };
+            let offset = protocol.checksum_offset() as u16;
+            let partial = PartialChecksum { start: EXPRESS_BYTES as u16, offset };
             let offload = TxOffload { checksum: Some(partial), segmentation: None };
             return (sum.partial(), offload);
         }

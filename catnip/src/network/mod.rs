@@ -50,7 +50,7 @@ use asking::Asking;
 pub use counters::NetworkCounters;
 use dhcp::DhcpClient;
 pub use dhcp::{DhcpCounters, Lease};
-pub(crate) use express::{PacketKind, TransportHeader};
+pub(crate) use express::{PacketKind, Refusal, TransportHeader};
 pub use fragment::FragmentConfig;
 use fragment::{FragmentCache, Identifications};
 use groups::Groups;

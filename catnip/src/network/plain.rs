@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use libos::runtime::RxFrame;
 
 use super::{DestinationKind, Network, Packet, Protocol};
+use crate::tcp;
 use crate::wire::checksum::{self, Checksum};
 use crate::wire::{ethernet, ipv4, udp};
 
@@ -42,6 +43,15 @@ pub(crate) enum PlainProtocol {
 }
 
 impl PlainProtocol {
+    /// Bytes from the transport header's first to its checksum.
+    #[inline(always)]
+    pub(super) const fn checksum_offset(self) -> usize {
+        match self {
+            Self::Tcp => tcp::segment::CHECKSUM_OFFSET,
+            Self::Udp => udp::CHECKSUM_OFFSET,
+        }
+    }
+
     #[inline]
     pub(super) const fn protocol(self) -> Protocol {
         match self {

@@ -19,7 +19,7 @@ impl Course {
 
     #[inline(always)]
     pub(super) const fn new(receives: bool, sends: bool) -> Self {
-        Self(receives as u8 * Self::RECEIVES | sends as u8 * Self::SENDS)
+        Self((receives as u8 * Self::RECEIVES) | (sends as u8 * Self::SENDS))
     }
 
     /// True when the next segment in order can be taken straight away.

@@ -7,7 +7,7 @@ use super::options::Timestamp;
 use super::segment::{CHECKSUM_OFFSET, Flags, HeaderFields, MIN_HEADER_BYTES};
 use super::sequence::SequenceNumber;
 use crate::network::{
-    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol,
+    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol, Refusal,
     TransportHeader,
 };
 
@@ -103,7 +103,13 @@ fn put<const WORDS: usize>(
     payload: &mut Payload<'_>,
 ) -> bool {
     match payload {
-        Payload::Whole(buffer) => network.send_express_kept(now, path, kind, header, buffer),
+        Payload::Whole(buffer) => match network.send_express_kept(now, path, kind, header, buffer) {
+            Ok(()) => true,
+            Err(Refusal::Shared) => {
+                network.send_express_shared(now, path, kind, header, buffer.clone()).is_ok()
+            }
+            Err(Refusal::Unusual) => false,
+        },
         Payload::Empty => network.send_express_behind(now, path, kind, header, &mut PieceList::new()),
         Payload::Pieces(pieces) => network.send_express_behind(now, path, kind, header, pieces),
     }
@@ -122,7 +128,7 @@ pub(super) fn stamped_header(
     let lead = u32::from_be_bytes(STAMP_LEAD);
     let control = control(STAMPED_BYTES, flags, window);
     let words = [ports, sequence.raw(), acknowledgment.raw(), control, 0, lead, stamp.value, stamp.echo];
-    TransportHeader { protocol: PlainProtocol::Tcp, words, checksum_offset: CHECKSUM_OFFSET }
+    TransportHeader { protocol: PlainProtocol::Tcp, words }
 }
 
 #[inline(always)]
@@ -138,7 +144,7 @@ fn plain(fields: &HeaderFields<'_>) -> TransportHeader<{ MIN_HEADER_BYTES / 4 }>
     let HeaderFields { sequence, acknowledgment, flags, window, urgent, .. } = *fields;
     let control = control(MIN_HEADER_BYTES, flags, window);
     let words = [ports(fields), sequence.raw(), acknowledgment.raw(), control, u32::from(urgent)];
-    TransportHeader { protocol: PlainProtocol::Tcp, words, checksum_offset: CHECKSUM_OFFSET }
+    TransportHeader { protocol: PlainProtocol::Tcp, words }
 }
 
 #[inline(always)]

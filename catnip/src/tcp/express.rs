@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use libos::{Buffer, Instant, RxFrame, ScatterGather};
 
 use super::congestion::{AckEvent, CongestionControl};
-use super::connection::{Connection, Settings, Timestamps};
+use super::connection::{Connection, Deadlines, Settings, Timestamps};
 use super::connections::Course;
 use super::demux::FourTuple;
 use super::emit::{STAMP_LEAD, STAMPED_BYTES, stamped_header};
@@ -19,7 +19,7 @@ use super::segment::Flags;
 use super::sequence::SequenceNumber;
 use super::state::State;
 use crate::events::{ConnectionId, EventQueue, Readiness};
-use crate::network::{Network, PacketKind, Path, Plain, PlainProtocol};
+use crate::network::{Network, PacketKind, Path, Plain, PlainProtocol, Refusal, TransportHeader};
 use crate::waiting::Waiting;
 
 /// Buffers of a send queue beyond which its limit is looked at more closely.
@@ -128,10 +128,22 @@ impl TcpLayer {
             data.truncate(plain.end);
             data.advance(plain.start + STAMPED_BYTES);
             connection.on_expected(&expected, data, now, &self.shared.settings, network, events, waiting);
-            schedule(connection, index, &mut self.outgoing, &mut self.timers);
+            self.schedule_straight(index);
             return;
         }
         self.receive(now, plain.packet(frame), network, events, waiting);
+    }
+
+    /// [`schedule`] after a straight segment, which moves two of the deadlines.
+    #[inline(always)]
+    fn schedule_straight(&mut self, index: u32) {
+        let Some(connection) = self.connections.straight_index_mut(index) else { return };
+        let Deadlines { retransmit, delayed_ack, armed, .. } = connection.deadlines;
+        // What sends straight away has nothing else that waits.
+        let is_silent = connection.course.sends() && !connection.rcv.ack_now;
+        if !is_silent || retransmit.min(delayed_ack) < armed {
+            schedule(connection, index, &mut self.outgoing, &mut self.timers);
+        }
     }
 
     /// Sends the one buffer of `data` at once, if nothing is in its way, and leaves `data` empty. False, and
@@ -189,6 +201,7 @@ impl Connection {
             && self.path_search.is_none()
             && !self.has_report()
             && self.rcv.ahead_of_gap == 0
+            && !self.user_timeout.is_to_be_told()
             && !self.cork;
         self.course = Course::new(receives, sends);
         self.course
@@ -210,7 +223,7 @@ impl Connection {
 
     /// Takes the segment that was expected: `data` is its payload.
     #[allow(clippy::too_many_arguments, reason = "what a context holds, of which this needs little")]
-    #[inline(always)]
+    #[inline(never)]
     fn on_expected(
         &mut self,
         segment: &Expected,
@@ -333,19 +346,37 @@ impl Connection {
         in_flight + len as u32 <= self.snd.wnd.min(self.congestion.cwnd_bytes())
     }
 
+    /// The header of the segment that comes next; `None` without timestamps.
     #[inline(always)]
-    fn emit_express(&mut self, payload: &mut Buffer, now: Instant, network: &mut Network) -> bool {
-        let Some(stamp) = Timestamps::stamp(self.timestamps.as_ref(), now) else { return false };
+    fn next_header(&mut self, now: Instant) -> Option<TransportHeader<{ STAMPED_BYTES / 4 }>> {
+        let stamp = Timestamps::stamp(self.timestamps.as_ref(), now)?;
         let window = self.rcv.advertise(self.snd.mss);
         let ports = self.ends.ports.rotate_left(16);
         let flags = Flags::ACK | Flags::PSH;
-        let header = stamped_header(ports, self.snd.nxt, self.rcv.nxt, flags, window, stamp);
+        Some(stamped_header(ports, self.snd.nxt, self.rcv.nxt, flags, window, stamp))
+    }
+
+    #[inline(never)]
+    fn emit_express(&mut self, payload: &mut Buffer, now: Instant, network: &mut Network) -> bool {
+        let Some(header) = self.next_header(now) else { return false };
         let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, 0);
-        network.send_express_kept(now, &self.path, kind, header, payload)
+        match network.send_express_kept(now, &self.path, kind, header, payload) {
+            Ok(()) => true,
+            Err(Refusal::Shared) => self.emit_shared(payload, now, network),
+            Err(Refusal::Unusual) => false,
+        }
+    }
+
+    /// [`Self::emit_express`] of a payload that others hold as well.
+    #[inline(never)]
+    fn emit_shared(&mut self, payload: &Buffer, now: Instant, network: &mut Network) -> bool {
+        let Some(header) = self.next_header(now) else { return false };
+        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, 0);
+        network.send_express_shared(now, &self.path, kind, header, payload.clone()).is_ok()
     }
 
     /// What [`Self::emit_express`] sent is in flight.
-    #[inline(always)]
+    #[inline(never)]
     fn sent_express(&mut self, data: &mut ScatterGather, len: u32, now: Instant, settings: &Settings) {
         if let Some(buffer) = data.take_single() {
             self.snd.queue.push(buffer);
@@ -361,6 +392,12 @@ impl Connection {
         self.rcv.one_way = false;
         self.rcv.ack_now = false;
         self.acknowledgment_sent();
-        self.arm_retransmission_at(now, settings);
+        if self.deadlines.retransmit == Instant::FAR_FUTURE {
+            self.deadlines.retransmit = self.flight_deadline(now, settings);
+            if self.user_timeout.limit.is_some() {
+                self.deadlines.retransmit =
+                    self.deadlines.retransmit.min(self.user_timeout.deadline(self.snd.una));
+            }
+        }
     }
 }

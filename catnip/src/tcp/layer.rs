@@ -68,7 +68,7 @@ impl Shared {
 
 /// Puts a connection that was worked on where the next turn of output finds it, if it has something to send,
 /// and its entry in the wheel at its earliest deadline, if that moved forward.
-#[inline]
+#[inline(never)]
 pub(super) fn schedule(
     connection: &mut Connection,
     index: u32,

@@ -340,16 +340,13 @@ impl Connection {
 
     /// Tells the peer of the room that reading made, before it runs dry and only when it is worth a segment
     /// (RFC 9293, section 3.8.6.2.2).
+    #[inline]
     pub(super) fn consider_window_update(&mut self) {
-        if self.state.receives_data()
-            && window::update_is_due(
-                self.rcv.window(),
-                self.rcv.free_space(),
-                self.rcv.limit_bytes,
-                u32::from(self.rcv.segment_bytes.max(self.snd.mss)),
-            )
-        {
-            self.rcv.ack_now = true;
+        let (window, free) = (self.rcv.window(), self.rcv.free_space());
+        // Nobody gains by much less than what they may send already.
+        if free / 2 >= window && self.state.receives_data() {
+            let segment_bytes = u32::from(self.rcv.segment_bytes.max(self.snd.mss));
+            self.rcv.ack_now |= window::update_is_due(window, free, self.rcv.limit_bytes, segment_bytes);
         }
     }
 }

@@ -56,7 +56,7 @@ impl SendQueue {
     }
 
     /// Appends a buffer.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, data: Buffer) {
         if data.is_empty() {
             return;
@@ -113,7 +113,20 @@ impl SendQueue {
     }
 
     /// Lets go of the first `bytes` bytes, all when there are fewer.
+    #[inline]
     pub fn acknowledge(&mut self, bytes: usize) {
+        if self.chunks.len() == 1 && bytes >= self.len_bytes() {
+            // A lone message, the usual case where latency counts.
+            self.start = self.end;
+            self.cursor = 0;
+            self.chunks.pop_front();
+        } else {
+            self.acknowledge_some(bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn acknowledge_some(&mut self, bytes: usize) {
         self.start += bytes.min(self.len_bytes()) as u64;
         while let Some(front) = self.chunks.front_mut() {
             let acknowledged = (self.start - front.start) as usize;

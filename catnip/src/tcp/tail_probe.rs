@@ -109,6 +109,16 @@ impl Connection {
     #[inline]
     pub(super) fn retransmission_deadline(&mut self, now: Instant, settings: &Settings) -> Instant {
         if self.may_probe_tail() {
+            return self.flight_deadline(now, settings);
+        }
+        self.recovery.alarm = Alarm::Retransmission;
+        now.plus_nanos(self.rtt.rto_ns())
+    }
+
+    /// As [`Self::retransmission_deadline`], for what is in flight on a connection without losses.
+    #[inline]
+    pub(super) fn flight_deadline(&mut self, now: Instant, settings: &Settings) -> Instant {
+        if self.sack_permitted {
             self.recovery.alarm = Alarm::TailProbe;
             now.plus_nanos(self.probe_timeout_ns(settings.clock_granularity_ns))
         } else {

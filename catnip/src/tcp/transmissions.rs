@@ -421,8 +421,21 @@ impl Transmissions {
     }
 
     /// `start..end` was sent in segments of `segment_bytes`: something new, something again, or both.
-    #[inline]
-    pub fn on_sent(
+    #[inline(always)]
+    pub fn on_sent(&mut self, start: SequenceNumber, end: SequenceNumber, segment_bytes: u16, now: Instant) {
+        if self.records.is_empty() {
+            // Nothing is in flight: a new flight begins.
+            self.first_sent_at = now;
+            self.delivered_at = now;
+            let record = self.stamped(start, end, segment_bytes, now);
+            self.records.push_back(record);
+        } else {
+            self.on_sent_behind(start, end, segment_bytes, now);
+        }
+    }
+
+    #[inline(never)]
+    fn on_sent_behind(
         &mut self,
         mut start: SequenceNumber,
         end: SequenceNumber,
@@ -447,10 +460,6 @@ impl Transmissions {
                 last.end = end;
                 return;
             }
-        } else {
-            // Nothing is in flight: a new flight begins.
-            self.first_sent_at = now;
-            self.delivered_at = now;
         }
         let record = self.stamped(start, end, segment_bytes, now);
         self.records.push_back(record);

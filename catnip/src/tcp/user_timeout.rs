@@ -57,6 +57,11 @@ impl UserTimeout {
         self.own.filter(|_| self.negotiated).map(UserTimeoutOption::from_duration)
     }
 
+    /// True while the next segment has an option to carry.
+    pub(super) const fn is_to_be_told(&self) -> bool {
+        self.due
+    }
+
     /// The option that the next segment carries, once.
     #[inline]
     pub(super) fn take_option(&mut self) -> Option<UserTimeoutOption> {

@@ -46,7 +46,7 @@ pub fn advertise(
     let offered_bytes = if edge.after(nxt) { edge.distance_from(nxt) } else { 0 };
     let worthwhile = free_bytes > offered_bytes && free_bytes - offered_bytes >= threshold(limit_bytes, mss);
     let window_bytes = if worthwhile { free_bytes } else { offered_bytes };
-    let scale = u32::from(scale.min(MAX_WINDOW_SCALE));
+    debug_assert!(scale <= MAX_WINDOW_SCALE, "a window shifted by {scale}");
     let unit = 1 << scale;
     let rounded_up = window_bytes.saturating_add(unit - 1) >> scale;
     let units = if rounded_up << scale <= free_bytes { rounded_up } else { window_bytes >> scale };

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libos::memory::CopyCause;
-use libos::{Error, Instant, ScatterGather};
+use libos::{Buffer, Error, Instant, ScatterGather};
 
 use super::layer::MAX_PAYLOAD_BYTES;
 use super::options::Options;
 use super::socket::Socket;
 use crate::network::{
-    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol,
+    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol, Refusal,
     TransportHeader,
 };
 use crate::wire::udp;
@@ -35,18 +35,49 @@ pub(super) fn send_from(
         && let Some(payload) = data.take_single()
     {
         let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
-        // What is longer than its length field fits into no packet and is refused there.
-        let datagram_len = (payload.len() + udp::HEADER_BYTES) as u16;
-        let ports = u32::from(socket.local.port()) << 16 | u32::from(to.port());
-        let words = [ports, u32::from(datagram_len) << 16];
-        let header =
-            TransportHeader { protocol: PlainProtocol::Udp, words, checksum_offset: udp::CHECKSUM_OFFSET };
+        let header = header(socket.local.port(), to.port(), payload.len());
         match network.send_express(now, path, kind, header, payload) {
             Ok(()) => return Ok(()),
-            Err(payload) => data.push(payload),
+            Err((Refusal::Shared, payload)) => {
+                if send_shared(now, network, socket, to.port(), payload, data) {
+                    return Ok(());
+                }
+            }
+            Err((Refusal::Unusual, payload)) => data.push(payload),
         }
     }
     send_any(now, network, socket, headers, to, data)
+}
+
+#[inline(always)]
+fn header(local_port: u16, remote_port: u16, payload_len: usize) -> TransportHeader<2> {
+    // What is longer than its length field fits into no packet and is refused there.
+    let datagram_len = (payload_len + udp::HEADER_BYTES) as u16;
+    let ports = u32::from(local_port) << 16 | u32::from(remote_port);
+    TransportHeader { protocol: PlainProtocol::Udp, words: [ports, u32::from(datagram_len) << 16] }
+}
+
+/// Sends a payload that others hold as well, the way of the last datagram. False, and the payload in `data`, when it has to
+/// go another one.
+#[inline(never)]
+fn send_shared(
+    now: Instant,
+    network: &mut Network,
+    socket: &Socket,
+    to_port: u16,
+    payload: Buffer,
+    data: &mut ScatterGather,
+) -> bool {
+    let Some(path) = &socket.path else { return false };
+    let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
+    let header = header(socket.local.port(), to_port, payload.len());
+    match network.send_express_shared(now, path, kind, header, payload) {
+        Ok(()) => true,
+        Err(payload) => {
+            payload.into_iter().for_each(|payload| data.push(payload));
+            false
+        }
+    }
 }
 
 /// Sends a datagram of any kind.
