@@ -32,16 +32,16 @@ impl LibOs {
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
     /// was taken, or for which a future waits.
-    #[inline]
+    #[inline(never)]
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
         // Nothing in here calls anything, so that nothing has to be saved for it.
         if let Ok(mut state) = self.state()
             && state.unpolled_waits < MAX_UNPOLLED_WAITS
             && !state.unflushed
-            && let Some(completion) = state.tables.operations.take_lone(token)
+            && let Some(slot) = state.tables.operations.find_lone(token)
         {
             state.unpolled_waits += 1;
-            return Ok(completion);
+            return Ok(state.tables.operations.take_lone(slot));
         }
         self.wait_on(token, timeout)
     }
@@ -58,8 +58,8 @@ impl LibOs {
             return Ok(completion);
         }
         let (_, mut state) = self.poll_with(state)?;
-        if let Some(completion) = state.tables.operations.take_lone(token) {
-            return Ok(completion);
+        if let Some(slot) = state.tables.operations.find_lone(token) {
+            return Ok(state.tables.operations.take_lone(slot));
         }
         drop(state);
         self.keep_waiting(token, timeout)
@@ -168,10 +168,40 @@ impl LibOs {
     ///
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding.
-    #[inline]
+    #[inline(never)]
     pub fn next_completion(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
-        self.wait_until(timeout, any_ready, |tables, ()| tables.operations.take_first_ready())?
-            .ok_or(Error::TimedOut)
+        // As in `wait`.
+        if let Ok(mut state) = self.state()
+            && state.unpolled_waits < MAX_UNPOLLED_WAITS
+            && !state.unflushed
+            && let Some(completion) = state.tables.operations.take_first_ready()
+        {
+            state.unpolled_waits += 1;
+            return Ok(completion);
+        }
+        self.wait_on_any(timeout)
+    }
+
+    /// Waits for the next completion, which is not there, or before which there may have to be a poll.
+    #[inline(never)]
+    fn wait_on_any(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
+        let mut state = self.state()?;
+        if state.tables.operations.has_ready()
+            && state.may_skip_poll()
+            && let Some(completion) = state.tables.operations.take_first_ready()
+        {
+            state.unpolled_waits += 1;
+            return Ok(completion);
+        }
+        let (now, mut state) = self.poll_with(state)?;
+        if let Some(completion) = state.tables.operations.take_first_ready() {
+            return Ok(completion);
+        }
+        let completed = state.tables.operations.completed();
+        any_ready(&state.tables)?;
+        drop(state);
+        let (mut state, ()) = self.keep_polling(timeout, (now, completed), any_ready)?;
+        state.tables.operations.take_first_ready().ok_or(Error::TimedOut)
     }
 
     /// Polls until `ready` finds something, and takes it. `ready` is asked again whenever an operation

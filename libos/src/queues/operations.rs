@@ -194,8 +194,10 @@ impl OperationTable {
         kind: OperationKind,
         awaited: bool,
     ) -> Result<(SlotIndex, Token), Error> {
-        let index = if (self.free as usize) < self.slots.len() { self.free } else { self.grow()? };
-        let slot = &mut self.slots[index as usize];
+        let index = self.free;
+        let Some(slot) = self.slots.get_mut(index as usize) else {
+            return self.submit_in_new(queue, kind, awaited);
+        };
         // The slot used last is the one still in the cache.
         self.free = slot.next;
         slot.kind = kind;
@@ -224,9 +226,15 @@ impl OperationTable {
         self.push_back(outstanding, index);
     }
 
-    /// Makes one more slot.
+    /// [`Self::submit`] when all slots are taken: in one more.
     #[cold]
-    fn grow(&mut self) -> Result<u32, Error> {
+    #[inline(never)]
+    fn submit_in_new(
+        &mut self,
+        queue: QueueDescriptor,
+        kind: OperationKind,
+        awaited: bool,
+    ) -> Result<(SlotIndex, Token), Error> {
         self.check_room()?;
         // Fits: the limit is at most `MAX_OPERATIONS`.
         let index = self.slots.len() as u32;
@@ -241,7 +249,8 @@ impl OperationTable {
             outcome: Outcome::Closed,
             wake: WakeTarget::Nobody,
         });
-        Ok(index)
+        self.free = index;
+        self.submit(queue, kind, awaited)
     }
 
     /// The slot of a token, with the stage it is in if the token is good.
@@ -254,18 +263,23 @@ impl OperationTable {
         }
     }
 
-    /// Takes the completion out, if the operation has completed for the program and is the only one that has: the usual
-    /// case where each is waited for by itself. `None`, and nothing done, for all else.
+    /// The slot of an operation that has completed for the program and is the only one that has: the usual case where
+    /// each is waited for by itself. For [`Self::take_lone`].
     #[inline(always)]
-    pub(crate) fn take_lone(&mut self, token: Token) -> Option<Completion> {
+    pub(crate) fn find_lone(&self, token: Token) -> Option<SlotIndex> {
         let index = token.raw() & INDEX_MASK;
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.token != token || slot.stage != Stage::COMPLETED || self.ready.head != self.ready.tail {
-            return None;
-        }
+        let slot = self.slots.get(index as usize)?;
+        let is_lone =
+            slot.token == token && slot.stage == Stage::COMPLETED && self.ready.head == self.ready.tail;
+        is_lone.then_some(SlotIndex(index as u32))
+    }
+
+    /// Takes the completion out that [`Self::find_lone`] found.
+    #[inline(always)]
+    pub(crate) fn take_lone(&mut self, SlotIndex(index): SlotIndex) -> Completion {
         self.ready = List::EMPTY;
         self.taken += 1;
-        Some(slot.take(&mut self.free, index as u32))
+        self.slots[index as usize].take(&mut self.free, index)
     }
 
     /// Takes the completion out, if the operation has completed for the program.
@@ -331,10 +345,12 @@ impl OperationTable {
         // What was in its place owns nothing.
         std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
         let before = slot.stage;
-        slot.stage = Stage(before.0 & Stage::AWAITED | Stage::COMPLETED.0);
+        slot.stage = Stage::COMPLETED;
         slot.completed_at = self.completed;
         let kind = slot.kind;
-        if !before.is_awaited() {
+        if before.is_awaited() {
+            slot.stage.0 |= Stage::AWAITED;
+        } else {
             self.make_ready(index);
         }
         (kind, before.is_watched())
@@ -439,12 +455,21 @@ impl OperationTable {
 
     #[inline(always)]
     fn make_ready(&mut self, index: u32) {
+        if self.ready.tail == NO_SLOT {
+            self.ready = List { head: index, tail: index };
+        } else {
+            self.make_ready_behind(index);
+        }
+    }
+
+    #[inline(never)]
+    fn make_ready_behind(&mut self, index: u32) {
         let mut ready = self.ready;
-        self.push_back(&mut ready, index);
+        self.link_behind(&mut ready, index);
         self.ready = ready;
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn unready(&mut self, index: u32) {
         let mut ready = self.ready;
         self.unlink(&mut ready, index);
