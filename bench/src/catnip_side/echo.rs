@@ -31,21 +31,17 @@ impl TcpEcho {
     /// Waits for the server's next completion, which has to be of this kind on this connection.
     #[inline]
     fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
-        expect(self.pair.server.next_completion(None)?, kind, self.connection.server)
+        next(&self.pair, kind, self.connection.server)
     }
 }
 
 #[inline]
-fn expect(
-    completion: Completion,
-    kind: OperationKind,
-    queue: QueueDescriptor,
-) -> Result<Completion, Failure> {
-    if completion.kind == kind && completion.queue == queue {
-        Ok(completion)
-    } else {
-        Err(format!("expected a {kind:?} on {queue} and got {completion:?}").into())
+fn next(pair: &Pair, kind: OperationKind, queue: QueueDescriptor) -> Result<Completion, Failure> {
+    let completion = pair.server.next_completion(None)?;
+    if completion.kind != kind || completion.queue != queue {
+        return Err(format!("expected a {kind:?} on {queue} and got {completion:?}").into());
     }
+    Ok(completion)
 }
 
 #[inline]
@@ -127,7 +123,7 @@ impl UdpEcho {
 
     #[inline]
     fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
-        expect(self.pair.server.next_completion(None)?, kind, self.sockets.server)
+        next(&self.pair, kind, self.sockets.server)
     }
 }
 
