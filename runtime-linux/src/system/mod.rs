@@ -32,6 +32,17 @@ pub(crate) fn tun_attach(file: &File, name: &str, flags: c_short) -> io::Result<
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
 }
 
+/// `TUNGETIFF`: what kind of device the kernel has made.
+#[cfg(test)]
+pub(crate) fn tun_flags(file: &File) -> io::Result<c_short> {
+    // SAFETY: an interface request is plain integers, for which all zeros are a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open; TUNGETIFF writes one `ifreq`, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    // SAFETY: TUNGETIFF has written the flags, and any bytes are.
+    Ok(unsafe { request.ifr_ifru.ifru_flags })
+}
+
 /// `TUNSETVNETHDRSZ`: how many bytes of virtio-net header go in front of each frame.
 pub(crate) fn tun_set_header_bytes(file: &File, bytes: c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open; TUNSETVNETHDRSZ reads one `int` behind the pointer.

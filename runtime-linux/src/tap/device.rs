@@ -17,6 +17,9 @@ use libos::mac::Mac;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
+/// linux/if_tun.h: from Linux 4.15 on; kernels before do without.
+pub(super) const IFF_NAPI: c_int = 0x0010;
+
 const RIGHTS: &str = "needs CAP_NET_ADMIN in the network namespace: run inside `unshare -Urn`, as root, \
      or have root make the device for this user (`ip tuntap add dev NAME mode tap user USER`)";
 
@@ -86,6 +89,9 @@ fn attach(clone_device: &str, config: &TapConfig) -> Result<File, SetupError> {
     let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     if config.queues > 1 {
         flags |= libc::IFF_MULTI_QUEUE;
+    }
+    if config.napi {
+        flags |= IFF_NAPI;
     }
     system::tun_attach(&file, &config.name, flags as c_short)
         .map_err(|error| failed("TUNSETIFF", attach_reason(&error, &config.name, config.queues)))?;

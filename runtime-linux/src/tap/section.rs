@@ -29,6 +29,7 @@ impl TapConfig {
             queues: section.usize("queues", 1..=MAX_QUEUES, default.queues)?,
             offload: section.bool("offload", default.offload)?,
             udp_segmentation: section.bool("udp_segmentation", default.udp_segmentation)?,
+            napi: section.bool("napi", default.napi)?,
             up: section.bool("up", default.up)?,
             host_addresses: section.parsed_list("host_addresses", HostAddress::RULE)?,
             steering: None,
@@ -66,6 +67,7 @@ mod tests {
             queues = 2
             offload = false
             udp_segmentation = true
+            napi = true
             up = false
             host_addresses = ["10.1.0.1/24", "fd00::1/64"]
         "#;
@@ -76,6 +78,7 @@ mod tests {
             queues: 2,
             offload: false,
             udp_segmentation: true,
+            napi: true,
             up: false,
             host_addresses: vec!["10.1.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
             steering: None,

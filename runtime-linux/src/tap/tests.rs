@@ -3,14 +3,17 @@
 #[path = "../../../tests/common/namespace.rs"]
 mod namespace;
 
+use std::ffi::c_int;
+
 use libos::memory::ArenaConfig;
 use libos::runtime::{RxBatch, TxOffload};
 use libos::{Arena, Error, FrameBatch, Instant, Runtime, SetupError};
 
-use super::device::check_addresses_differ;
+use super::device::{IFF_NAPI, check_addresses_differ};
 use super::{Tap, TapConfig, TapQueue};
 use crate::netlink::Link;
 use crate::netlink::tests::delete_link;
+use crate::system;
 
 fn arena() -> Arena {
     Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap()
@@ -38,6 +41,17 @@ fn a_device_that_was_deleted_has_failed_for_good() {
             assert_eq!(tap.receive(Instant::ZERO, &mut RxBatch::new()), Err(Error::DeviceFailed));
         }
         assert_eq!(batch.len(), 1);
+    });
+}
+
+#[test]
+fn the_kernel_polls_for_frames_from_us_when_it_is_told_to() {
+    namespace::enter("-Urn", || {
+        for napi in [true, false] {
+            let queues = TapQueue::open(&TapConfig { napi, ..TapConfig::default() }).unwrap();
+            let flags = c_int::from(system::tun_flags(&queues[0].file).unwrap());
+            assert_eq!(flags & IFF_NAPI != 0, napi, "{flags:x}");
+        }
     });
 }
 
