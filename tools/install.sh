@@ -52,6 +52,8 @@ fill_in() { # TEMPLATE FILE
 
 cargo build --quiet --package catnip-capi --profile "$profile" ${features:+--features "$features"}
 
+# Folders are for everybody, whatever the user's own files are.
+umask 022
 mkdir -p "$root/include/demi" "$root/$libdir/pkgconfig" "$root/$libdir/cmake/Catnip"
 install -m 644 capi/include/demi/*.h capi/include/demi/*.hpp "$root/include/demi/"
 install -m 755 "$built/libcatnip.so" "$root/$libdir/libcatnip.so.$version"

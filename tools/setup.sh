@@ -62,7 +62,9 @@ needs_met() {
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # the packages are separate words
     {
-        apt-get -qq update && apt-get -qq install --yes --no-install-recommends $missing_packages
+        # Somebody else's installation may be under way, as on a machine that has just started.
+        apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+            apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends $missing_packages
     } >&2 || {
         echo "apt-get could not install:$missing_packages" >&2
         exit 1

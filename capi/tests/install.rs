@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,12 +15,21 @@ use common::{assert_success, crate_folder, run, scratch_folder};
 const EXAMPLES: [&str; 6] =
     ["tcp-echo", "udp-echo", "tcp-ping-pong", "udp-ping-pong", "tcp-transfer", "tcp-echo-cpp"];
 
-/// Installs into an empty folder.
+/// Installs into an empty folder, as somebody whose files are nobody else's business.
 fn install(libdir: &str) -> PathBuf {
+    // Built before the time that a run may take begins.
+    common::library_folder();
     let prefix = scratch_folder("prefix").join(libdir.replace('/', "-"));
     fs::remove_dir_all(&prefix).ok();
-    let mut command = Command::new(crate_folder().join("../tools/install.sh"));
-    command.arg(&prefix).env("LIBDIR", libdir).env("PROFILE", common::profile()).env("DESTDIR", "");
+    let script = crate_folder().join("../tools/install.sh");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(script)
+        .arg(&prefix)
+        .env("LIBDIR", libdir)
+        .env("PROFILE", common::profile())
+        .env("DESTDIR", "");
     command.env("FEATURES", common::FEATURES).env("CARGO_TARGET_DIR", common::target_folder());
     assert_success("tools/install.sh", &run(command));
     prefix
@@ -49,9 +59,23 @@ fn assert_starts(program: &Path) {
     assert!(words.contains("catnip: /nonexistent/catnip.toml: "), "{}: {words}", program.display());
 }
 
+/// All below a folder can be read by everybody, and what is a program be run.
+fn assert_readable(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let about = fs::metadata(&path).unwrap();
+        let needed = if about.is_dir() { 0o755 } else { 0o644 };
+        assert_eq!(about.permissions().mode() & needed, needed, "{}", path.display());
+        if about.is_dir() {
+            assert_readable(&path);
+        }
+    }
+}
+
 #[test]
 fn an_installed_library_is_found_by_pkg_config() {
     let prefix = install("lib");
+    assert_readable(&prefix);
     for file in ["libcatnip.so", "libcatnip.a", "pkgconfig/catnip.pc", "cmake/Catnip/CatnipConfig.cmake"] {
         assert!(prefix.join("lib").join(file).exists(), "{file}");
     }
