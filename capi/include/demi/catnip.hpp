@@ -91,6 +91,18 @@ public:
     int family() const noexcept { return storage_.ss_family; }
     explicit operator bool() const noexcept { return len_ != 0; }
 
+    /** The IP address as text, such as "192.0.2.1"; an empty string when there is none. */
+    std::string text() const
+    {
+        char room[INET6_ADDRSTRLEN] = {};
+        const char *first = reinterpret_cast<const char *>(&storage_);
+        if (family() == AF_INET)
+            inet_ntop(AF_INET, first + offsetof(sockaddr_in, sin_addr), room, sizeof room);
+        else if (family() == AF_INET6)
+            inet_ntop(AF_INET6, first + offsetof(sockaddr_in6, sin6_addr), room, sizeof room);
+        return room;
+    }
+
     std::uint16_t port() const noexcept
     {
         in_port_t port = 0; /* at the same place in both structures */
@@ -221,7 +233,7 @@ public:
     /** Takes over a wide result, which has at most one segment. */
     explicit Result(const demi_ext_qresult_t &raw) noexcept
         : opcode_(raw.qr_opcode), qd_(raw.qr_qd), token_(raw.qr_qt), number_(static_cast<int>(raw.qr_ret)),
-          accepted_(raw.qr_accepted), peer_(raw.qr_addr, raw.qr_addrlen)
+          accepted_(raw.qr_accepted), data_(), peer_(raw.qr_addr, raw.qr_addrlen)
     {
         if (raw.qr_opcode == DEMI_OPC_POP) {
             demi_sgarray_t array = {};

@@ -20,6 +20,9 @@
 extern "C" {
 #endif
 
+/* C99 has it of POSIX alone. */
+struct timespec;
+
 /** Most segments in one demi_ext_qresult_t. */
 #define DEMI_EXT_POP_MAXSEGS 16
 

@@ -21,6 +21,9 @@
 extern "C" {
 #endif
 
+/* C99 has it of POSIX alone. */
+struct timespec;
+
 /** Waits until the operation of one token has completed and stores its result. */
 extern int demi_wait(_Out_ demi_qresult_t *qr_out, _In_ demi_qtoken_t qt, _In_opt_ const struct timespec *timeout);
 

@@ -165,12 +165,13 @@ void a_part_of_an_array_is_pushed_by_its_address()
     EXPECT(error == EINVAL);
 }
 
-void addresses_know_family_and_port()
+void addresses_know_family_port_and_text()
 {
     catnip::Address v4("192.0.2.1", 80);
     catnip::Address v6("2001:db8::1", 443);
     EXPECT(v4.family() == AF_INET && v4.port() == 80 && v4.size() == sizeof(sockaddr_in));
     EXPECT(v6.family() == AF_INET6 && v6.port() == 443 && v6.size() == sizeof(sockaddr_in6));
+    EXPECT(v4.text() == "192.0.2.1" && v6.text() == "2001:db8::1" && catnip::Address().text().empty());
     EXPECT(!catnip::Address());
 }
 
@@ -186,7 +187,7 @@ int main(int argc, char **argv)
         detached_operations_come_out_of_wait_next();
         an_unshared_array_has_bytes_of_its_own();
     a_part_of_an_array_is_pushed_by_its_address();
-        addresses_know_family_and_port();
+        addresses_know_family_port_and_text();
     }
     catnip::LibraryOs again;
     return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
