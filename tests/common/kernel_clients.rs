@@ -214,3 +214,64 @@ pub fn a_core_that_stops_polling_keeps_no_flow_of_another_waiting(config: &Confi
         }
     });
 }
+
+/// Cores that sleep: a packet wakes the core that its flow belongs to, and no other.
+pub fn a_packet_wakes_its_own_core_alone(config: &Config) {
+    const PACKETS: u64 = 50;
+    const QUESTION: &[u8] = b"?";
+    const LAST_WORD: &[u8] = b"!";
+    // Sends to a core and waits for the answer, which is how often the core has slept.
+    let ask = |core: usize, words: &[u8]| {
+        let socket = link::datagrams(Family::V4.kernel(ports_of(Family::V4, core)[0]), Family::V4.catnip(7));
+        let mut answer = [0; 8];
+        socket.send(words).unwrap();
+        assert_eq!(socket.recv(&mut answer).unwrap(), 8, "core {core}");
+        u64::from_le_bytes(answer)
+    };
+    let sleeps = |core| ask(core, QUESTION);
+    let clients = || {
+        // The neighbour's address, and what the kernel says when a link comes up, pass first.
+        for core in 0..CORES {
+            sleeps(core);
+        }
+        thread::sleep(Duration::from_millis(300));
+        for awake in 0..CORES {
+            let asleep = 1 - awake;
+            let before = (sleeps(awake), sleeps(asleep));
+            for _ in 0..PACKETS {
+                thread::sleep(Duration::from_millis(2));
+                sleeps(awake);
+            }
+            let woken = (sleeps(awake) - before.0, sleeps(asleep) - before.1);
+            assert!(woken.0 >= PACKETS, "core {awake} slept {} times", woken.0);
+            // Its own question, and a look after the device or a timer.
+            assert!(woken.1 <= PACKETS / 10, "core {asleep} was woken {} times", woken.1);
+        }
+        for core in 0..CORES {
+            ask(core, LAST_WORD);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            clients();
+        });
+        catnip_os::open_cores(&on_cores(config).set("libos.idle", "sleep"), |libos, _| {
+            let answers = async {
+                let socket = UdpSocket::bind(&libos, Family::V4.catnip(7)).unwrap();
+                loop {
+                    let (words, from) = socket.pop().await.unwrap();
+                    let sleeps = link::metric(&libos, "libos.sleeps").to_le_bytes();
+                    socket.send_to(&sleeps, from.unwrap()).await.unwrap();
+                    if words.to_vec() == LAST_WORD {
+                        break;
+                    }
+                }
+                // The answer is on its way.
+                libos.sleep(Duration::from_millis(10)).await;
+            };
+            libos.block_on(libos.timeout(link::PATIENCE, answers)).unwrap().unwrap();
+        })
+        .unwrap();
+    });
+}

@@ -2,7 +2,8 @@
 
 use crate::kernel_clients::{
     CONNECTIONS, HANDED_OVER, THROUGH, a_core_that_stops_polling_keeps_no_flow_of_another_waiting,
-    each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, run,
+    a_packet_wakes_its_own_core_alone, each_serves_its_connections_through_its_own_queue, on_cores,
+    one_library_os_serves_all_queues, run,
 };
 use crate::{link, namespace, root};
 
@@ -51,4 +52,9 @@ fn without_rights_to_load_a_program_cores_hand_over_what_is_not_theirs() {
             "{counted:?}"
         );
     });
+}
+
+#[test]
+fn a_packet_wakes_its_own_core_and_lets_the_other_sleep() {
+    root::enter(|| a_packet_wakes_its_own_core_alone(&link::config()));
 }

@@ -8,8 +8,8 @@ use catnip_os::libos::Config;
 
 use crate::kernel_clients::{
     CORES, HANDED_OVER, a_core_that_stops_polling_keeps_no_flow_of_another_waiting,
-    each_serves_its_connections_through_its_own_queue, on_cores, one_library_os_serves_all_queues, ports_of,
-    run, while_a_core_stays_away,
+    a_packet_wakes_its_own_core_alone, each_serves_its_connections_through_its_own_queue, on_cores,
+    one_library_os_serves_all_queues, ports_of, run, while_a_core_stays_away,
 };
 use crate::link::{self, Family};
 use crate::{namespace, pair, root};
@@ -63,6 +63,14 @@ fn a_core_with_a_packet_ring_that_stops_polling_harms_no_other() {
     namespace::enter("-Urn", || {
         pair::make(1500);
         a_core_that_stops_polling_keeps_no_flow_of_another_waiting(&packet().set("packet.ring_kib", 8192));
+    });
+}
+
+#[test]
+fn a_packet_wakes_its_own_core_and_lets_the_other_sleep() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        a_packet_wakes_its_own_core_alone(&packet());
     });
 }
 
