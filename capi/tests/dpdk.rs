@@ -8,6 +8,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Check, assert_success};
 
@@ -15,22 +16,32 @@ use common::{Check, assert_success};
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("catnip-c-dpdk-{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("catnip-c-dpdk-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    /// Writes an end's configuration.
-    fn config(&self, device: &str, host: u8) -> PathBuf {
+    /// Writes an end's configuration, with further lines.
+    fn config(&self, device: &str, host: u8, further: &str) -> PathBuf {
         let path = self.0.join(format!("{host}.toml"));
         let device = device.replace("SOCKET", self.0.join("link").to_str().unwrap());
         let text = format!(
             "[runtime]\nkind = \"dpdk\"\n[memory]\nregion_mib = 64\n[dpdk]\ndevice = \"{device}\"\n\
-             [stack]\naddresses = [\"10.79.1.{host}/24\"]\n"
+             [stack]\naddresses = [\"10.79.0.{host}/24\"]\n{further}"
         );
         fs::write(&path, text).unwrap();
         path
+    }
+}
+
+impl Folder {
+    fn wait_for_socket(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.0.join("link").exists() {
+            assert!(Instant::now() < end, "the server never made its socket");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -44,9 +55,9 @@ impl Drop for Folder {
 struct Server(Child);
 
 impl Server {
-    fn start(program: &Path, config: &Path) -> Self {
+    fn start(program: &Path, config: &Path, arguments: &[&str]) -> Self {
         let mut command = common::command(program, Check::Plain);
-        command.arg("--config").arg(config).args(["--address", "10.79.1.2", "--port", "7"]);
+        command.arg("--config").arg(config).args(arguments);
         Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
@@ -76,21 +87,36 @@ fn memory_of_the_library_crosses_two_dpdk_ports_without_a_copy() {
     let server = common::compile(&source("../examples/c/tcp-echo.c"), Check::Plain);
     let transfer = common::compile(&source("../examples/c/tcp-transfer.c"), Check::Plain);
     let copies = common::compile(&source("tests/c/copies.c"), Check::Plain);
-    let folder = Folder::new();
-    let serving = Server::start(&server, &folder.config("net_vhost0,iface=SOCKET,client=0", 2));
-    let client = folder.config("virtio_user0,path=SOCKET,queues=1", 1);
-    while !folder.0.join("link").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let folder = Folder::new("copies");
+    let arguments = ["--address", "10.79.0.2", "--port", "7"];
+    let serving =
+        Server::start(&server, &folder.config("net_vhost0,iface=SOCKET,client=0", 2, ""), &arguments);
+    let client = folder.config("virtio_user0,path=SOCKET,queues=1", 1, "");
+    folder.wait_for_socket();
 
     let mut command = common::command(&copies, Check::Plain);
-    command.args(["10.79.1.2", "7", "--config"]).arg(&client);
+    command.args(["10.79.0.2", "7", "--config"]).arg(&client);
     assert_success("copies", &common::run(command));
 
     let mut command = common::command(&transfer, Check::Plain);
-    command.args(["--address", "10.79.1.2", "--port", "7", "--count", "10", "--config"]).arg(&client);
+    command.args(["--address", "10.79.0.2", "--port", "7", "--count", "10", "--config"]).arg(&client);
     assert_success("tcp-transfer", &common::run(command));
 
     let printed = serving.end();
     assert!(printed.contains("2 connections ended"), "{printed}");
+}
+
+#[test]
+fn two_threads_of_a_c_program_have_a_core_each_on_one_dpdk_port() {
+    const CORES: &str = "[cores]\ncount = 2\npin = false\n";
+    let program = common::compile(&common::crate_folder().join("tests/c/core_echo.c"), Check::Plain);
+    let folder = Folder::new("cores");
+    let server = folder.config("net_vhost0,iface=SOCKET,queues=2,client=0", 2, CORES);
+    let serving = Server::start(&program, &server, &["server"]);
+    folder.wait_for_socket();
+    let mut client = common::command(&program, Check::Plain);
+    client.arg("--config").arg(folder.config("virtio_user0,path=SOCKET,queues=2", 1, CORES)).arg("client");
+    assert_success("client", &common::run(client));
+    let printed = serving.end();
+    assert!(printed.contains("connections: 1 1"), "each client's core has its core at the server: {printed}");
 }

@@ -60,8 +60,9 @@ pub(crate) fn shares_all_memory(device: &str) -> bool {
     ["virtio_user", "net_virtio_user"].iter().any(|name| device.starts_with(name))
 }
 
-/// True for a driver that, asked for its statistics while nobody is at the other end, complains of it on standard error.
-pub(crate) fn counts_for_a_peer(driver: &str) -> bool {
+/// True for a driver that asks its peer when it is asked for statistics or waiting frames: without one it complains of that on standard
+/// error.
+pub(crate) fn needs_a_peer(driver: &str) -> bool {
     driver == "net_vhost"
 }
 

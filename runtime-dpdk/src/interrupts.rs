@@ -8,7 +8,7 @@ use std::ptr;
 
 use dpdk_sys as sys;
 
-use crate::removal::Removal;
+use crate::events::Events;
 
 /// A queue's receive interrupt.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ impl Drop for Interrupts {
 
 impl Interrupts {
     /// Sets the queue's interrupt up, which the started port was configured for; None when the driver has none after all.
-    /// The descriptor becomes readable as well when the device goes away.
-    pub(crate) fn new(port: u16, queue: u16, removal: &Removal) -> Option<Self> {
+    /// The descriptor becomes readable as well when something happens to the port.
+    pub(crate) fn new(port: u16, queue: u16, port_events: &Events) -> Option<Self> {
         // SAFETY: makes a descriptor.
         let events = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).ok()?;
         // SAFETY: as above.
@@ -56,10 +56,10 @@ impl Interrupts {
             return None;
         }
         // DPDK takes what comes with an event for the address of an account of its own, unless it is null.
-        let mut about = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        let mut about = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
         // SAFETY: both descriptors are open, and `about` is read during the call alone.
         let added = unsafe {
-            libc::epoll_ctl(events.as_raw_fd(), libc::EPOLL_CTL_ADD, removal.wake_fd(), &raw mut about)
+            libc::epoll_ctl(events.as_raw_fd(), libc::EPOLL_CTL_ADD, port_events.wake_fd(), &raw mut about)
         };
         if added != 0 {
             return None;
@@ -78,8 +78,9 @@ impl Interrupts {
         self.armed.set(result == 0 || result == -libc::ENOTSUP);
     }
 
-    /// Arms the interrupt and returns what becomes readable with the next frame; None when it cannot be armed.
-    pub(crate) fn wake_fd(&self) -> Option<RawFd> {
+    /// Arms the interrupt and returns what becomes readable with the next frame, and when something happens to the port; None when
+    /// it cannot be armed. `may_wait` is false when no frame can have come.
+    pub(crate) fn wake_fd(&self, may_wait: bool) -> Option<RawFd> {
         if !self.armed.get() {
             self.arm();
         }
@@ -89,8 +90,13 @@ impl Interrupts {
         // A frame that came between the last look and the arming raises no interrupt. Drivers that cannot count
         // have descriptors that stay readable while there is a frame.
         // SAFETY: the port is started and has the queue.
-        let waiting = unsafe { sys::rte_eth_rx_queue_count(self.port, self.queue) };
-        Some(if waiting > 0 { self.readable.as_raw_fd() } else { self.events.as_raw_fd() })
+        let waiting = may_wait && unsafe { sys::rte_eth_rx_queue_count(self.port, self.queue) } > 0;
+        Some(if waiting { self.readable_fd() } else { self.events.as_raw_fd() })
+    }
+
+    /// What is always readable.
+    pub(crate) fn readable_fd(&self) -> RawFd {
+        self.readable.as_raw_fd()
     }
 
     /// True when there is something to disarm.

@@ -15,10 +15,10 @@ use libos::runtime::Medium;
 use libos::{Arena, Capabilities, MemoryAccess, SetupError, mac};
 
 use crate::config::{DpdkConfig, MAX_MTU};
+use crate::events::Events;
 use crate::failure::{check, describe, failed};
 use crate::negotiation::{Negotiated, Offered};
 use crate::registration::{self, Device};
-use crate::removal::Removal;
 use crate::spreading::Spreading;
 use crate::{drivers, eal};
 
@@ -63,8 +63,7 @@ pub(crate) struct Port {
     /// The device chooses queues by the hash and the table that it was told.
     spreads: AtomicBool,
     link_wait: Duration,
-    /// The device was taken away, or a queue could not be set up.
-    pub removal: Removal,
+    pub events: Events,
     /// The device was plugged in for this port, and is to be unplugged.
     plugged: bool,
     state: Mutex<State>,
@@ -280,7 +279,7 @@ impl Port {
             spreading,
             spreads: AtomicBool::new(false),
             link_wait: config.link_wait,
-            removal: Removal::new(&name)?,
+            events: Events::new(&name)?,
             plugged,
             state: Mutex::default(),
             name,
@@ -329,7 +328,7 @@ impl Port {
         let mut state = self.lock();
         let done = self.try_set_up_queue(&mut state, queue, receive_pool);
         if let Err(error) = &done {
-            self.removal.happen(|| format!("queue {queue} could not be set up: {error}"));
+            self.events.give_up(|| format!("queue {queue} could not be set up: {error}"));
             self.close(&mut state);
         }
         done
@@ -362,7 +361,7 @@ impl Port {
     }
 
     fn start(&self, state: &mut State) -> Result<(), SetupError> {
-        self.removal.watch(self.id, &self.name)?;
+        self.events.watch(self.id, &self.name)?;
         // SAFETY: the port is configured, with all queues set up.
         let start = || unsafe { sys::rte_eth_dev_start(self.id) };
         check(&self.name, "rte_eth_dev_start", registration::while_shared(&self.name, start))?;
@@ -380,6 +379,11 @@ impl Port {
             unsafe { sys::rte_eth_promiscuous_enable(self.id) };
         }
         self.wait_for_link()
+    }
+
+    /// False while there is nobody of whom the driver needs one.
+    pub(crate) fn has_peer(&self) -> bool {
+        !drivers::needs_a_peer(&self.driver) || self.link_is_up()
     }
 
     /// What the started port says of its link; false when it cannot be asked.
@@ -426,8 +430,8 @@ impl Port {
             return;
         }
         state.closed = true;
-        self.removal.unwatch(self.id);
-        if self.removal.is_complete() {
+        self.events.unwatch(self.id);
+        if self.events.is_destroyed() {
             return;
         }
         // SAFETY: the port is valid. A device that was pulled out refuses what it can't do any more.
@@ -445,7 +449,7 @@ impl Drop for Port {
     /// Unplugs the device, of which all queues have let go by now.
     fn drop(&mut self) {
         self.close(&mut self.lock());
-        if self.plugged && !self.removal.is_complete() {
+        if self.plugged && !self.events.is_destroyed() {
             // SAFETY: the device exists, and its port is closed.
             unsafe { sys::rte_dev_remove(self.device.0) };
         }

@@ -27,6 +27,8 @@ pub struct Dpdk {
     port: Arc<Port>,
     queue: u16,
     running: bool,
+    /// What has happened to the port that this queue knows of.
+    seen: u32,
     memory: MemoryAccess,
     regions: DeviceRegions<()>,
     receiver: ManuallyDrop<Receiver>,
@@ -76,6 +78,7 @@ impl Dpdk {
         Ok(Self {
             queue: index,
             running: false,
+            seen: 0,
             // A device may refuse memory that its kind could use: out of its IOMMU's range, say.
             memory: if reachable { port.memory } else { MemoryAccess::Copy },
             regions,
@@ -99,23 +102,32 @@ impl Dpdk {
         self.transmitter.lent()
     }
 
-    /// Looks whether the queues of other threads are all there by now.
-    #[cold]
-    fn look_whether_running(&mut self) -> bool {
-        self.running = self.port.is_started();
-        if self.running && self.port.interrupts {
-            self.interrupts = Interrupts::new(self.port.id, self.queue, &self.port.removal);
-        }
-        self.running
-    }
-
     /// True when there is a device to ask; an error when it is gone for good.
     #[inline]
     fn is_running(&mut self) -> Result<bool, Error> {
-        if self.port.removal.has_happened() {
+        if self.running && self.seen == self.port.events.generation() {
+            return Ok(true);
+        }
+        self.look()
+    }
+
+    /// Looks whether the queues of other threads are all there by now, and what has happened to the port.
+    #[cold]
+    #[inline(never)]
+    fn look(&mut self) -> Result<bool, Error> {
+        let port = &self.port;
+        if port.events.is_gone() {
             return Err(Error::DeviceFailed);
         }
-        Ok(self.running || self.look_whether_running())
+        let ran = self.running;
+        self.running = port.is_started();
+        if self.running {
+            self.seen = port.events.generation();
+        }
+        if self.running && !ran && port.interrupts {
+            self.interrupts = Interrupts::new(port.id, self.queue, &port.events);
+        }
+        Ok(self.running)
     }
 }
 
@@ -124,7 +136,7 @@ impl Dpdk {
 fn refresh(regions: &mut DeviceRegions<()>, port: &Port) {
     regions.refresh(
         |region| registration::tell(port.memory, port.device, &port.name, region),
-        |region, ()| registration::forget(port.device, port.removal.is_complete(), region),
+        |region, ()| registration::forget(port.device, port.events.is_destroyed(), region),
     );
 }
 
@@ -166,17 +178,20 @@ impl Runtime for Dpdk {
     }
 
     fn wake_fd(&self) -> Option<RawFd> {
-        self.interrupts.as_ref().and_then(Interrupts::wake_fd)
+        let interrupts = self.interrupts.as_ref()?;
+        if self.seen != self.port.events.generation() {
+            return Some(interrupts.readable_fd());
+        }
+        interrupts.wake_fd(self.port.has_peer())
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.counters.write(sink);
         sink.gauge("tx_buffers_on_loan", self.buffers_on_loan() as u64);
         sink.gauge("spreads_flows", u64::from(self.port.spreads()));
-        if self.running && !self.port.removal.has_happened() {
-            let link_is_up = self.port.link_is_up();
-            sink.gauge("link_up", u64::from(link_is_up));
-            if link_is_up || !drivers::counts_for_a_peer(&self.port.driver) {
+        if self.running && !self.port.events.is_gone() {
+            sink.gauge("link_up", u64::from(self.port.link_is_up()));
+            if self.port.has_peer() {
                 sink.enter("port");
                 xstats::write(self.port.id, sink);
                 sink.leave();
@@ -185,7 +200,7 @@ impl Runtime for Dpdk {
     }
 
     fn failure(&self) -> Option<String> {
-        self.port.removal.reason().map(|reason| format!("{}: {reason}", self.port.name))
+        self.port.events.reason().map(|reason| format!("{}: {reason}", self.port.name))
     }
 }
 
@@ -203,7 +218,7 @@ impl Drop for Dpdk {
             }
             let port = &self.port;
             self.regions.forget_all(|region, ()| {
-                registration::forget(port.device, port.removal.is_complete(), region);
+                registration::forget(port.device, port.events.is_destroyed(), region);
             });
         } else {
             mem::forget(mem::take(&mut self.regions));

@@ -149,12 +149,27 @@ fn flows_stay_on_their_cores_and_a_core_that_stops_polling_harms_no_other() {
             server: "net_vhost0,iface=SOCKET,queues=2",
             client: "virtio_user0,path=SOCKET,queues=2,packed_vq=1",
         };
-        run_ends(
-            &link,
-            |config, own, _| serve_on_cores(&config, own),
-            |config, own, server| talk_on_cores(&config, own, server),
-        );
+        run_cores(&link);
     });
+}
+
+#[test]
+fn flows_stay_on_their_cores_over_memif_too() {
+    namespace::enter("-Urn", || {
+        let link = Link {
+            server: "net_memif0,role=server,socket=SOCKET,socket-abstract=no",
+            client: "net_memif0,role=client,socket=SOCKET,socket-abstract=no",
+        };
+        run_cores(&link);
+    });
+}
+
+fn run_cores(link: &Link) {
+    run_ends(
+        link,
+        |config, own, _| serve_on_cores(&config, own),
+        |config, own, server| talk_on_cores(&config, own, server),
+    );
 }
 
 /// No frame was handed to another core, nor sent by one, nor copied.

@@ -5,9 +5,10 @@ use std::os::fd::RawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use libos::Runtime;
+use libos::{FrameBatch, Runtime};
+use runtime_dpdk::DpdkConfig;
 
-use crate::end::{End, config};
+use crate::end::{End, config, pattern, push};
 use crate::namespace;
 
 pub fn run(line: &str) {
@@ -64,4 +65,44 @@ fn a_port_without_interrupts_has_to_be_polled() {
         assert!(end.receive().is_empty());
         assert_eq!(end.dpdk.wake_fd(), None);
     });
+}
+
+/// One peer after the other comes and goes; in between nobody is there.
+#[test]
+fn a_vhost_port_wakes_a_sleeper_when_a_peer_comes_sends_and_leaves() {
+    namespace::enter("-Urn", || {
+        let socket = std::env::temp_dir().join(format!("catnip-sleeping-{}", std::process::id()));
+        let settings = |device: &str| DpdkConfig {
+            memory_mib: 512,
+            link_wait: Duration::ZERO,
+            ..config(&device.replace("SOCKET", socket.to_str().unwrap()))
+        };
+        let mut back = End::open(&settings("net_vhost0,iface=SOCKET,queues=1"));
+        for round in 0..3 {
+            let alone = asleep(&mut back);
+            let mut front = End::open(&settings("virtio_user0,path=SOCKET,queues=1"));
+            assert!(readable(alone, 5000), "round {round}: somebody came");
+            let idle = asleep(&mut back);
+            let mut batch = FrameBatch::new();
+            push(&mut batch, [front.buffer(&pattern(100, round))]);
+            front.transmit(&mut batch);
+            assert!(readable(idle, 5000), "round {round}: a frame came");
+            assert_eq!(arrived(&mut back), 1);
+            let idle = asleep(&mut back);
+            drop(front);
+            assert!(readable(idle, 5000), "round {round}: the peer left");
+        }
+    });
+}
+
+/// Lets a thread that would sleep on the port do so: what wakes it.
+fn asleep(end: &mut End) -> RawFd {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        assert!(end.receive().is_empty() && Instant::now() < deadline);
+        let fd = end.dpdk.wake_fd().unwrap();
+        if !readable(fd, 50) {
+            return fd;
+        }
+    }
 }

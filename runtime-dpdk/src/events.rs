@@ -1,33 +1,36 @@
-//! A device that goes away: what DPDK says of it, on a thread of its own, and what it is to the program.
+//! What DPDK says of a port on a thread of its own: that its link came or went, and that its device goes away.
 
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use dpdk_sys as sys;
 use libos::SetupError;
 
 use crate::failure::{check, describe, failed};
 
-/// The events by which a device goes away: pulled out, or its port closed by somebody else.
-const EVENTS: [sys::rte_eth_event_type; 2] = [sys::RTE_ETH_EVENT_INTR_RMV, sys::RTE_ETH_EVENT_DESTROY];
+/// The link came or went; the device was pulled out; its port was closed by somebody else.
+const EVENTS: [sys::rte_eth_event_type; 3] =
+    [sys::RTE_ETH_EVENT_INTR_LSC, sys::RTE_ETH_EVENT_INTR_RMV, sys::RTE_ETH_EVENT_DESTROY];
 
-/// Whether a port's device is still there. At one address from [`Self::watch`] to [`Self::unwatch`].
+/// What has happened to a port. At one address from [`Self::watch`] to [`Self::unwatch`].
 #[derive(Debug)]
-pub(crate) struct Removal {
+pub(crate) struct Events {
+    /// Changes with everything that happens.
+    generation: AtomicU32,
     /// Nothing is to be asked of the port any more.
     gone: AtomicBool,
     /// The port is no more, and its number may become another's.
     destroyed: AtomicBool,
     /// In words.
     reason: OnceLock<String>,
-    /// Readable once it is gone: wakes threads that sleep.
+    /// Written to with everything that happens: wakes threads that sleep.
     signal: OwnedFd,
 }
 
-impl Removal {
+impl Events {
     pub(crate) fn new(port: &str) -> Result<Self, SetupError> {
         // SAFETY: makes a descriptor.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -35,6 +38,7 @@ impl Removal {
             return Err(failed(port, "eventfd", io::Error::last_os_error().to_string()));
         }
         Ok(Self {
+            generation: AtomicU32::new(0),
             gone: AtomicBool::new(false),
             destroyed: AtomicBool::new(false),
             reason: OnceLock::new(),
@@ -43,37 +47,47 @@ impl Removal {
         })
     }
 
-    /// True once nothing is to be asked of the port any more.
+    /// Another number than before when something has happened.
     #[inline]
-    pub(crate) fn has_happened(&self) -> bool {
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// True once nothing is to be asked of the port any more.
+    pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 
     /// True once the port itself is gone, and what was told of it is void.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub(crate) fn is_destroyed(&self) -> bool {
         self.destroyed.load(Ordering::Relaxed)
     }
 
     /// Why nothing is to be asked of the port; None while all is well.
     pub(crate) fn reason(&self) -> Option<&str> {
-        self.has_happened().then(|| self.reason.get().map_or("", String::as_str))
+        self.is_gone().then(|| self.reason.get().map_or("", String::as_str))
     }
 
-    /// What becomes readable when it happens.
+    /// What is written to with everything that happens, and never read.
     pub(crate) fn wake_fd(&self) -> RawFd {
         self.signal.as_raw_fd()
     }
 
-    /// It has happened, for the reason given; the first one stays.
-    pub(crate) fn happen(&self, reason: impl FnOnce() -> String) {
+    /// Nothing is to be asked of the port any more, for the reason given; the first one stays.
+    pub(crate) fn give_up(&self, reason: impl FnOnce() -> String) {
         self.reason.get_or_init(reason);
-        self.gone.store(true, Ordering::Release);
+        self.gone.store(true, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
         let one = 1_u64;
         // SAFETY: as many bytes as the number has. It fails when the counter is full, and then it is readable.
         unsafe { libc::write(self.signal.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
     }
 
-    /// Asks DPDK to say when the device goes away.
+    /// Asks DPDK to say what happens.
     pub(crate) fn watch(&self, id: u16, port: &str) -> Result<(), SetupError> {
         for event in EVENTS {
             // SAFETY: this object stays where it is until `unwatch`.
@@ -97,24 +111,29 @@ impl Removal {
     }
 }
 
-/// What DPDK calls, on a thread of its own, when a device goes away.
+/// What DPDK calls, on a thread of its own, when something happens.
 ///
 /// # Safety
-/// `removal` is the address that was registered.
+/// `events` is the address that was registered.
 unsafe extern "C" fn note(
     _port: u16,
     event: sys::rte_eth_event_type,
-    removal: *mut c_void,
+    events: *mut c_void,
     _more: *mut c_void,
 ) -> c_int {
     // SAFETY: it lives until the callback is unregistered, and only what many threads may use is used.
-    let removal = unsafe { &*removal.cast::<Removal>() };
-    let event = if event == sys::RTE_ETH_EVENT_DESTROY {
-        removal.destroyed.store(true, Ordering::Relaxed);
-        "RTE_ETH_EVENT_DESTROY"
-    } else {
-        "RTE_ETH_EVENT_INTR_RMV"
+    let events = unsafe { &*events.cast::<Events>() };
+    let event = match event {
+        sys::RTE_ETH_EVENT_DESTROY => {
+            events.destroyed.store(true, Ordering::Relaxed);
+            "RTE_ETH_EVENT_DESTROY"
+        }
+        sys::RTE_ETH_EVENT_INTR_RMV => "RTE_ETH_EVENT_INTR_RMV",
+        _ => {
+            events.tell();
+            return 0;
+        }
     };
-    removal.happen(|| format!("rte_eth_rx_burst: {}: DPDK has sent {event}", describe(libc::ENODEV)));
+    events.give_up(|| format!("rte_eth_rx_burst: {}: DPDK has sent {event}", describe(libc::ENODEV)));
     0
 }
