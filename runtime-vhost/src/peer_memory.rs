@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 
@@ -10,6 +11,9 @@ use crate::system::{self, Mapping};
 
 /// Most bytes of one region: far above any machine's memory, far below where sums overflow.
 const MAX_REGION_BYTES: u64 = 1 << 46;
+
+/// Most regions of a front end: each is looked at for each piece of a frame, at worst.
+pub(crate) const MAX_REGIONS: usize = 32;
 
 /// Another process's memory, mapped into this one.
 ///
@@ -20,9 +24,9 @@ pub(crate) struct PeerMemory {
     regions: Vec<PeerRegion>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PeerRegion {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     /// From the mapping's first byte to the region's.
     offset: usize,
     len: u64,
@@ -33,6 +37,11 @@ struct PeerRegion {
 }
 
 impl PeerRegion {
+    fn overlaps(&self, other: &Self) -> bool {
+        let meet = |one: u64, two: u64| one < two + other.len && two < one + self.len;
+        meet(self.guest_address, other.guest_address) || meet(self.user_address, other.user_address)
+    }
+
     /// The `len` bytes from `address` on, when `base` is what the region's first byte is known by.
     #[inline]
     fn find(&self, base: u64, address: u64, len: usize) -> Option<NonNull<u8>> {
@@ -54,6 +63,42 @@ impl PeerMemory {
         }
         let regions = regions.iter().zip(files).map(|(region, file)| map_region(region, file, trusted));
         Ok(Self { regions: regions.collect::<Result<_, _>>()? })
+    }
+
+    /// The same memory and one more region.
+    pub fn with(&self, region: &VhostUserMemoryRegion, file: &File, trusted: bool) -> Result<Self, String> {
+        if self.regions.len() >= MAX_REGIONS {
+            return Err(format!("more than {MAX_REGIONS} regions of memory"));
+        }
+        let added = map_region(region, file, trusted)?;
+        if self.regions.iter().any(|known| known.overlaps(&added)) {
+            return Err("a region of memory at the addresses of another one".to_owned());
+        }
+        let regions = self.regions.iter().cloned().chain([added]).collect();
+        Ok(Self { regions })
+    }
+
+    /// The same memory less one region.
+    pub fn without(&self, region: &VhostUserMemoryRegion) -> Result<Self, String> {
+        let (guest_address, user_address) = (region.guest_phys_addr, region.user_addr);
+        let len = region.memory_size;
+        let is_meant = |known: &PeerRegion| {
+            (known.guest_address, known.user_address, known.len) == (guest_address, user_address, len)
+        };
+        let regions: Vec<PeerRegion> =
+            self.regions.iter().filter(|known| !is_meant(known)).cloned().collect();
+        if regions.len() == self.regions.len() {
+            return Err("a region of memory to be taken back that was never shared".to_owned());
+        }
+        Ok(Self { regions })
+    }
+
+    /// True when all of `other` is in this too, at the same addresses: whoever uses that may go on.
+    pub fn contains(&self, other: &Self) -> bool {
+        let has = |region: &PeerRegion| {
+            self.regions.iter().any(|known| Arc::ptr_eq(&known.mapping, &region.mapping))
+        };
+        other.regions.iter().all(has)
     }
 
     #[inline]
@@ -109,5 +154,5 @@ fn map_region(region: &VhostUserMemoryRegion, file: &File, trusted: bool) -> Res
         return Err(format!("a region up to byte {end} of a file of {bytes}"));
     }
     let mapping = Mapping::new(file, end as usize).map_err(|error| format!("mmap: {error}"))?;
-    Ok(PeerRegion { mapping, offset: offset as usize, len, guest_address, user_address })
+    Ok(PeerRegion { mapping: Arc::new(mapping), offset: offset as usize, len, guest_address, user_address })
 }

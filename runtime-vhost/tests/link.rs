@@ -180,7 +180,10 @@ fn a_front_end_sends_all_memory_that_it_shares_as_it_is_and_copies_the_rest() {
     let lend =
         |arena: &Arena, seed| bytes::Bytes::from(arena.copy_from(&noise(seed, 5000)).unwrap().freeze());
     let memory = [lend(&shareable, 0), lend(&private, 1), bytes::Bytes::from(noise(2, 5000))];
-    for (share_registered, copied) in [(true, [false, true, true, true]), (false, [true; 4])] {
+    // What is registered once the link is up may be shared by then, or not yet.
+    for (share_registered, copied) in
+        [(true, [Some(false), Some(true), Some(true), None]), (false, [Some(true); 4])]
+    {
         let config = VhostConfig { share_registered, ..VhostConfig::new("", VhostRole::Back) };
         link(
             &config,
@@ -197,7 +200,8 @@ fn a_front_end_sends_all_memory_that_it_shares_as_it_is_and_copies_the_rest() {
                     batch.finish(TxOffload::default());
                     send_all(&mut ends[0], &mut batch);
                     let counted = ends[0].counters().tx_copied_frames - before;
-                    assert_eq!(counted, u64::from(copied), "memory {kind}, sharing {share_registered}");
+                    let expected = copied.map_or(counted, u64::from);
+                    assert_eq!(counted, expected, "memory {kind}, sharing {share_registered}");
                 }
                 while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {}
             },
@@ -205,6 +209,58 @@ fn a_front_end_sends_all_memory_that_it_shares_as_it_is_and_copies_the_rest() {
                 for (kind, frame) in receive(&mut ends[0], 4).iter().enumerate() {
                     assert!(bytes_of(frame) == [noise(9, 54), noise(kind, 5000)].concat(), "memory {kind}");
                 }
+            },
+        );
+    }
+}
+
+/// Regions of one size, one after the other, which come to lie at the same addresses.
+#[test]
+fn memory_that_is_registered_while_the_link_is_up_is_soon_sent_as_it_is() {
+    const ROUNDS: usize = 4;
+    for config in every_kind() {
+        let came = AtomicU32::new(0);
+        link(
+            &config,
+            |mut ends, arena| {
+                for round in 0..ROUNDS {
+                    let later = Arena::with_region(Region::map_shared(1 << 20).unwrap()).unwrap();
+                    let deadline = WallInstant::now() + TIMEOUT;
+                    loop {
+                        let before = ends[0].counters().tx_copied_frames;
+                        let mut batch = FrameBatch::new();
+                        batch.push(arena.copy_from(&noise(9, 54)).unwrap().freeze());
+                        batch.push(later.copy_from(&noise(round, 5000)).unwrap().freeze());
+                        batch.finish(TxOffload::default());
+                        let sent = came.load(Ordering::Relaxed);
+                        send_all(&mut ends[0], &mut batch);
+                        // The copy is another's, the memory itself is ours until it has arrived.
+                        while came.load(Ordering::Relaxed) == sent {
+                            ends[0].receive(Instant::ZERO, &mut RxBatch::new()).unwrap();
+                            assert!(WallInstant::now() < deadline);
+                        }
+                        if ends[0].counters().tx_copied_frames == before {
+                            break;
+                        }
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                came.store(u32::MAX, Ordering::Relaxed);
+                while ends[0].receive(Instant::ZERO, &mut RxBatch::new()).is_ok() {}
+            },
+            |mut ends, _| {
+                let mut round = 0;
+                while came.load(Ordering::Relaxed) != u32::MAX {
+                    let mut batch = RxBatch::new();
+                    ends[0].receive(Instant::ZERO, &mut batch).unwrap();
+                    for frame in batch {
+                        let is_of = |round| bytes_of(&frame) == [noise(9, 54), noise(round, 5000)].concat();
+                        round += usize::from(!is_of(round));
+                        assert!(is_of(round) && round < ROUNDS);
+                        came.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                assert_eq!(ends[0].counters().rx_malformed, 0);
             },
         );
     }

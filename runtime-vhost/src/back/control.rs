@@ -20,7 +20,7 @@ use crate::config::VhostConfig;
 use crate::features::Features;
 use crate::link::socket::{self, Listener};
 use crate::link::{Link, Phase, lock};
-use crate::peer_memory::PeerMemory;
+use crate::peer_memory::{MAX_REGIONS, PeerMemory};
 use crate::ring::{MAX_RING_SIZE, MIN_RING_SIZE, Position, RingOptions};
 use crate::system;
 
@@ -178,11 +178,16 @@ impl Device {
                 return Ok(());
             }
             let stops = rings.in_use && both.any(|both| both.0.is_some() && !same(both));
+            let ends = rings.setups.iter().zip(&setups).any(|both| match both {
+                (Some(old), Some(new)) => !new.goes_on_from(old),
+                (old, _) => old.is_some(),
+            });
             rings.setups = setups;
             rings.mergeable = self.features.has_mergeable_buffers();
             drop(rings);
             cell.notify();
-            if stops && !link.wait_until_seen(cell, SEEN_TIMEOUT) {
+            // Memory that came can be used from when the queue has seen it; whoever does not poll uses none.
+            if stops && !link.wait_until_seen(cell, SEEN_TIMEOUT) && ends {
                 return self.refuse("the program did not poll in time for the front end to stop a ring");
             }
             // Where a ring that was stopped goes on when it is started again.
@@ -222,6 +227,15 @@ impl Device {
                 self.refusal.get_or_insert_with(|| error.to_string());
             }
         }
+    }
+
+    /// From now on, the front end shares other memory. What it shared before and does no more is used by nobody when this returns.
+    fn replace_memory(&mut self, memory: std::result::Result<PeerMemory, String>) -> Result<()> {
+        match memory {
+            Ok(memory) => self.memory = Some(Arc::new(memory)),
+            Err(reason) => return self.refuse(reason),
+        }
+        (0..self.link.pairs.len()).try_for_each(|pair| self.update(2 * pair))
     }
 
     fn unsupported<T>(&mut self, what: &str) -> Result<T> {
@@ -277,13 +291,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<u64>>> {
-        match PeerMemory::map(regions, &files, self.config.trust_peer) {
-            Ok(memory) => self.memory = Some(Arc::new(memory)),
-            Err(reason) => return self.refuse(reason),
-        }
-        for pair in 0..self.link.pairs.len() {
-            self.update(2 * pair)?;
-        }
+        self.replace_memory(PeerMemory::map(regions, &files, self.config.trust_peer))?;
         Ok(None)
     }
 
@@ -356,7 +364,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ)
+        Ok(VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
@@ -402,20 +410,30 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        self.unsupported("GET_MAX_MEM_SLOTS")
+        Ok(MAX_REGIONS as u64)
     }
 
     fn add_mem_region(
         &mut self,
-        _region: &VhostUserSingleMemoryRegion,
-        _file: File,
+        region: &VhostUserSingleMemoryRegion,
+        file: File,
         _postcopy: Option<bool>,
     ) -> Result<Option<u64>> {
-        self.unsupported("ADD_MEM_REG")
+        let trusted = self.config.trust_peer;
+        let memory = match &self.memory {
+            Some(memory) => memory.with(region, &file, trusted),
+            None => PeerMemory::map(&[**region], &[file], trusted),
+        };
+        self.replace_memory(memory)?;
+        Ok(None)
     }
 
-    fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        self.unsupported("REM_MEM_REG")
+    fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
+        let Some(memory) = &self.memory else {
+            return self.refuse("the front end takes memory back that it never shared");
+        };
+        let memory = memory.without(region);
+        self.replace_memory(memory)
     }
 
     fn set_device_state_fd(

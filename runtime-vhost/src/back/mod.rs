@@ -63,6 +63,11 @@ impl RingSetup {
         unsafe { RingMemory::new(areas, kind, size, Box::new(self.memory.clone())) }
     }
 
+    /// True when nothing of `old` is taken away: who still uses that may go on.
+    fn goes_on_from(&self, old: &Self) -> bool {
+        self.memory.contains(&old.memory) && self.options == old.options && self.areas == old.areas
+    }
+
     /// True when the queue need not be disturbed for `other`.
     fn is_same(&self, other: &Self) -> bool {
         let fds = |setup: &Self| [&setup.kick, &setup.call].map(|fd| fd.as_ref().map(|fd| fd.as_raw_fd()));

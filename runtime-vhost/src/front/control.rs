@@ -1,16 +1,15 @@
 //! The front end's side of the control protocol: it asks, the back end answers.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::{VhostBackend, VringConfigData};
 
-use super::reach::{FurtherRegion, further_regions};
+use super::table::Table;
 use super::{FrontSetup, Stop};
 use crate::config::VhostConfig;
 use crate::features::Features;
@@ -21,12 +20,14 @@ use crate::system;
 
 /// Between two looks at whether anybody is still interested.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Most regions of memory that a back end is told of, whatever more it takes.
+const MAX_SLOTS: usize = 64;
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// What the control thread does, from the first connection to the last ring's end.
 pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> Result<(), String> {
     let Some((mut frontend, watched, offered)) = meet(link, config)? else { return Ok(()) };
-    let features = agree(&mut frontend, config, offered)?;
+    let (features, slots) = agree(&mut frontend, config, offered)?;
     link.set_phase(Phase::Agreed(features));
 
     let attached = || link.pairs.iter().all(|pair| lock(&pair.front).attached);
@@ -34,9 +35,9 @@ pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> Result<(), Stri
     if link.is_closing() {
         return Ok(());
     }
-    start(&mut frontend, link, config, features)?;
+    let mut table = start(&mut frontend, link, config, (features, slots))?;
     link.set_phase(Phase::Up(features));
-    attend(&mut frontend, &watched, link)
+    attend(&mut frontend, &watched, link, &mut table)
 }
 
 /// Meets a back end that says what it can do; None when the link closes first. The connection is returned as well.
@@ -60,19 +61,29 @@ fn meet(link: &Link, config: &VhostConfig) -> Result<Option<(Frontend, UnixStrea
     }
 }
 
-fn failed(call: &'static str) -> impl Fn(vhost::Error) -> String {
+pub(super) fn failed(call: &'static str) -> impl Fn(vhost::Error) -> String {
     move |error| format!("{call}: {error}")
 }
 
-/// Says what is to be used of what the back end offers.
-fn agree(frontend: &mut Frontend, config: &VhostConfig, offered: u64) -> Result<Features, String> {
+/// Says what is to be used of what the back end offers, and how many regions of memory it takes one by one.
+fn agree(frontend: &mut Frontend, config: &VhostConfig, offered: u64) -> Result<(Features, usize), String> {
+    let mut slots = 0;
     let features = Features::accepted(config, offered)?;
     if features.has_protocol_features() {
         let known = frontend.get_protocol_features().map_err(failed("GET_PROTOCOL_FEATURES"))?;
-        let wanted = known & (VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK);
+        let one_by_one = VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+        let mut wanted = known & (VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK);
+        // Without an answer nobody knows when the back end has a region.
+        if wanted.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            wanted |= known & one_by_one;
+        }
         frontend.set_protocol_features(wanted).map_err(failed("SET_PROTOCOL_FEATURES"))?;
         if wanted.contains(VhostUserProtocolFeatures::REPLY_ACK) {
             frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        if wanted.contains(one_by_one) {
+            let most = frontend.get_max_mem_slots().map_err(failed("GET_MAX_MEM_SLOTS"))?;
+            slots = usize::try_from(most).unwrap_or(usize::MAX).min(MAX_SLOTS);
         }
         if config.queues > 1 && !wanted.contains(VhostUserProtocolFeatures::MQ) {
             return Err("the back end has one queue pair".to_owned());
@@ -84,7 +95,7 @@ fn agree(frontend: &mut Frontend, config: &VhostConfig, offered: u64) -> Result<
     }
     frontend.set_owner().map_err(failed("SET_OWNER"))?;
     frontend.set_features(features.0).map_err(failed("SET_FEATURES"))?;
-    Ok(features)
+    Ok((features, slots))
 }
 
 /// Tells the back end where memory and rings are, and starts them.
@@ -92,13 +103,13 @@ fn start(
     frontend: &mut Frontend,
     link: &Link,
     config: &VhostConfig,
-    features: Features,
-) -> Result<(), String> {
+    (features, slots): (Features, usize),
+) -> Result<Table, String> {
     let setups: Option<Vec<FrontSetup>> =
         link.pairs.iter().map(|pair| lock(&pair.front).setup.take()).collect();
     // Rings have the numbers of their queues.
     let setups = setups.ok_or("a queue was given up before all of them were there")?;
-    let shared = share_memory(frontend, config, &setups)?;
+    let table = Table::share(frontend, config, &setups, slots)?;
     let base = match features.ring_kind() {
         RingKind::Split => 0,
         RingKind::Packed => Position { index: 0, wrap: true }.to_base(RingKind::Packed) as u16,
@@ -126,52 +137,27 @@ fn start(
             frontend.set_vring_enable(index, true).map_err(failed("SET_VRING_ENABLE"))?;
         }
     }
-    if !shared.is_empty() {
-        for pair in &link.pairs {
-            lock(&pair.front).shared = shared.clone();
-            pair.notify();
-        }
+    if !table.ids().is_empty() {
+        tell_queues(link, &table);
     }
-    Ok(())
+    Ok(table)
 }
 
-/// Descriptors hold the same addresses that we use, so all of a region is at its own address. Returns the ids of the regions that
-/// are shared beside the queues' own.
-fn share_memory(
-    frontend: &Frontend,
-    config: &VhostConfig,
-    setups: &[FrontSetup],
-) -> Result<Arc<[u64]>, String> {
-    let info = |address: u64, bytes: u64, file: &OwnedFd| VhostUserMemoryRegionInfo {
-        guest_phys_addr: address,
-        memory_size: bytes,
-        userspace_addr: address,
-        mmap_offset: 0,
-        mmap_handle: file.as_raw_fd(),
-    };
-    let mut regions: Vec<VhostUserMemoryRegionInfo> = Vec::new();
-    for setup in setups {
-        if regions.iter().all(|region| region.userspace_addr != setup.region_address) {
-            regions.push(info(setup.region_address, setup.region_bytes, &setup.region));
-        }
+/// Tells the queues which regions the back end knows.
+fn tell_queues(link: &Link, table: &Table) {
+    for pair in &link.pairs {
+        lock(&pair.front).shared = table.ids();
+        pair.notify();
     }
-    let further = if config.share_registered {
-        let own: Vec<u64> = regions.iter().map(|region| region.userspace_addr).collect();
-        further_regions(&own)
-    } else {
-        Vec::new()
-    };
-    regions.extend(
-        further
-            .iter()
-            .map(|FurtherRegion { region, file }| info(region.base as u64, region.len as u64, file)),
-    );
-    frontend.set_mem_table(&regions).map_err(failed("SET_MEM_TABLE"))?;
-    Ok(further.iter().map(|further| further.region.id).collect())
 }
 
-/// Stops queues that are dropped, until the last one is, and notices when the back end leaves.
-fn attend(frontend: &mut Frontend, watched: &UnixStream, link: &Link) -> Result<(), String> {
+/// Stops queues that are dropped, until the last one is, shares memory that comes later, and notices when the back end leaves.
+fn attend(
+    frontend: &mut Frontend,
+    watched: &UnixStream,
+    link: &Link,
+    table: &mut Table,
+) -> Result<(), String> {
     loop {
         let [peer, asked] = system::wait_readable([watched, &link.control], LOOK_EVERY);
         if asked {
@@ -180,6 +166,9 @@ fn attend(frontend: &mut Frontend, watched: &UnixStream, link: &Link) -> Result<
         }
         if stop_dropped(frontend, link)? || link.is_closing() {
             return Ok(());
+        }
+        if !peer && table.update(frontend)? {
+            tell_queues(link, table);
         }
         if peer {
             match system::peek(watched) {

@@ -7,6 +7,7 @@ mod control;
 mod memory;
 mod queue;
 mod reach;
+mod table;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -208,6 +208,7 @@ impl Front {
         }
         let fitting = self.tx.fitting(batch);
         if fitting > 0 {
+            let copied_frames = counters.tx_copied_frames;
             let (tx, reach, arena) = (&mut *self.tx, &mut self.reach, &self.arena);
             batch.take_frames(fitting, |first, rest, offload| {
                 tx.offer(arena, reach, first, rest, offload, counters);
@@ -216,6 +217,9 @@ impl Front {
             if tx.ring.wants_kick() {
                 counters.notifications += 1;
                 ring_bell(&tx.kick);
+            }
+            if counters.tx_copied_frames != copied_frames && self.reach.asks_for_more() {
+                ring_bell(&self.handle.link.control);
             }
         }
         counters.tx_would_block += u64::from(!batch.is_empty());

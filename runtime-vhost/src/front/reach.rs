@@ -1,16 +1,12 @@
 //! Which memory of this process the back end can read: the regions of the queues, and further registered ones that were shared
-//! with it when the link came up.
+//! with it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use libos::memory::DeviceRegions;
-use libos::memory::registry::{RegisteredRegion, for_each_region};
+use libos::memory::registry::{RegisteredRegion, for_each_region, generation};
 use libos::{Arena, Buffer};
-
-/// Regions that the table has room for: as many as every back end takes (DPDK's and QEMU's own limit). More queues than that
-/// have more regions; then there are no further ones.
-const TABLE_REGIONS: usize = 8;
 
 /// A region that is not a queue's, with a descriptor of its own.
 pub(super) struct FurtherRegion {
@@ -18,13 +14,13 @@ pub(super) struct FurtherRegion {
     pub file: OwnedFd,
 }
 
-/// The registered regions that another process can map, less those at these addresses, as many as fit beside them.
+/// The registered regions that another process can map, less those at these addresses, as many as fit beside them among `most`.
 #[allow(unsafe_code, reason = "the registry knows files by number")]
-pub(super) fn further_regions(own: &[u64]) -> Vec<FurtherRegion> {
+pub(super) fn further_regions(own: &[u64], most: usize) -> Vec<FurtherRegion> {
     let mut further: Vec<FurtherRegion> = Vec::new();
     for_each_region(|region| {
         let Some(fd) = region.fd else { return };
-        if own.contains(&(region.base as u64)) || own.len() + further.len() >= TABLE_REGIONS {
+        if own.contains(&(region.base as u64)) || own.len() + further.len() >= most {
             return;
         }
         // SAFETY: a number that is no file's any more, or another one's, is found out below.
@@ -46,18 +42,26 @@ pub(super) struct Reach {
     /// another one.
     shared: Arc<[u64]>,
     regions: DeviceRegions<()>,
+    /// Of the process's regions, when the control thread was last asked to share those that are not yet.
+    asked: Option<u64>,
 }
 
 impl Reach {
     pub fn new(shared: Arc<[u64]>) -> Self {
-        Self { shared, regions: DeviceRegions::new() }
+        Self { shared, regions: DeviceRegions::new(), asked: None }
+    }
+
+    /// True when the back end is to be told of memory that it does not know: once for each time that regions came and went.
+    pub fn asks_for_more(&mut self) -> bool {
+        let now = Some(generation());
+        std::mem::replace(&mut self.asked, now) != now
     }
 
     /// True when the back end can read all of a frame's segments, which are not all in the queue's own memory.
     #[cold]
     #[inline(never)]
     pub fn covers(&mut self, own: &Arena, first: &Buffer, rest: &[Buffer]) -> bool {
-        let Self { shared, regions } = self;
+        let Self { shared, regions, asked: _ } = self;
         regions.refresh(|region| shared.contains(&region.id).then_some(()), |_, ()| {});
         std::iter::once(first)
             .chain(rest)
