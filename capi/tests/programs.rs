@@ -70,7 +70,7 @@ fn the_cpp_types_own_what_they_hold() {
 
 /// With no configuration at all: the sockets of one thread over loopback addresses.
 #[test]
-fn sockets_carry_streams_and_datagrams_over_both_ip_versions() {
+fn sockets_carry_streams_and_datagrams_and_have_options_over_both_ip_versions() {
     for (check, address) in [
         (Check::Plain, "127.0.0.1"),
         (Check::Plain, "::1"),
@@ -79,6 +79,7 @@ fn sockets_carry_streams_and_datagrams_over_both_ip_versions() {
         (Check::Valgrind, "127.0.0.1"),
     ] {
         run_test_program("c/sockets.c", &[address], check, &[]);
+        run_test_program("c/socket_options.c", &[address], check, &[]);
     }
 }
 

@@ -9,13 +9,15 @@
  *   ENOSYS          this thread has not called demi_init() successfully
  *   EBADF           the descriptor is not open
  *   EBUSY           called from inside a callback or signal handler that interrupted another call
- *   ENOTSUP         this kind of queue does not do that
+ *   ENOTSUP         this kind of queue does not do that; of operations in the result
  *   ENOTRECOVERABLE an earlier call on this thread failed inside the library and left it unusable
  *
  * An operation (accept, connect, push, pop) is started by its function, which stores a token and returns at
  * once. The token completes exactly once; the functions of demi/wait.h return the result and use the token
- * up. When starting fails nothing is stored and nothing will complete. Operations of one direction on one
- * descriptor complete in the order in which they were started.
+ * up. When starting fails nothing is stored and nothing will complete: that is for arguments that no queue would
+ * take, and for limits (EAGAIN: too many operations are outstanding). What follows from the state of the queue, ENOTSUP
+ * included, is told in the result. Operations of one direction on one descriptor complete in the order in which they
+ * were started.
  *
  * Each thread has a library OS of its own: descriptors, tokens and scatter-gather arrays belong to the
  * thread that made them, and mean nothing to other threads. After a fork they stay with the parent: the child
@@ -59,10 +61,11 @@ extern int demi_init(_In_ const struct demi_args *args);
 extern int demi_socket(_Out_ int *sockqd_out, _In_ int domain, _In_ int type, _In_ int protocol);
 
 /**
- * Makes a bound stream socket accept connections. backlog is how many may wait to be accepted, at least 1;
- * the library lowers it to its own limit.
+ * Makes a stream socket accept connections; one that is not bound gets a free port. backlog is how many may wait to be
+ * accepted, at least 1; the library lowers it to its own limit.
  *
- * Errors: EINVAL backlog is less than 1, or the socket is not bound; EADDRINUSE another socket listens.
+ * Errors: EINVAL backlog is less than 1, or the socket listens or is connected already; EADDRINUSE another socket
+ * listens.
  */
 extern int demi_listen(_In_ int sockqd, _In_ int backlog);
 
@@ -78,16 +81,16 @@ extern int demi_bind(_In_ int sockqd, _In_reads_bytes_(size) const struct sockad
  * Starts taking the next incoming connection of a listening socket. The result has its descriptor and peer
  * in qr_value.ares; the descriptor must be closed like any other.
  *
- * Errors: EINVAL the socket does not listen. In the result: EMFILE no descriptor is left; ECANCELED the
- * socket was closed.
+ * In the result: EINVAL the socket does not listen; EMFILE no descriptor is left; ECANCELED the socket was closed.
  */
 extern int demi_accept(_Out_ demi_qtoken_t *qt_out, _In_ int sockqd);
 
 /**
  * Starts connecting a socket. A stream socket sends a SYN; a datagram socket fixes its peer.
  *
- * Errors: EINVAL bad address; EISCONN. In the result: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH,
- * EADDRNOTAVAIL no local port is left, ECANCELED.
+ * Errors: EINVAL bad address. In the result: EISCONN; EINVAL the socket listens, the port is 0, or the address is of
+ * another family than the socket; ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH; EADDRNOTAVAIL no local port is
+ * left, or no address of ours to reach the peer from; ECANCELED.
  */
 extern int demi_connect(_Out_ demi_qtoken_t *qt_out, _In_ int sockqd,
                         _In_reads_bytes_(size) const struct sockaddr *addr, _In_ socklen_t size);
@@ -113,12 +116,16 @@ extern int demi_close(_In_ int qd);
  * Segments in other memory (sga_buf is NULL) are copied before this function returns.
  *
  * Errors: EINVAL sga_numsegs is 0 or more than DEMI_SGARRAY_MAXSIZE, a segment is NULL with a length, sga_buf
- * is not the mark of live memory of this thread, or the segment runs past that memory; ENOBUFS; ENOTCONN; EPIPE
- * after a shutdown; EMSGSIZE a datagram is too long. In the result: ECONNRESET, ETIMEDOUT, ECANCELED and the like.
+ * is not the mark of live memory of this thread, or the segment runs past that memory; ENOBUFS. In the result: ENOTCONN;
+ * EPIPE after a shutdown; EMSGSIZE a datagram is too long; ECONNRESET, ETIMEDOUT, ECANCELED and the like.
  */
 extern int demi_push(_Out_ demi_qtoken_t *qt_out, _In_ int qd, _In_ const demi_sgarray_t *sga);
 
-/** Starts pushing a datagram to an address. Otherwise like demi_push(). */
+/**
+ * Starts pushing a datagram to an address. Otherwise like demi_push(). In the result also: EINVAL the port is 0, or the
+ * address is of another family than the socket; EADDRNOTAVAIL no address of ours to reach it from; ENETUNREACH; EACCES a
+ * broadcast without SO_BROADCAST.
+ */
 extern int demi_pushto(_Out_ demi_qtoken_t *qt_out, _In_ int sockqd, _In_ const demi_sgarray_t *sga,
                        _In_reads_bytes_(size) const struct sockaddr *dest_addr, _In_ socklen_t size);
 
@@ -128,7 +135,7 @@ extern int demi_pushto(_Out_ demi_qtoken_t *qt_out, _In_ int sockqd, _In_ const 
  * end, and each further pop gives it again; on a datagram socket it is an empty datagram. The program
  * owns the array and gives it back with demi_sgafree(), the empty one too.
  *
- * Errors: ENOTCONN; ENOBUFS the program keeps too many arrays. In the result: ECONNRESET, ECANCELED, ENOBUFS.
+ * Errors: ENOBUFS the program keeps too many arrays. In the result: ENOTCONN, ECONNRESET, ECANCELED, ENOBUFS.
  */
 extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
 

@@ -4,193 +4,8 @@
  * mistake gets. At the end no memory is held.
  */
 #define _POSIX_C_SOURCE 200809L
-#define _DEFAULT_SOURCE /* struct ip_mreq */
 
-#include "expect.h"
-
-#include <arpa/inet.h>
-#include <demi/ext.h>
-#include <demi/libos.h>
-#include <demi/sga.h>
-#include <demi/wait.h>
-#include <errno.h>
-#include <netinet/tcp.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* Longer than anything here takes. */
-static const struct timespec LONG = {10, 0};
-static const struct timespec NOW = {0, 0};
-
-static struct sockaddr_storage host;
-static socklen_t host_len;
-
-static const struct sockaddr *as_sockaddr(const struct sockaddr_storage *storage)
-{
-    return (const struct sockaddr *)storage;
-}
-
-static in_port_t *port_of(struct sockaddr_storage *storage)
-{
-    return storage->ss_family == AF_INET ? &((struct sockaddr_in *)storage)->sin_port
-                                         : &((struct sockaddr_in6 *)storage)->sin6_port;
-}
-
-static bool same_address(const struct sockaddr_storage *one, const struct sockaddr_storage *other)
-{
-    if (one->ss_family == AF_INET)
-        return memcmp(one, other, offsetof(struct sockaddr_in, sin_zero)) == 0;
-    const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)one;
-    const struct sockaddr_in6 *b = (const struct sockaddr_in6 *)other;
-    return a->sin6_family == b->sin6_family && a->sin6_port == b->sin6_port &&
-           memcmp(&a->sin6_addr, &b->sin6_addr, sizeof a->sin6_addr) == 0;
-}
-
-static struct sockaddr_storage local_name(int qd)
-{
-    struct sockaddr_storage name = {0};
-    socklen_t len = sizeof name;
-    EXPECT_ERROR(demi_getsockname(qd, (struct sockaddr *)&name, &len), 0);
-    EXPECT(len, host_len);
-    return name;
-}
-
-static struct sockaddr_storage peer_name(int qd)
-{
-    struct sockaddr_storage name = {0};
-    socklen_t len = sizeof name;
-    EXPECT_ERROR(demi_getpeername(qd, (struct sockaddr *)&name, &len), 0);
-    EXPECT(len, host_len);
-    return name;
-}
-
-static int make_socket(int type)
-{
-    int qd = -1;
-    EXPECT_ERROR(demi_socket(&qd, host.ss_family, type, 0), 0);
-    return qd;
-}
-
-static int bound_socket(int type)
-{
-    int qd = make_socket(type);
-    EXPECT_ERROR(demi_bind(qd, as_sockaddr(&host), host_len), 0);
-    return qd;
-}
-
-/* The result of an operation that goes well. */
-static demi_ext_qresult_t finish(demi_qtoken_t token, demi_opcode_t opcode)
-{
-    demi_ext_qresult_t result = {0};
-    EXPECT_ERROR(demi_ext_wait(&result, token, &LONG), 0);
-    EXPECT(result.qr_opcode, opcode);
-    EXPECT_ERROR((int)result.qr_ret, 0);
-    return result;
-}
-
-/* The error of an operation that fails: when it is started, or in its result. */
-static int failure(int started, const demi_qtoken_t *token)
-{
-    demi_qresult_t result = {0};
-    if (started != 0)
-        return started;
-    EXPECT_ERROR(demi_wait(&result, *token, &LONG), 0);
-    EXPECT(result.qr_opcode, DEMI_OPC_FAILED);
-    return (int)result.qr_ret;
-}
-
-static void close_queue(int qd)
-{
-    EXPECT_ERROR(demi_close(qd), 0);
-}
-
-static demi_qtoken_t start_push(int qd, const void *bytes, size_t len)
-{
-    demi_qtoken_t token = 0;
-    demi_ext_seg_t segment = {(void *)(uintptr_t)bytes, len, NULL};
-    EXPECT_ERROR(demi_ext_push(&token, qd, &segment, 1), 0);
-    return token;
-}
-
-static void push_text(int qd, const char *text)
-{
-    finish(start_push(qd, text, strlen(text)), DEMI_OPC_PUSH);
-}
-
-/* Pops until the text has arrived; a stream may bring it in pieces. */
-static void expect_text(int qd, const char *text)
-{
-    size_t wanted = strlen(text);
-    size_t seen = 0;
-    while (seen < wanted) {
-        demi_qtoken_t token = 0;
-        demi_qresult_t result = {0};
-        EXPECT_ERROR(demi_pop(&token, qd), 0);
-        EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
-        EXPECT(result.qr_opcode, DEMI_OPC_POP);
-        size_t len = result.qr_value.sga.sga_segs[0].sgaseg_len;
-        if (result.qr_opcode != DEMI_OPC_POP || len == 0 || len > wanted - seen) {
-            EXPECT(len, wanted - seen);
-            return;
-        }
-        EXPECT(memcmp(result.qr_value.sga.sga_segs[0].sgaseg_buf, text + seen, len), 0);
-        EXPECT_ERROR(demi_sgafree(&result.qr_value.sga), 0);
-        seen += len;
-    }
-}
-
-static void expect_end(int qd)
-{
-    for (int i = 0; i < 2; i++) { /* the end stays */
-        demi_qtoken_t token = 0;
-        demi_qresult_t result = {0};
-        EXPECT_ERROR(demi_pop(&token, qd), 0);
-        EXPECT_ERROR(demi_wait(&result, token, &LONG), 0);
-        EXPECT(result.qr_opcode, DEMI_OPC_POP);
-        EXPECT(result.qr_value.sga.sga_numsegs, 1);
-        EXPECT(result.qr_value.sga.sga_segs[0].sgaseg_len, 0);
-        EXPECT_ERROR(demi_sgafree(&result.qr_value.sga), 0);
-    }
-}
-
-/* Two connected sockets. */
-struct pair {
-    int client;
-    int server;
-};
-
-static struct pair connect_pair(int listener)
-{
-    struct sockaddr_storage name = local_name(listener);
-    struct pair pair = {make_socket(SOCK_STREAM), -1};
-    demi_qtoken_t accept_token = 0;
-    demi_qtoken_t connect_token = 0;
-    EXPECT_ERROR(demi_accept(&accept_token, listener), 0);
-    EXPECT_ERROR(demi_connect(&connect_token, pair.client, as_sockaddr(&name), host_len), 0);
-    demi_ext_qresult_t accepted = finish(accept_token, DEMI_OPC_ACCEPT);
-    finish(connect_token, DEMI_OPC_CONNECT);
-    pair.server = accepted.qr_accepted;
-
-    struct sockaddr_storage client_name = local_name(pair.client);
-    struct sockaddr_storage server_peer = peer_name(pair.server);
-    struct sockaddr_storage client_peer = peer_name(pair.client);
-    EXPECT(accepted.qr_addrlen, host_len);
-    EXPECT(same_address(&accepted.qr_addr, &client_name), 1);
-    EXPECT(same_address(&server_peer, &client_name), 1);
-    EXPECT(same_address(&client_peer, &name), 1);
-    return pair;
-}
-
-static int listening_socket(void)
-{
-    int listener = bound_socket(SOCK_STREAM);
-    EXPECT_ERROR(demi_listen(listener, 16), 0);
-    struct sockaddr_storage name = local_name(listener);
-    EXPECT(*port_of(&name) != 0, 1);
-    return listener;
-}
+#include "sockets.h"
 
 static void a_stream_carries_both_ways_and_ends_one_way_at_a_time(int listener)
 {
@@ -465,8 +280,18 @@ static void mistakes_with_sockets(int listener)
     EXPECT_ERROR(demi_bind(qd, as_sockaddr(&host), host_len), EINVAL);
     close_queue(qd);
 
+    qd = make_socket(SOCK_STREAM);
+    EXPECT_ERROR(demi_listen(qd, 1), 0);
+    EXPECT_ERROR(demi_getsockname(qd, (struct sockaddr *)&name, &len), 0);
+    EXPECT(*port_of(&name) != 0, 1);
+    EXPECT_ERROR(demi_listen(qd, 1), EINVAL);
+    EXPECT_ERROR(failure(demi_connect(&token, qd, as_sockaddr(&taken), host_len), &token), EINVAL);
+    close_queue(qd);
+
     struct pair pair = connect_pair(listener);
     EXPECT_ERROR(failure(demi_connect(&token, pair.client, as_sockaddr(&taken), host_len), &token), EISCONN);
+    EXPECT_ERROR(failure(demi_accept(&token, pair.client), &token), EINVAL);
+    EXPECT_ERROR(demi_listen(pair.client, 1), EINVAL);
     close_queue(pair.client);
     close_queue(pair.server);
 
@@ -474,147 +299,6 @@ static void mistakes_with_sockets(int listener)
     EXPECT_ERROR(demi_listen(qd, 1), ENOTSUP);
     EXPECT_ERROR(failure(demi_accept(&token, qd), &token), ENOTSUP);
     EXPECT_ERROR(failure(demi_ext_push(&token, qd, &segment, 1), &token), ENOTCONN);
-    close_queue(qd);
-}
-
-static void options_are_set_and_read(void)
-{
-    int qd = make_socket(SOCK_STREAM);
-    int value = 1;
-    socklen_t len = sizeof value;
-    struct linger linger = {1, 5};
-    struct linger read_linger = {0, 0};
-    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value), 0);
-    value = 0;
-    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_NODELAY, &value, &len), 0);
-    EXPECT(value, 1);
-    EXPECT(len, sizeof value);
-    EXPECT_ERROR(demi_setsockopt(qd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
-    len = sizeof read_linger;
-    EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_LINGER, &read_linger, &len), 0);
-    EXPECT(read_linger.l_onoff, 1);
-    EXPECT(read_linger.l_linger, 5);
-    const int limit_ms = 30000;
-    value = 1;
-    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof limit_ms), 0);
-    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, DEMI_EXT_TCP_USER_TIMEOUT_OPTION, &value, sizeof value), 0);
-    value = 0;
-    len = sizeof value;
-    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, DEMI_EXT_TCP_USER_TIMEOUT_OPTION, &value, &len), 0);
-    EXPECT(value, 1);
-    const int keep_seconds = 30, no_seconds = 0;
-    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_seconds, sizeof keep_seconds), 0);
-    EXPECT_ERROR(demi_setsockopt(qd, IPPROTO_TCP, TCP_KEEPIDLE, &no_seconds, sizeof no_seconds), EINVAL);
-    len = sizeof value;
-    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_KEEPIDLE, &value, &len), 0);
-    EXPECT(value, 30);
-    len = sizeof value;
-    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_KEEPINTVL, &value, &len), 0);
-    EXPECT(value, 75);
-    len = sizeof value;
-    EXPECT_ERROR(demi_getsockopt(qd, IPPROTO_TCP, TCP_KEEPCNT, &value, &len), 0);
-    EXPECT(value, 9);
-    len = sizeof value;
-    EXPECT_ERROR(demi_getsockopt(qd, SOL_SOCKET, SO_ERROR, &value, &len), 0);
-    EXPECT(value, 0);
-    EXPECT_ERROR(demi_setsockopt(qd, SOL_SOCKET, SO_ERROR, &value, sizeof value), ENOPROTOOPT);
-    close_queue(qd);
-}
-
-/* Groups are joined before the socket has an address, and left. */
-static void groups_are_joined_and_left(void)
-{
-    int qd = make_socket(SOCK_DGRAM);
-    struct ip_mreq v4 = {{0}, {INADDR_ANY}};
-    struct ipv6_mreq v6 = {IN6ADDR_ANY_INIT, 0};
-    inet_pton(AF_INET, "239.1.2.3", &v4.imr_multiaddr);
-    inet_pton(AF_INET6, "ff05::1:3", &v6.ipv6mr_multiaddr);
-    bool is_v4 = host.ss_family == AF_INET;
-    const void *membership = is_v4 ? (const void *)&v4 : &v6;
-    socklen_t size = is_v4 ? sizeof v4 : sizeof v6;
-    int level = is_v4 ? IPPROTO_IP : IPPROTO_IPV6;
-    int join = is_v4 ? IP_ADD_MEMBERSHIP : IPV6_JOIN_GROUP;
-    int leave = is_v4 ? IP_DROP_MEMBERSHIP : IPV6_LEAVE_GROUP;
-    EXPECT_ERROR(demi_setsockopt(qd, level, join, membership, 4), EINVAL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, join, membership, size), 0);
-    EXPECT_ERROR(demi_setsockopt(qd, level, join, membership, size), EADDRINUSE);
-    EXPECT_ERROR(demi_setsockopt(qd, level, leave, membership, size), 0);
-    EXPECT_ERROR(demi_setsockopt(qd, level, leave, membership, size), EADDRNOTAVAIL);
-
-    const unsigned char hops = 7;
-    int hops_option = is_v4 ? IP_MULTICAST_TTL : IPV6_MULTICAST_HOPS;
-    EXPECT_ERROR(demi_setsockopt(qd, level, hops_option, &hops, sizeof hops), 0);
-    int value = 0;
-    socklen_t len = sizeof value;
-    EXPECT_ERROR(demi_getsockopt(qd, level, hops_option, &value, &len), 0);
-    EXPECT(value, 7);
-    EXPECT_ERROR(demi_getsockopt(qd, level, join, &value, &len), ENOPROTOOPT);
-    close_queue(qd);
-}
-
-/* A group is joined for what one source sends, and one source of a group is blocked. */
-static void sources_of_groups_are_joined_and_blocked(void)
-{
-    int qd = make_socket(SOCK_DGRAM);
-    bool is_v4 = host.ss_family == AF_INET;
-    int level = is_v4 ? IPPROTO_IP : IPPROTO_IPV6;
-    struct group_source_req source = {0};
-    source.gsr_group.ss_family = source.gsr_source.ss_family = host.ss_family;
-    if (is_v4) {
-        inet_pton(AF_INET, "232.1.2.3", &((struct sockaddr_in *)&source.gsr_group)->sin_addr);
-        inet_pton(AF_INET, "198.51.100.7", &((struct sockaddr_in *)&source.gsr_source)->sin_addr);
-    } else {
-        inet_pton(AF_INET6, "ff35::8000:1", &((struct sockaddr_in6 *)&source.gsr_group)->sin6_addr);
-        inet_pton(AF_INET6, "2001:db8::7", &((struct sockaddr_in6 *)&source.gsr_source)->sin6_addr);
-    }
-    struct group_req group = {0};
-    group.gr_group = source.gsr_group;
-    /* Such groups have only sources by name. */
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_GROUP, &group, sizeof group), EINVAL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_SOURCE_GROUP, &source, 100), EINVAL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_SOURCE_GROUP, &source, sizeof source), 0);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_JOIN_SOURCE_GROUP, &source, sizeof source), EADDRNOTAVAIL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_BLOCK_SOURCE, &source, sizeof source), EINVAL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_LEAVE_SOURCE_GROUP, &source, sizeof source), 0);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_LEAVE_GROUP, &group, sizeof group), EADDRNOTAVAIL);
-    struct group_filter list = {0}, back = {0};
-    socklen_t len = sizeof back;
-    list.gf_group = back.gf_group = source.gsr_group;
-    list.gf_fmode = MCAST_INCLUDE;
-    list.gf_numsrc = 1;
-    list.gf_slist[0] = source.gsr_source;
-    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), EADDRNOTAVAIL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(1) - 1), EINVAL);
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(1)), 0);
-    back.gf_fmode = 77;
-    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), 0);
-    EXPECT(len, GROUP_FILTER_SIZE(0));
-    EXPECT(back.gf_fmode, MCAST_INCLUDE);
-    EXPECT(back.gf_numsrc, 1);
-    len = sizeof back;
-    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), 0);
-    EXPECT(len, GROUP_FILTER_SIZE(1));
-    EXPECT(memcmp(&back.gf_slist[0], &list.gf_slist[0], sizeof list.gf_slist[0]), 0);
-    list.gf_fmode = MCAST_EXCLUDE;
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(1)), EINVAL);
-    list.gf_fmode = MCAST_INCLUDE;
-    list.gf_numsrc = 0;
-    EXPECT_ERROR(demi_setsockopt(qd, level, MCAST_MSFILTER, &list, GROUP_FILTER_SIZE(0)), 0);
-    EXPECT_ERROR(demi_getsockopt(qd, level, MCAST_MSFILTER, &back, &len), EADDRNOTAVAIL);
-    int stream = make_socket(SOCK_STREAM);
-    EXPECT_ERROR(demi_getsockopt(stream, level, MCAST_MSFILTER, &back, &len), ENOPROTOOPT);
-    close_queue(stream);
-    if (is_v4) {
-        struct ip_mreq wide = {{0}, {INADDR_ANY}};
-        struct ip_mreq_source blocked = {{0}, {INADDR_ANY}, {0}};
-        inet_pton(AF_INET, "239.1.2.3", &wide.imr_multiaddr);
-        inet_pton(AF_INET, "198.51.100.7", &blocked.imr_sourceaddr);
-        blocked.imr_multiaddr = wide.imr_multiaddr;
-        EXPECT_ERROR(demi_setsockopt(qd, level, IP_ADD_MEMBERSHIP, &wide, sizeof wide), 0);
-        EXPECT_ERROR(demi_setsockopt(qd, level, IP_BLOCK_SOURCE, &blocked, sizeof blocked), 0);
-        EXPECT_ERROR(demi_setsockopt(qd, level, IP_UNBLOCK_SOURCE, &blocked, sizeof blocked), 0);
-        EXPECT_ERROR(demi_setsockopt(qd, level, IP_ADD_SOURCE_MEMBERSHIP, &blocked, sizeof blocked), EINVAL);
-    }
     close_queue(qd);
 }
 
@@ -658,23 +342,7 @@ static void memory_comes_back(uint64_t before)
 
 int main(int argc, char *argv[])
 {
-    const struct demi_args args = {0, NULL, NULL};
-    struct sockaddr_in *v4 = (struct sockaddr_in *)&host;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&host;
-    if (argc == 2 && inet_pton(AF_INET, argv[1], &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        host_len = sizeof *v4;
-    } else if (argc == 2 && inet_pton(AF_INET6, argv[1], &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        host_len = sizeof *v6;
-    } else {
-        fprintf(stderr, "usage: sockets ADDRESS\n");
-        return 2;
-    }
-
-    EXPECT_ERROR(demi_init(&args), 0);
-    if (expect_failures != 0)
-        return 1;
+    begin(argc, argv);
     uint64_t before = 0;
     size_t metrics;
     EXPECT_ERROR(demi_ext_metrics(&metrics), 0);
@@ -688,9 +356,6 @@ int main(int argc, char *argv[])
     a_blocked_direction_does_not_block_the_other(listener);
     datagrams_keep_their_bounds_and_their_sender();
     mistakes_with_sockets(listener);
-    options_are_set_and_read();
-    groups_are_joined_and_left();
-    sources_of_groups_are_joined_and_blocked();
     closing_cancels_what_is_outstanding(listener);
     close_queue(listener);
     memory_comes_back(before);
