@@ -48,6 +48,7 @@ impl PacketSocket {
             (0..config.queues).map(|_| open_one(config, attachment)).collect::<Result<_, _>>()?;
         if queues.len() > 1 {
             spread(&queues, config.steering.as_ref())
+                .and_then(|()| queues.iter().try_for_each(|queue| socket::receive_all(queue.fd.as_fd())))
                 .map_err(|error| failed(config, "PACKET_FANOUT", error.to_string()))?;
         }
         Ok(queues)
@@ -81,6 +82,11 @@ fn open_one(config: &PacketConfig, attachment: Attachment) -> Result<PacketSocke
             Some(ring.map_err(|error| failed(config, "PACKET_RX_RING", ring_reason(&error)))?)
         }
     };
+    if config.queues > 1 {
+        // Until it is one of the group it would get what the others get, too.
+        socket::receive_nothing(fd.as_fd())
+            .map_err(|error| failed(config, "SO_ATTACH_FILTER", error.to_string()))?;
+    }
     let index = attachment.link.index;
     socket::bind(fd.as_fd(), &link_address(index))
         .map_err(|error| failed(config, "bind", error.to_string()))?;

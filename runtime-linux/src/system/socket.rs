@@ -54,11 +54,27 @@ pub(crate) fn set_option<T: Plain>(
 
 /// Has a program pick the socket of a fanout group for each frame (`PACKET_FANOUT_DATA`).
 pub(crate) fn set_fanout_program(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    set_program(fd, libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, program)
+}
+
+/// Has the socket receive nothing, until [`receive_all`].
+pub(crate) fn receive_nothing(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const RETURN_CONSTANT: u16 = 0x06;
+    let nothing = Instruction { code: RETURN_CONSTANT, if_true: 0, if_false: 0, value: 0 };
+    set_program(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &[nothing])
+}
+
+/// Ends [`receive_nothing`].
+pub(crate) fn receive_all(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // The kernel wants a value, and does not look at it.
+    set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0)
+}
+
+fn set_program(fd: BorrowedFd<'_>, level: c_int, name: c_int, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // The kernel only reads.
     let whole = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
     let bytes = size_of_val(&whole) as libc::socklen_t;
-    let (level, name) = (libc::SOL_PACKET, libc::PACKET_FANOUT_DATA);
     // SAFETY: the kernel reads a `sock_fprog`, and behind its pointer as many instructions as it says, which have the
     // layout of `sock_filter`; both outlive the call.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const whole).cast(), bytes) })

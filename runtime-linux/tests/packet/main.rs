@@ -7,8 +7,10 @@ mod namespace;
 #[path = "../common/veth.rs"]
 mod veth;
 
+use std::collections::HashSet;
 use std::net::UdpSocket;
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant as Time};
 
 use libos::runtime::{MemoryAccess, RxBatch, RxChecksum, TxChecksum, TxOffload};
@@ -179,6 +181,38 @@ fn each_flow_stays_on_one_of_several_queues() {
             let elsewhere = seen.iter().enumerate().filter(|(other, _)| *other != queue);
             assert!(elsewhere.flat_map(|(_, ports)| ports).all(|port| !ports.contains(port)));
         }
+    });
+}
+
+#[test]
+fn what_arrives_while_several_queues_are_opened_arrives_once() {
+    namespace::enter("-Urn", || {
+        pair(1, 1500);
+        let ours = arena(64);
+        let opened = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let theirs = arena(16);
+                let mut far = open(&config(FAR), &theirs);
+                let (mut number, end_at) = (0_u32, Time::now() + 2 * PATIENCE);
+                while !opened.load(Ordering::Relaxed) && Time::now() < end_at {
+                    send(&mut far, &theirs, &[frame(&number.to_be_bytes())]);
+                    number += 1;
+                }
+            });
+            for _ in 0..20 {
+                let mut queues = Packet::open(&PacketConfig { queues: 8, ..config(NEAR) }, &ours).unwrap();
+                let mut seen = HashSet::new();
+                let end_at = Time::now() + PATIENCE;
+                while seen.len() < 100 && Time::now() < end_at {
+                    for bytes in queues.iter_mut().flat_map(receive) {
+                        assert!(seen.insert(bytes), "a frame came twice");
+                    }
+                }
+                assert!(seen.len() >= 100);
+            }
+            opened.store(true, Ordering::Relaxed);
+        });
     });
 }
 
