@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A virtual machine, under software emulation, whose two network cards are at the other end of vhost links: their back ends are
 # the C echo servers, which map the guest's memory. In the guest Linux's own virtio-net driver, and examples/kernel-client on its sockets:
-# every byte that comes back is compared. The guest reboots once, which stops the rings and starts others, and once it is another
+# every byte that comes back is compared. One card has two queue pairs, as the guest has processors. The guest reboots once, which stops the rings and starts others, and once it is another
 # machine that connects; the servers go on through all of it. Writes under build/ and target/ alone.
 #
 #   MEGABYTES=1 ROUND_TRIPS=200    what the client exchanges besides its many sizes
@@ -51,6 +51,7 @@ for device in /sys/class/net/*; do
     02:00:00:00:00:12) address=10.97.2.1/24 ;;
     *) continue ;;
     esac
+    echo "\$address has \$(ls -d "\$device"/queues/tx-* | wc -l) queues" >>/state/queues
     ip address add \$address dev "\${device##*/}"
     ip link set "\${device##*/}" up
 done
@@ -66,7 +67,7 @@ chmod +x "$work/initial/init"
 
 servers=''
 trap '[ -z "$servers" ] || kill -KILL $servers 2>/dev/null || true' EXIT
-serve() { # SERVER NETWORK RING
+serve() { # SERVER NETWORK RING QUEUES
     cc -std=c11 -O2 -Icapi/include "examples/c/$1.c" -o "$work/$1" -Ltarget/debug -lcatnip -Wl,-rpath,"$PWD/target/debug"
     cat >"$work/$1.toml" <<EOF
 [runtime]
@@ -77,6 +78,7 @@ socket = "$work/$1.sock"
 role = "back"
 reconnect = true
 ring = "$3"
+queues = $4
 wait_for_peer_ms = ${timeout_s}000
 
 [stack]
@@ -93,21 +95,21 @@ EOF
     cat "$work/$1.log" >&2
     exit 1
 }
-serve tcp-echo 1 packed
-serve udp-echo 2 split
+serve tcp-echo 1 packed 2
+serve udp-echo 2 split 1
 
 # Without vectors the cards use the interrupt line: under software emulation QEMU 7.2 ends when a vhost device has MSI-X.
 guest() {
     echo "== $1" >&2
-    timeout "$timeout_s" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -m 768 \
+    timeout "$timeout_s" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 768 \
         -object memory-backend-memfd,id=memory,size=768M,share=on -machine memory-backend=memory \
         -nodefaults -no-user-config -nographic -serial stdio \
         -kernel "$(find "$kernel/" -name 'vmlinuz*' -print -quit)" -initrd "$work/initial.cpio" \
         -append 'console=ttyS0 quiet panic=-1 no_timer_check' \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -virtfs local,path="$work/state",mount_tag=state,security_model=none \
-        -chardev socket,id=c1,path="$work/tcp-echo.sock" -netdev vhost-user,id=n1,chardev=c1 \
-        -device virtio-net-pci,netdev=n1,mac=02:00:00:00:00:11,romfile=,disable-legacy=on,vectors=0,packed=on \
+        -chardev socket,id=c1,path="$work/tcp-echo.sock" -netdev vhost-user,id=n1,chardev=c1,queues=2 \
+        -device virtio-net-pci,netdev=n1,mac=02:00:00:00:00:11,romfile=,disable-legacy=on,vectors=0,packed=on,mq=on \
         -chardev socket,id=c2,path="$work/udp-echo.sock" -netdev vhost-user,id=n2,chardev=c2 \
         -device virtio-net-pci,netdev=n2,mac=02:00:00:00:00:12,romfile=,disable-legacy=on,vectors=0 \
         </dev/null >&2 || {
@@ -127,5 +129,6 @@ for server in $servers; do
 done
 servers=''
 tail -n 3 "$work"/*.log >&2
-echo "the guests' clients ended with $ended"
-[ "$ended" = '0 0 0 ' ]
+queues=$(sort "$work/state/queues" | uniq -c | tr -s ' \n' ' ')
+echo "the guests' clients ended with $ended, and$queues"
+[ "$ended" = '0 0 0 ' ] && [ "$queues" = ' 3 10.97.1.1/24 has 2 queues 3 10.97.2.1/24 has 1 queues ' ]

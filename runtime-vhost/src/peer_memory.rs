@@ -65,32 +65,26 @@ impl PeerMemory {
         Ok(Self { regions: regions.collect::<Result<_, _>>()? })
     }
 
-    /// The same memory and one more region.
+    /// The same memory and one more region, or another one at the same place: QEMU 7.2 tells of each region once for each of its queue
+    /// pairs.
     pub fn with(&self, region: &VhostUserMemoryRegion, file: &File, trusted: bool) -> Result<Self, String> {
-        if self.regions.len() >= MAX_REGIONS {
+        let added = map_region(region, file, trusted)?;
+        let Self { mut regions } = self.without(region);
+        if regions.len() >= MAX_REGIONS {
             return Err(format!("more than {MAX_REGIONS} regions of memory"));
         }
-        let added = map_region(region, file, trusted)?;
-        if self.regions.iter().any(|known| known.overlaps(&added)) {
+        if regions.iter().any(|known| known.overlaps(&added)) {
             return Err("a region of memory at the addresses of another one".to_owned());
         }
-        let regions = self.regions.iter().cloned().chain([added]).collect();
+        regions.push(added);
         Ok(Self { regions })
     }
 
-    /// The same memory less one region.
-    pub fn without(&self, region: &VhostUserMemoryRegion) -> Result<Self, String> {
-        let (guest_address, user_address) = (region.guest_phys_addr, region.user_addr);
-        let len = region.memory_size;
-        let is_meant = |known: &PeerRegion| {
-            (known.guest_address, known.user_address, known.len) == (guest_address, user_address, len)
-        };
-        let regions: Vec<PeerRegion> =
-            self.regions.iter().filter(|known| !is_meant(known)).cloned().collect();
-        if regions.len() == self.regions.len() {
-            return Err("a region of memory to be taken back that was never shared".to_owned());
-        }
-        Ok(Self { regions })
+    /// The same memory less one region, if it is there.
+    pub fn without(&self, region: &VhostUserMemoryRegion) -> Self {
+        let meant = (region.guest_phys_addr, region.user_addr, region.memory_size);
+        let stays = |known: &&PeerRegion| (known.guest_address, known.user_address, known.len) != meant;
+        Self { regions: self.regions.iter().filter(stays).cloned().collect() }
     }
 
     /// True when all of `other` is in this too, at the same addresses: whoever uses that may go on.

@@ -433,7 +433,7 @@ impl VhostUserBackendReqHandlerMut for Device {
             return self.refuse("the front end takes memory back that it never shared");
         };
         let memory = memory.without(region);
-        self.replace_memory(memory)
+        self.replace_memory(Ok(memory))
     }
 
     fn set_device_state_fd(

@@ -23,7 +23,7 @@ fn memory_beyond_its_file_is_refused() {
 #[test]
 fn regions_that_come_and_go_one_by_one_are_checked_as_all_others() {
     type Mistake = fn(&mut Imposter) -> vhost::Result<()>;
-    let mistakes: [(&str, Mistake); 5] = [
+    let mistakes: [(&str, Mistake); 4] = [
         ("a region of memory at the addresses of another one", |imposter| {
             let twice = imposter.memory(REGION_BYTES / 2, &imposter.region.shared_fd().unwrap());
             imposter.frontend.add_mem_region(&twice).map(drop)
@@ -45,10 +45,6 @@ fn regions_that_come_and_go_one_by_one_are_checked_as_all_others() {
                 ..imposter.memory(REGION_BYTES, &file)
             };
             imposter.frontend.add_mem_region(&apart).map(drop)
-        }),
-        ("taken back that was never shared", |imposter| {
-            let other = imposter.memory(REGION_BYTES / 2, &imposter.region.shared_fd().unwrap());
-            imposter.frontend.remove_mem_region(&other)
         }),
         ("more than 32 regions", |imposter| {
             let file = imposter.region.shared_fd().unwrap().try_clone_to_owned().unwrap();
@@ -94,9 +90,14 @@ fn frames_in_a_region_are_read_while_it_is_shared_and_not_before_or_after() {
     };
     for _ in 0..3 {
         assert!(!arrives(&mut vhost));
-        polled_while(&mut vhost, || imposter.frontend.add_mem_region(&memory).map(drop)).unwrap();
-        assert!(arrives(&mut vhost));
-        polled_while(&mut vhost, || imposter.frontend.remove_mem_region(&memory)).unwrap();
+        // Told twice, as QEMU does for each further queue pair, it is no more than once.
+        for _ in 0..2 {
+            polled_while(&mut vhost, || imposter.frontend.add_mem_region(&memory).map(drop)).unwrap();
+            assert!(arrives(&mut vhost));
+        }
+        for _ in 0..2 {
+            polled_while(&mut vhost, || imposter.frontend.remove_mem_region(&memory)).unwrap();
+        }
     }
     assert!(!arrives(&mut vhost));
     assert_eq!(vhost.counters().rx_malformed, 4);
