@@ -43,14 +43,13 @@ fn flows_come_to_their_core_by_themselves_where_the_kernel_takes_a_program() {
     });
 }
 
+/// Of a user namespace even root may not, unless the system lets everybody (`kernel.unprivileged_bpf_disabled`).
 #[test]
-fn without_rights_to_load_a_program_cores_hand_over_what_is_not_theirs() {
+fn where_the_kernel_takes_no_program_cores_hand_over_what_is_not_theirs() {
     namespace::enter("-Urn", || {
         let (_, counted) = run(&on_cores(&link::config()), &[STEERED, HANDED_OVER]);
-        assert!(
-            counted.iter().all(|core| core[0] == 0) && counted.iter().any(|core| core[1] > 0),
-            "{counted:?}"
-        );
+        let takes_programs = counted[0][0] == 1;
+        assert_eq!(counted.iter().any(|core| core[1] > 0), !takes_programs, "{counted:?}");
     });
 }
 
