@@ -78,7 +78,7 @@ impl Duplicates {
             return Action::Continue;
         }
         // RFC 6582, section 3.2, step 2: duplicates of what a timeout already sent again start nothing.
-        if una.after(self.recover) {
+        if !self.recover.is_within(una, max) {
             self.active = true;
             self.recover = max;
             self.inflation_bytes = DUPLICATE_THRESHOLD * u32::from(mss);
@@ -200,6 +200,16 @@ mod tests {
         assert_eq!(with_others.on_progress(at(4_001), 3_000, MSS), Action::EnterRecovery);
         assert!(with_others.is_active());
         assert_eq!(with_others.on_progress(at(10_001), 6_000, MSS), Action::ExitRecovery);
+    }
+
+    #[test]
+    fn what_was_recovered_gigabytes_ago_keeps_nothing_from_being_recovered() {
+        for gigabytes in 0..4 {
+            let mut recovery = Duplicates::new(at(0));
+            let (una, max) = (at((gigabytes << 30) + 1), at((gigabytes << 30) + 10_001));
+            let actions = [(); 3].map(|()| recovery.on_duplicate(una, max, MSS, None));
+            assert_eq!(actions[2], Action::EnterRecovery, "{gigabytes}");
+        }
     }
 
     #[test]

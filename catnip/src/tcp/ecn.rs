@@ -1,6 +1,8 @@
 //! Explicit congestion notification (RFC 3168): agreeing on it, reporting marks to the peer, and answering the
-//! peer's reports. With an algorithm that counts marks, they are reported one by one (RFC 8257, section 3.2).
+//! peer's reports. With an algorithm that counts marks, they are reported one by one (RFC 8257, section 3.2). Where both
+//! sides know it, they count them for each other (RFC 9768): [`super::accurate_ecn`].
 
+use super::accurate_ecn::{self, Answer, Counts};
 use super::congestion::{CongestionControl, EcnUse, LossEvent, LossKind};
 use super::connection::{Connection, Context};
 use super::receiver::Data;
@@ -26,11 +28,13 @@ pub enum EcnMode {
     Passive,
     /// Every connection asks for it.
     On,
+    /// So it does, and for each mark to be counted (RFC 9768), if the peer knows how.
+    Accurate,
 }
 
 impl EcnMode {
     /// The names that the configuration knows.
-    pub const NAMES: [&'static str; 3] = ["off", "passive", "on"];
+    pub const NAMES: [&'static str; 4] = ["off", "passive", "on", "accurate"];
 
     /// The mode of that name.
     #[must_use]
@@ -39,6 +43,7 @@ impl EcnMode {
             "off" => Some(Self::Off),
             "passive" => Some(Self::Passive),
             "on" => Some(Self::On),
+            "accurate" => Some(Self::Accurate),
             _ => None,
         }
     }
@@ -50,6 +55,7 @@ impl EcnMode {
             Self::Off => "off",
             Self::Passive => "passive",
             Self::On => "on",
+            Self::Accurate => "accurate",
         }
     }
 }
@@ -61,8 +67,12 @@ enum Agreement {
     None,
     /// Our SYN asked.
     Asked,
+    /// Our SYN asked for marks to be counted.
+    AskedAccurately,
     /// Data may be marked, and marks are reported.
     Agreed,
+    /// And counted.
+    Accurate,
 }
 
 /// What a segment with data says of ECN.
@@ -91,58 +101,135 @@ pub(super) struct Ecn {
     echo: bool,
     /// As sender: the next new data carries CWR.
     reduced: bool,
-    /// As sender: reports count again once this is acknowledged, so that each window is reduced once.
+    /// As sender: reports count again once more than this is acknowledged, so that each window is reduced once.
     reduced_until: SequenceNumber,
+    /// What is counted where that was agreed on.
+    counts: Counts,
 }
 
 impl Ecn {
     pub(super) const fn new(iss: SequenceNumber) -> Self {
-        Self { agreement: Agreement::None, echo: false, reduced: false, reduced_until: iss }
+        Self {
+            agreement: Agreement::None,
+            echo: false,
+            reduced: false,
+            reduced_until: iss,
+            counts: Counts::new(),
+        }
     }
 
     #[inline]
     pub(super) fn is_agreed(&self) -> bool {
-        self.agreement == Agreement::Agreed
+        matches!(self.agreement, Agreement::Agreed | Agreement::Accurate)
+    }
+
+    fn is_accurate(&self) -> bool {
+        self.agreement == Agreement::Accurate
     }
 
     /// The flags of our SYN, first or again. One that got no answer is followed by one that does not ask: what is
-    /// on the way may drop it for the asking (RFC 3168, section 6.1.1.1).
-    pub(super) fn on_syn(&mut self, asks: bool, again: bool) -> Flags {
-        if asks && !again {
-            self.agreement = Agreement::Asked;
-            SETUP
-        } else {
-            self.agreement = Agreement::None;
-            Flags::NONE
-        }
+    /// on the way may drop it for the asking (RFC 3168, section 6.1.1.1; of accurate ones the second still asks: RFC 9768,
+    /// section 3.1.4.1).
+    pub(super) fn on_syn(&mut self, asks: bool, accurately: bool, times_before: u8) -> Flags {
+        let (agreement, flags, most_times) = match (asks, accurately) {
+            (true, true) => (Agreement::AskedAccurately, accurate_ecn::SETUP, 2),
+            (true, false) => (Agreement::Asked, SETUP, 1),
+            (false, _) => (Agreement::None, Flags::NONE, u8::MAX),
+        };
+        let asks_still = times_before < most_times;
+        self.agreement = if asks_still { agreement } else { Agreement::None };
+        if asks_still { flags } else { Flags::NONE }
     }
 
     /// The flags of our SYN-ACK.
     pub(super) fn on_syn_ack(&self) -> Flags {
-        if self.is_agreed() { Flags::ECE } else { Flags::NONE }
+        match self.agreement {
+            Agreement::Accurate => self.counts.answer(),
+            Agreement::Agreed => Flags::ECE,
+            Agreement::None | Agreement::Asked | Agreement::AskedAccurately => Flags::NONE,
+        }
     }
 
-    /// The peer's SYN to our listener, or one that crosses ours.
-    pub(super) fn on_peer_syn(&mut self, flags: Flags, may_agree: bool) {
-        self.agreement = if may_agree && flags.contains(SETUP) { Agreement::Agreed } else { Agreement::None };
+    /// The peer's SYN to our listener, or one that crosses ours, in a packet of that traffic class.
+    pub(super) fn on_peer_syn(&mut self, flags: Flags, traffic_class: u8, mode: EcnMode) {
+        self.counts.meet(traffic_class & FIELD);
+        self.agreement = match (mode, Answer::to_syn(flags)) {
+            (EcnMode::Off, _) => Agreement::None,
+            (EcnMode::Accurate, Answer::Accurate) => Agreement::Accurate,
+            (EcnMode::Passive | EcnMode::On | EcnMode::Accurate, _) if flags.contains(SETUP) => {
+                Agreement::Agreed
+            }
+            (EcnMode::Passive | EcnMode::On | EcnMode::Accurate, _) => Agreement::None,
+        };
     }
 
-    /// The peer's SYN-ACK. One that repeats both of our flags comes from a host that does not know them.
-    pub(super) fn on_peer_syn_ack(&mut self, flags: Flags) {
+    /// What our own SYN asked for.
+    pub(super) fn asked(&self) -> EcnMode {
+        match self.agreement {
+            Agreement::Asked => EcnMode::On,
+            Agreement::AskedAccurately => EcnMode::Accurate,
+            Agreement::None | Agreement::Agreed | Agreement::Accurate => EcnMode::Off,
+        }
+    }
+
+    /// The peer's SYN-ACK. One that repeats all of our flags comes from a host that does not know them.
+    pub(super) fn on_peer_syn_ack(&mut self, flags: Flags, traffic_class: u8) {
         let agrees = flags.contains(Flags::ECE) && !flags.contains(Flags::CWR);
-        self.agreement =
-            if agrees && self.agreement == Agreement::Asked { Agreement::Agreed } else { Agreement::None };
+        self.agreement = match (self.agreement, Answer::of_syn_ack(flags)) {
+            (Agreement::AskedAccurately, Answer::Accurate) => {
+                self.counts.meet(traffic_class & FIELD);
+                self.counts.owes_answer = true;
+                Agreement::Accurate
+            }
+            (Agreement::AskedAccurately, Answer::Classic) => Agreement::Agreed,
+            (Agreement::Asked, _) if agrees => Agreement::Agreed,
+            (
+                Agreement::None
+                | Agreement::Asked
+                | Agreement::AskedAccurately
+                | Agreement::Agreed
+                | Agreement::Accurate,
+                _,
+            ) => Agreement::None,
+        };
     }
 
-    /// True when our SYN asked and was not answered yet.
-    pub(super) fn has_asked(&self) -> bool {
-        self.agreement == Agreement::Asked
+    /// True when an acknowledgment without data has to tell how the SYN-ACK came (RFC 9768, section 3.2.2.1).
+    pub(super) const fn owes_answer(&self) -> bool {
+        self.counts.owes_answer
+    }
+
+    pub(super) const fn answered(&mut self) {
+        self.counts.owes_answer = false;
+    }
+
+    /// The acknowledgment of our SYN-ACK. Without data, it has one of the bits set, or somebody on the path cleared them
+    /// (RFC 9768, section 3.2.2.1).
+    pub(super) fn on_handshake_over(&mut self, segment: &Segment, data_len: u32) {
+        let tells = data_len == 0 && segment.options.sack.is_none() && !segment.flags.contains(Flags::SYN);
+        self.counts.is_cleared = self.is_accurate() && tells && accurate_ecn::ace(segment.flags) == 0;
     }
 
     /// The flags of an acknowledgment.
     #[inline]
     pub(super) fn acknowledgment_flags(&self) -> Flags {
-        if self.echo { Flags::ECE } else { Flags::NONE }
+        if self.is_agreed() { self.report() } else { Flags::NONE }
+    }
+
+    #[inline(never)]
+    fn report(&self) -> Flags {
+        match (self.is_accurate(), self.echo) {
+            (true, _) if self.counts.owes_answer => self.counts.answer(),
+            (true, _) => self.counts.report(),
+            (false, true) => Flags::ECE,
+            (false, false) => Flags::NONE,
+        }
+    }
+
+    /// True when what the peer reports, with all from `from` to `max` in flight, may have been marked before the window
+    /// was reduced. What was sent after that is beyond the mark, and not at it.
+    fn has_reduced_for(&self, from: SequenceNumber, max: SequenceNumber) -> bool {
+        self.reduced_until.is_within(from, max)
     }
 
     /// The window was reduced, for whatever reason: the next new data says so (RFC 3168, section 6.1.2).
@@ -166,7 +253,7 @@ impl Connection {
         match (mode, self.congestion.ecn_use()) {
             (EcnMode::Off, _) => false,
             // RFC 8257, section 3: without marks the algorithm is none.
-            (EcnMode::On, _) | (EcnMode::Passive, EcnUse::Precise) => true,
+            (EcnMode::On | EcnMode::Accurate, _) | (EcnMode::Passive, EcnUse::Precise) => true,
             (EcnMode::Passive, EcnUse::Ignored | EcnUse::Classic) => false,
         }
     }
@@ -182,7 +269,13 @@ impl Connection {
     fn mark_ecn_data(&mut self, sequence: SequenceNumber, len: u32) -> DataMarking {
         let flags = self.ecn.acknowledgment_flags();
         let is_new = len > 0 && sequence == self.snd.max && self.snd.wnd != 0;
-        if !is_new || self.congestion.ecn_use() == EcnUse::Ignored {
+        let asks = is_new && self.congestion.ecn_use() != EcnUse::Ignored && !self.ecn.counts.is_cleared;
+        if self.ecn.is_accurate() {
+            // One segment by itself: a device that cuts larger ones does not know what the flags mean.
+            let traffic_class = if asks { ECT_0 } else { 0 };
+            return DataMarking { flags, traffic_class, most_bytes: u32::from(self.snd.mss) };
+        }
+        if !asks {
             return DataMarking::plain(flags);
         }
         if std::mem::take(&mut self.ecn.reduced) {
@@ -196,10 +289,13 @@ impl Connection {
     /// Acceptable data arrived: notes whether the network marked it, before it is acknowledged.
     #[inline(never)]
     pub(super) fn note_marks(&mut self, segment: &Segment, data: &Data, cx: &mut Context<'_>) {
+        let marked = data.traffic_class & FIELD == CE;
+        if self.ecn.is_accurate() {
+            return self.count_marks(data, marked, cx);
+        }
         if data.len == 0 {
             return;
         }
-        let marked = data.traffic_class & FIELD == CE;
         cx.counters.congestion_marks += u64::from(marked);
         match self.congestion.ecn_use() {
             EcnUse::Precise => {
@@ -223,10 +319,33 @@ impl Connection {
         }
     }
 
-    /// True when the peer reports marks.
+    /// Acceptable packets arrived, marked or not. Each mark is told of at once (RFC 9768, section 3.2.2.5.1).
+    fn count_marks(&mut self, data: &Data, marked: bool, cx: &mut Context<'_>) {
+        if !marked {
+            return;
+        }
+        let packets = match data.segment_bytes {
+            0 => 1,
+            segment_bytes => data.len.div_ceil(u32::from(segment_bytes)).max(1),
+        };
+        cx.counters.congestion_marks += u64::from(packets);
+        self.ecn.counts.count(packets);
+        self.rcv.ack_now |= data.len > 0;
+    }
+
+    /// True when the peer reports marks. `advances` when the segment acknowledges something new.
     #[inline]
-    pub(super) fn is_ecn_echo(&self, segment: &Segment) -> bool {
-        segment.flags.contains(Flags::ECE) && self.ecn.is_agreed()
+    pub(super) fn is_ecn_echo(&mut self, segment: &Segment, advances: bool) -> bool {
+        self.ecn.is_agreed() && self.reads_ecn_echo(segment, advances)
+    }
+
+    #[inline(never)]
+    fn reads_ecn_echo(&mut self, segment: &Segment, advances: bool) -> bool {
+        if !self.ecn.is_accurate() {
+            return segment.flags.contains(Flags::ECE);
+        }
+        // What acknowledges no more than the SYN may be the answer to it, late or twice.
+        segment.acknowledgment.after(self.snd.iss + 1) && self.ecn.counts.take_report(segment.flags, advances)
     }
 
     /// The peer reports marks, and acknowledges everything from `una_before` on: the window is reduced, once for each
@@ -235,7 +354,7 @@ impl Connection {
     pub(super) fn on_ecn_echo(&mut self, una_before: SequenceNumber, cx: &mut Context<'_>) {
         let from = if self.snd.una == self.snd.max { una_before } else { self.snd.una };
         let in_flight = self.snd.max.distance_from(from);
-        if in_flight == 0 || self.recovery.is_active() || from.before(self.ecn.reduced_until) {
+        if in_flight == 0 || self.recovery.is_active() || self.ecn.has_reduced_for(from, self.snd.max) {
             return;
         }
         cx.counters.congestion_echoes += 1;

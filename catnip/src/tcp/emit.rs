@@ -155,7 +155,7 @@ fn ports(fields: &HeaderFields<'_>) -> u32 {
 /// Data offset, flags and window.
 #[inline(always)]
 fn control(header_bytes: usize, flags: Flags, window: u16) -> u32 {
-    (header_bytes as u32 / 4) << 28 | u32::from(flags.bits()) << 16 | u32::from(window)
+    (header_bytes as u32 / 4) << 28 | u32::from(flags.control_bits()) << 16 | u32::from(window)
 }
 
 #[cfg(test)]

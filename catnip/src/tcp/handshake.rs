@@ -171,12 +171,18 @@ impl Connection {
     }
 
     /// A passive open: `syn` came to a listener (RFC 9293, section 3.10.7.2).
-    pub(super) fn accept(opening: Opening<'_>, listener: Key, syn: &Segment, settings: &Settings) -> Self {
+    pub(super) fn accept(
+        opening: Opening<'_>,
+        listener: Key,
+        syn: &Segment,
+        traffic_class: u8,
+        settings: &Settings,
+    ) -> Self {
         let mut connection = Self::new(State::Listen, opening, settings);
         connection.listener = Some(listener);
         connection.opening = true;
         connection.take_peer_syn(syn, settings);
-        connection.ecn.on_peer_syn(syn.flags, settings.config.ecn != EcnMode::Off);
+        connection.ecn.on_peer_syn(syn.flags, traffic_class, settings.config.ecn);
         connection
     }
 
@@ -271,10 +277,12 @@ impl Connection {
             flags: if answers {
                 Flags::SYN | Flags::ACK | self.ecn.on_syn_ack()
             } else {
-                let asks = self.asks_for_ecn(cx.settings.config.ecn);
+                let mode = cx.settings.config.ecn;
+                let asks = self.asks_for_ecn(mode);
                 // One that waits for a neighbour's address has not been lost for asking.
-                let again = self.retransmissions > 0 && !cx.network.awaits_neighbor(&self.path);
-                Flags::SYN | self.ecn.on_syn(asks, again)
+                let waits = self.retransmissions > 0 && cx.network.awaits_neighbor(&self.path);
+                let times_before = if waits { 0 } else { self.retransmissions };
+                Flags::SYN | self.ecn.on_syn(asks, mode == EcnMode::Accurate, times_before)
             },
             window: u16::try_from(window).unwrap_or(u16::MAX),
             urgent: 0,
@@ -293,7 +301,12 @@ impl Connection {
     }
 
     /// A segment for SYN-SENT (RFC 9293, section 3.10.7.3).
-    pub(super) fn on_segment_in_syn_sent(&mut self, segment: &Segment, cx: &mut Context<'_>) -> Disposition {
+    pub(super) fn on_segment_in_syn_sent(
+        &mut self,
+        segment: &Segment,
+        traffic_class: u8,
+        cx: &mut Context<'_>,
+    ) -> Disposition {
         let acknowledges = segment.flags.contains(Flags::ACK);
         if acknowledges
             && (segment.acknowledgment.at_or_before(self.snd.iss)
@@ -321,14 +334,19 @@ impl Connection {
             self.take_syn_ack(segment.acknowledgment);
             self.snd.wl2 = segment.acknowledgment;
             self.rcv.edge = self.rcv.nxt + self.rcv.free_space().min(u32::from(u16::MAX));
-            self.ecn.on_peer_syn_ack(segment.flags);
+            self.ecn.on_peer_syn_ack(segment.flags, traffic_class);
             self.transition(Trigger::SynAck, cx.transitions);
             self.rcv.ack_now = true;
             self.on_established(cx);
+            if self.ecn.owes_answer() {
+                // Without data, which may wait to ride on it.
+                self.send_acknowledgment(cx);
+                self.ecn.answered();
+            }
             return self.settle_fast_open(cx);
         } else {
             // Simultaneous open (RFC 9293, section 3.5, figure 7).
-            self.ecn.on_peer_syn(segment.flags, self.ecn.has_asked());
+            self.ecn.on_peer_syn(segment.flags, traffic_class, self.ecn.asked());
             self.transition(Trigger::Syn, cx.transitions);
             self.send_syn(cx);
             self.arm_retransmission(cx);

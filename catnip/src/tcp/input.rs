@@ -74,7 +74,7 @@ impl Connection {
     #[inline(never)]
     fn on_rare_segment(&mut self, segment: &Segment, data: Data, cx: &mut Context<'_>) -> Disposition {
         if self.state == State::SynSent {
-            return self.on_segment_in_syn_sent(segment, cx);
+            return self.on_segment_in_syn_sent(segment, data.traffic_class, cx);
         }
         if self.state == State::TimeWait && self.may_reopen(segment) {
             return Disposition::Reopen;
@@ -130,6 +130,7 @@ impl Connection {
             }
             self.snd.wnd = u32::from(segment.window) << self.snd.scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
+            self.ecn.on_handshake_over(segment, data.len);
             self.establish(segment, cx);
             disposition = Disposition::Established;
         }
@@ -369,7 +370,7 @@ impl Connection {
                 && self.snd.una != self.snd.nxt
                 && !segment.flags.intersects(RARE_FLAGS);
             self.update_window(segment);
-            if self.is_ecn_echo(segment) {
+            if self.is_ecn_echo(segment, false) {
                 self.on_ecn_echo(self.snd.una, cx);
             }
             if self.sack_permitted && (segment.options.sack.is_some() || duplicate) {
@@ -451,7 +452,7 @@ impl Connection {
         self.soft_error = None;
         cx.network.confirm(cx.now, &mut self.path);
         let mss = self.snd.mss;
-        let ecn_echo = self.is_ecn_echo(segment);
+        let ecn_echo = self.is_ecn_echo(segment, true);
         let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());
         self.congestion.on_ack(&AckEvent {
             now: cx.now,

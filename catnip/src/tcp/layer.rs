@@ -296,6 +296,7 @@ impl TcpLayer {
     /// A SYN came to a listener.
     fn on_syn(&mut self, now: Instant, syn: Syn<'_>, network: &mut Network, events: &mut EventQueue) {
         let Syn { listener: listener_key, local, remote, segment, used_up_to, .. } = syn;
+        let traffic_class = syn.packet.as_ref().map_or(0, |packet| packet.traffic_class);
         let Some(listener) = self.listeners.get_mut(listener_key) else { return };
         if listener.is_full() || self.shared.memory_short {
             self.on_syn_beyond_backlog(now, listener_key, local, remote, segment, network);
@@ -320,7 +321,7 @@ impl TcpLayer {
                 options,
                 now,
             };
-            Connection::accept(opening, listener_key, segment, settings)
+            Connection::accept(opening, listener_key, segment, traffic_class, settings)
         });
         let Some(key) = key else {
             self.shared.counters.table_overflows += 1;

@@ -263,7 +263,7 @@ impl TcpLayer {
                 options,
                 now,
             };
-            Connection::accept(opening, listener_key, &syn, settings)
+            Connection::accept(opening, listener_key, &syn, 0, settings)
         });
         let Some(key) = key else {
             self.shared.counters.table_overflows += 1;

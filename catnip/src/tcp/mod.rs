@@ -4,6 +4,7 @@
 //! what goes out is decided and composed in `sender`; `timers` runs what waits. `state` has the diagram.
 
 mod access;
+mod accurate_ecn;
 mod buffers;
 mod calls;
 mod config;

@@ -62,7 +62,11 @@ impl Scoreboard {
             self.lost.pop_front();
         }
         self.find_lost_at(una, sent);
-        self.frontier = self.frontier.max(una);
+        let end = sent.span().map_or(una, |(_, end)| end);
+        if !self.frontier.is_within(una, end) {
+            // Behind what is acknowledged, perhaps by gigabytes in which nothing was lost.
+            self.frontier = una;
+        }
         self.ranges.front().is_some_and(|&(start, _)| start.at_or_before(una))
     }
 
@@ -368,6 +372,24 @@ mod tests {
         assert_eq!(sent.lost_bytes(), 500);
         assert_eq!(resend(&mut board, &mut sent), [0, 3, 4, 7, 8]);
         assert_eq!((sent.lost_bytes(), sent.left_bytes()), (0, 700));
+    }
+
+    #[test]
+    fn losses_are_found_gigabytes_after_the_last_ones() {
+        for gigabytes in 0..4 {
+            let (mut board, mut sent) = (Scoreboard::new(at(0)), Transmissions::new(Instant::ZERO));
+            let una = at(0) + (gigabytes << 30);
+            sent.on_sent(una, una + 10 * MSS, MSS as u16, Instant::ZERO);
+            assert!(!board.on_acknowledged(una, &sent));
+            let mut delivered = Delivered::default();
+            let (_, max) = sent.span().unwrap();
+            let _ = board.take(&[(una + 5 * MSS, max)], una, max, &mut sent, &mut delivered);
+            let _ = board.detect(&mut sent, |record| match record.fate {
+                Fate::InFlight => Judgement::Lost,
+                Fate::Sacked | Fate::Lost => Judgement::Newer,
+            });
+            assert_eq!(sent.lost_bytes(), 5 * MSS, "{gigabytes}");
+        }
     }
 
     #[test]

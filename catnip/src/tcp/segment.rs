@@ -16,7 +16,7 @@ pub const CHECKSUM_OFFSET: usize = 16;
 
 /// The control bits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// No bit.
@@ -38,15 +38,24 @@ impl Flags {
     /// The congestion window was reduced (RFC 3168 §6.1).
     pub const CWR: Self = Self(0x80);
 
+    /// Part of the count of marked packets (RFC 9768 §3.2), in the byte in front of the others.
+    pub const AE: Self = Self(0x100);
+
     /// The bits as they stand in the header's 14th byte.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Self {
-        Self(bits)
+        Self(bits as u16)
     }
 
     /// The bits as they stand in the header's 14th byte.
     #[must_use]
     pub const fn bits(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// The bits as they stand in the header's 13th and 14th byte.
+    #[must_use]
+    pub(super) const fn control_bits(self) -> u16 {
         self.0
     }
 
@@ -90,7 +99,7 @@ impl BitOrAssign for Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+        const NAMES: [&str; 9] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE"];
         let mut names = NAMES.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
         match names.next() {
             Some((_, first)) => f.write_str(first)?,
@@ -162,7 +171,7 @@ impl Segment {
         let Some(option_bytes) = bytes.get(MIN_HEADER_BYTES..header_bytes) else {
             return Err(ParseError::Truncated);
         };
-        let flags = Flags::from_bits(flags);
+        let flags = Flags(u16::from(offset & 1) << 8 | u16::from(flags));
         Ok(Self {
             source_port: u16::from_be_bytes([s0, s1]),
             destination_port: u16::from_be_bytes([d0, d1]),
@@ -243,8 +252,8 @@ impl HeaderFields<'_> {
         let [a0, a1, a2, a3] = self.acknowledgment.raw().to_be_bytes();
         let [w0, w1] = self.window.to_be_bytes();
         let [u0, u1] = self.urgent.to_be_bytes();
-        let offset = (header_bytes as u8 / 4) << 4;
-        let flags = self.flags.bits();
+        let [accurate, flags] = self.flags.control_bits().to_be_bytes();
+        let offset = (header_bytes as u8 / 4) << 4 | accurate;
         *fixed = [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, w0, w1, 0, 0, u0, u1];
         self.options.emit(option_bytes);
         header_bytes

@@ -79,6 +79,16 @@ impl SequenceNumber {
     }
 }
 
+impl SequenceNumber {
+    /// True from `first` to `last`, both included. Unlike [`Self::before`] right for numbers of long ago too, which are
+    /// in front or behind by chance, half of the time.
+    #[inline]
+    #[must_use]
+    pub const fn is_within(self, first: Self, last: Self) -> bool {
+        self.distance_from(first) <= last.distance_from(first)
+    }
+}
+
 impl Add<u32> for SequenceNumber {
     type Output = Self;
     fn add(self, bytes: u32) -> Self {
@@ -158,6 +168,22 @@ mod tests {
             (5, u32::MAX, 4, false),
         ] {
             assert_eq!(at(number).in_window(at(start), len), inside, "{number} in [{start}, +{len})");
+        }
+    }
+
+    #[test]
+    fn a_range_holds_both_its_ends_and_nothing_of_long_ago() {
+        for (first, last, number, inside) in [
+            (10, 20, 10, true),
+            (10, 20, 20, true),
+            (10, 20, 21, false),
+            (10, 20, 9, false),
+            (10, 20, 0x8000_000f, false),
+            (u32::MAX - 1, 1, 0, true),
+            (u32::MAX - 1, 1, 2, false),
+            (7, 7, 7, true),
+        ] {
+            assert_eq!(at(number).is_within(at(first), at(last)), inside, "{number} in [{first}, {last}]");
         }
     }
 

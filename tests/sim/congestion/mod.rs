@@ -6,6 +6,8 @@ mod matrix;
 mod run;
 mod table;
 
+use catnip::tcp::EcnMode;
+
 use self::matrix::{Share, Single};
 use self::run::Path;
 use crate::host::Kind;
@@ -56,7 +58,7 @@ fn dctcp_keeps_the_queue_at_the_marking_threshold_and_the_path_full() {
 fn classic_reactions_to_marks_avoid_all_loss() {
     use catnip::tcp::congestion::Algorithm;
     for algorithm in [Algorithm::Cubic, Algorithm::NewReno] {
-        let path = Path { mark_above_bytes: Some(100_000), asks_for_ecn: true, ..Path::new(20, 20, 0, 800) };
+        let path = Path { mark_above_bytes: Some(100_000), ecn: EcnMode::On, ..Path::new(20, 20, 0, 800) };
         let outcome = run::measure(Kind::Catnip, algorithm, &path, 1);
         assert!(outcome.utilisation_percent >= 85, "{algorithm:?}: {outcome:?}");
         assert_eq!(outcome.dropped_frames, 0, "{algorithm:?}: {outcome:?}");
@@ -66,7 +68,7 @@ fn classic_reactions_to_marks_avoid_all_loss() {
 
 /// A path of 20 Mbit/s and 20 ms with a deep buffer, which marks above half of what it holds or does not mark.
 fn marking(marks: bool) -> Path {
-    Path { mark_above_bytes: marks.then_some(25_000), asks_for_ecn: true, ..Path::new(20, 20, 0, 400) }
+    Path { mark_above_bytes: marks.then_some(25_000), ecn: EcnMode::On, ..Path::new(20, 20, 0, 400) }
 }
 
 #[test]
@@ -92,6 +94,19 @@ fn bbr_beside_cubic_on_a_path_that_marks_leaves_it_a_part_and_no_standing_queue(
     assert!(with.queue_us < 12_000, "{with:?}");
     // BBR's next probe raises again what a report took off its bounds.
     assert!(shares[1] >= 8, "{shares:?}: {with:?}");
+}
+
+#[test]
+fn counted_marks_serve_every_algorithm() {
+    use catnip::tcp::congestion::Algorithm;
+    for algorithm in [Algorithm::Cubic, Algorithm::NewReno, Algorithm::Dctcp, Algorithm::Bbr] {
+        let path = Path { ecn: EcnMode::Accurate, ..marking(true) };
+        let outcome = run::measure(Kind::Catnip, algorithm, &path, 1);
+        assert!(outcome.utilisation_percent >= 80, "{algorithm:?}: {outcome:?}");
+        assert!(outcome.marked_frames > 0 && outcome.dropped_frames == 0, "{algorithm:?}: {outcome:?}");
+        // 25 kB take 10 ms at this rate.
+        assert!(outcome.queue_us < 12_000, "{algorithm:?}: {outcome:?}");
+    }
 }
 
 /// Every path and algorithm of the matrix has its figures in the document. With `CONGESTION=write` in the environment

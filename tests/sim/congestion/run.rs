@@ -26,7 +26,7 @@ pub struct Path {
     /// The buffer, in hundredths of what the path holds.
     pub buffer_percent: u64,
     pub mark_above_bytes: Option<usize>,
-    pub asks_for_ecn: bool,
+    pub ecn: EcnMode,
 }
 
 impl Path {
@@ -37,7 +37,7 @@ impl Path {
             loss_ppm,
             buffer_percent,
             mark_above_bytes: None,
-            asks_for_ecn: false,
+            ecn: EcnMode::Passive,
         }
     }
 
@@ -95,7 +95,7 @@ pub fn measure_each(kind: Kind, algorithms: &[Algorithm], path: &Path) -> (Outco
     for (number, host) in configs.iter_mut().enumerate() {
         // The receiver sends nothing but acknowledgments.
         host.congestion = algorithms[number % flows];
-        host.ecn = if path.asks_for_ecn { EcnMode::On } else { EcnMode::Passive };
+        host.ecn = path.ecn;
         host.send_buffer_bytes = window_bytes;
         host.receive_buffer_bytes = window_bytes;
         host.arena_bytes = 512 << 20;

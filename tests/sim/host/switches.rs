@@ -17,6 +17,7 @@ const SWITCHES: &[(&str, Change)] = &[
     ("no window scaling", |config| config.tcp.window_scaling = false),
     ("no SACK", |config| config.tcp.sack = false),
     ("ECN on", |config| config.tcp.ecn = EcnMode::On),
+    ("accurate ECN", |config| config.tcp.ecn = EcnMode::Accurate),
     ("ECN off", |config| config.tcp.ecn = EcnMode::Off),
     ("quick acknowledgements", |config| config.tcp.options.quick_ack = true),
     ("NewReno", |config| config.tcp.options.congestion = Algorithm::NewReno),

@@ -220,6 +220,22 @@ fn a_window_probe_asks_for_no_marks() {
 }
 
 #[test]
+fn the_acknowledgment_of_the_last_that_left_before_a_reduction_reduces_nothing() {
+    let (mut t, id) = in_flight();
+    t.inject(seg().ece().ack(2_001));
+    let reduced = t.info(id).cwnd_bytes;
+    let _ = t.take_sent();
+    // Ten segments had left: the peer, which hears of the reduction with the eleventh, still reports.
+    for ack in [5_001, 9_001, 10_001] {
+        t.inject(seg().ece().ack(ack));
+    }
+    assert_eq!((t.counters().congestion_echoes, t.info(id).cwnd_bytes), (1, reduced));
+    let _ = t.take_sent();
+    t.inject(seg().ece().ack(11_001));
+    assert_eq!(t.counters().congestion_echoes, 2);
+}
+
+#[test]
 fn in_a_simultaneous_open_the_second_answer_agrees() {
     let mut t = script(EcnMode::On);
     let id = t.connect();

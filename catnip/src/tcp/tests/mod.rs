@@ -1,6 +1,7 @@
 //! TCP segment by segment: one stack, and a peer that is a script (compare packetdrill).
 
 mod acceptability;
+mod accurate_ecn;
 mod acknowledgment;
 mod backlog;
 mod buffers;

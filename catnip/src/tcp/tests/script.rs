@@ -152,7 +152,8 @@ impl Script {
         tcp.extend(seg.local_port.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(ack.to_be_bytes());
-        tcp.push(((20 + options.len()) as u8 / 4) << 4);
+        let accurate = u8::from(seg.flags.contains(Flags::AE));
+        tcp.push(((20 + options.len()) as u8 / 4) << 4 | accurate);
         tcp.push(seg.flags.bits());
         tcp.extend(seg.window.unwrap_or(self.window).to_be_bytes());
         tcp.extend([0, 0]);
