@@ -93,7 +93,7 @@ fn bbr_beside_cubic_on_a_path_that_marks_leaves_it_a_part_and_no_standing_queue(
     assert!(with.utilisation_percent >= 85 && with.dropped_frames == 0, "{with:?}");
     assert!(with.queue_us < 12_000, "{with:?}");
     // BBR's next probe raises again what a report took off its bounds.
-    assert!(shares[1] >= 8, "{shares:?}: {with:?}");
+    assert!(shares[1] >= 15, "{shares:?}: {with:?}");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn counted_marks_serve_every_algorithm() {
     for algorithm in [Algorithm::Cubic, Algorithm::NewReno, Algorithm::Dctcp, Algorithm::Bbr] {
         let path = Path { ecn: EcnMode::Accurate, ..marking(true) };
         let outcome = run::measure(Kind::Catnip, algorithm, &path, 1);
-        assert!(outcome.utilisation_percent >= 80, "{algorithm:?}: {outcome:?}");
+        assert!(outcome.utilisation_percent >= 85, "{algorithm:?}: {outcome:?}");
         assert!(outcome.marked_frames > 0 && outcome.dropped_frames == 0, "{algorithm:?}: {outcome:?}");
         // 25 kB take 10 ms at this rate.
         assert!(outcome.queue_us < 12_000, "{algorithm:?}: {outcome:?}");
