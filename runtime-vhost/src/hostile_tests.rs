@@ -222,6 +222,30 @@ fn descriptors_that_could_block_us_are_refused() {
     assert!(reason.contains("something else than an event descriptor"), "{reason}");
 }
 
+/// The front end has the same descriptor as we, and may fill it and have it block whoever writes to it.
+#[test]
+fn a_full_descriptor_that_blocks_holds_up_nobody() {
+    let (mut vhost, imposter, arena) = back_with_imposter(RingKind::Split);
+    for call in &imposter.events[2..] {
+        call.write(u64::MAX - 1).unwrap();
+        // SAFETY: takes no pointers.
+        assert_eq!(unsafe { libc::fcntl(call.as_raw_fd(), libc::F_SETFL, 0) }, 0);
+    }
+    let mut ring = imposter.driver(0);
+    // It wants to be told of everything.
+    ring.set_calls(true);
+    for at in 0..RING_SIZE {
+        let address = imposter.address(FRAMES_AT + usize::from(at) * 2048);
+        ring.offer(1, Access::DeviceWrites, |_| Piece { address, len: 2048 });
+    }
+    ring.publish();
+    let mut batch = FrameBatch::new();
+    batch.push(arena.copy_from(&[3; 200]).unwrap().freeze());
+    batch.finish(TxOffload::default());
+    vhost.transmit(Instant::ZERO, &mut batch).unwrap();
+    assert_eq!((vhost.counters().tx_frames, vhost.counters().notifications), (1, 1));
+}
+
 #[test]
 fn features_that_were_not_offered_are_refused() {
     let reason = refusal(|imposter, _| {

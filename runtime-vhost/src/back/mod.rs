@@ -3,6 +3,7 @@
 //! It trusts the front end with nothing. What it hands up is a copy of its own; what it reads of the rings
 //! it reads once; what it touches was found in the regions that the front end shares.
 
+mod bell;
 mod control;
 mod early;
 mod frames;

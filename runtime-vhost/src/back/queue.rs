@@ -6,10 +6,10 @@ use libos::runtime::RxBatch;
 use libos::{Arena, Error, FrameBatch};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::bell::Bell;
 use super::frames::{self, Copied};
 use crate::MAX_FRAME_BYTES;
 use crate::counters::VhostCounters;
-use crate::front::ring_bell;
 use crate::header::HEADER_BYTES;
 use crate::link::{LinkHandle, lock};
 use crate::peer_memory::PeerMemory;
@@ -22,6 +22,7 @@ pub(crate) struct Back {
     handle: Arc<LinkHandle>,
     index: usize,
     arena: Arena,
+    bell: Bell,
     mergeable: bool,
     /// The front end's to receive with.
     to_front: Option<Served>,
@@ -60,6 +61,7 @@ impl Back {
             handle,
             index,
             arena: arena.clone(),
+            bell: Bell::new(),
             mergeable: false,
             to_front: None,
             from_front: None,
@@ -117,7 +119,7 @@ impl Back {
         if let Some(served) = &mut self.from_front
             && served.unpublished
         {
-            served.publish(counters);
+            served.publish(&mut self.bell, counters);
         }
         self.from_front.as_mut().is_some_and(|served| served.ring.set_kicks(wanted))
     }
@@ -140,7 +142,7 @@ impl Back {
     pub fn receive(&mut self, batch: &mut RxBatch, counters: &mut VhostCounters) -> Result<(), Error> {
         let Some(served) = &mut self.from_front else { return Ok(()) };
         if served.unpublished {
-            served.publish(counters);
+            served.publish(&mut self.bell, counters);
         }
         let mut done = 0;
         // Of a split ring, many chains may have the same descriptors: no poll looks at more than the ring has.
@@ -181,7 +183,7 @@ impl Back {
         // back with the next poll, when the answer is on its way.
         served.unpublished = done > 0;
         if done >= PROMPT_CHAINS {
-            served.publish(counters);
+            served.publish(&mut self.bell, counters);
         }
         Ok(())
     }
@@ -213,7 +215,7 @@ impl Back {
             batch.pop_front();
         }
         if done {
-            served.publish(counters);
+            served.publish(&mut self.bell, counters);
         }
         Ok(())
     }
@@ -230,14 +232,14 @@ impl Drop for Back {
 impl Served {
     /// Shows the front end what was returned, and tells it if it sleeps.
     #[inline]
-    fn publish(&mut self, counters: &mut VhostCounters) {
+    fn publish(&mut self, bell: &mut Bell, counters: &mut VhostCounters) {
         self.unpublished = false;
         self.ring.publish();
         if self.ring.wants_call()
             && let Some(call) = &self.call
         {
             counters.notifications += 1;
-            ring_bell(call);
+            bell.ring(call);
         }
     }
 
