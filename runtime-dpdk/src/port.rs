@@ -66,6 +66,8 @@ pub(crate) struct Port {
     pub events: Events,
     /// The device was plugged in for this port, and is to be unplugged.
     plugged: bool,
+    /// Frames flow. Asked by threads whose queue is set up, while another one waits for the link under the lock.
+    runs: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -281,6 +283,7 @@ impl Port {
             link_wait: config.link_wait,
             events: Events::new(&name)?,
             plugged,
+            runs: AtomicBool::new(false),
             state: Mutex::default(),
             name,
             driver,
@@ -351,13 +354,15 @@ impl Port {
         state.set_up += 1;
         if state.set_up == self.queues {
             self.start(state)?;
+            // Not before: a port whose link does not come up is closed, which nobody else may be using then.
+            self.runs.store(true, Ordering::Release);
         }
         Ok(())
     }
 
     /// True when the port runs.
     pub(crate) fn is_started(&self) -> bool {
-        self.lock().started
+        self.runs.load(Ordering::Acquire)
     }
 
     fn start(&self, state: &mut State) -> Result<(), SetupError> {
