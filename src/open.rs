@@ -171,6 +171,7 @@ pub(crate) mod network {
     use rand::TryRng;
     use rand::rngs::SysRng;
 
+    use super::KINDS;
     use crate::loopback::Loopback;
 
     /// Between two looks at whether addresses can be used.
@@ -255,6 +256,10 @@ pub(crate) mod network {
             SetupError::Config { key, allowed, .. } if KEYS.contains(&key.as_str()) => {
                 config.section("stack").reject(&key, allowed)
             }
+            SetupError::Config { key, value, allowed, .. } if key == StackConfig::DEVICE_MTU => {
+                let kind = super::kind_and_wait(config).map_or(KINDS[0], |(kind, _)| kind);
+                config.section(kind).reject("mtu", format!("{allowed}; the device has {value}"))
+            }
             error => error,
         }
     }
@@ -306,6 +311,11 @@ mod tests {
                 [stack]\naddresses = [\"10.1.0.2/24\"]",
                 "t.toml: tap.host_addresses = [\"10.1.0.1/24\", \"10.1.0.2/16\"]: allowed is addresses that are \
                 not the library OS's own; 10.1.0.2 is in stack.addresses too",
+            ),
+            #[cfg(feature = "catnip")]
+            (
+                "[stack]\nvlan = 5",
+                "t.toml: stack.vlan = 5: allowed is none: the device has no Ethernet frames",
             ),
             #[cfg(feature = "catnip")]
             (

@@ -191,3 +191,15 @@ fn a_start_without_addresses_says_so() {
         assert!(said.contains("none within 100 ms"), "{said}");
     });
 }
+
+#[test]
+fn a_link_too_narrow_for_ipv6_is_said_with_the_key_that_made_it_so() {
+    namespace::enter("-Urn", || {
+        let config = Config::from_toml_str("t.toml", "[tap]\nmtu = 600").unwrap();
+        let config = config.set("runtime.kind", "tap").set("stack.addresses", ["fd00::2/64"]);
+        let line = catnip_os::open(&config).map(drop).unwrap_err().to_string();
+        let expected =
+            "t.toml: tap.mtu = 600: allowed is 1280 to 65535 bytes, as IPv6 needs; the device has 600";
+        assert_eq!(line, expected);
+    });
+}

@@ -170,6 +170,9 @@ impl StackConfig {
         self.routes.iter().copied().chain(v4).chain(v6)
     }
 
+    /// What [`Self::check`] calls the device's MTU, which is set with the device.
+    pub const DEVICE_MTU: &str = "device MTU";
+
     /// Checks what no single value shows.
     ///
     /// # Errors
@@ -246,10 +249,15 @@ impl StackConfig {
         if let (Some(vlan), Medium::Ip) = (self.vlan, medium) {
             return reject("vlan", vlan.number(), "none: the device has no Ethernet frames");
         }
-        let has_v6 = self.wants_v6();
-        let smallest = if has_v6 { MIN_MTU_IPV6 } else { MIN_MTU_IPV4 };
+        let (smallest, why) = match self.wants_v6() {
+            true => (MIN_MTU_IPV6, "as IPv6 needs"),
+            false => (MIN_MTU_IPV4, "as IPv4 needs"),
+        };
         if !(smallest..=MAX_MTU).contains(&mtu) {
-            return reject("device MTU", mtu, format!("{smallest} to {MAX_MTU}"));
+            let tag = self.device.mtu.saturating_sub(mtu);
+            let tagged = if tag > 0 { format!(", and {tag} for the VLAN's tag") } else { String::new() };
+            let allowed = format!("{} to {MAX_MTU} bytes, {why}{tagged}", smallest + tag);
+            return reject(Self::DEVICE_MTU, self.device.mtu, allowed);
         }
         if max_segments < 2 {
             return reject("device max_segments", max_segments, "at least 2");
@@ -324,6 +332,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_devices_mtu_has_room_for_what_the_addresses_need_and_the_tag() {
+        let with = |mtu, vlan| {
+            let mut config = ethernet();
+            config.device.mtu = mtu;
+            config.vlan = VlanId::new(vlan);
+            said(&config)
+        };
+        assert_eq!([with(1280, 0), with(1284, 5)], ["fits", "fits"]);
+        assert_eq!(with(1279, 0), "stack: device MTU = 1279: allowed is 1280 to 65535 bytes, as IPv6 needs");
+        let tagged = "stack: device MTU = 1283: allowed is 1284 to 65535 bytes, as IPv6 needs, and 4 for the VLAN's tag";
+        assert_eq!(with(1283, 5), tagged);
     }
 
     #[test]
