@@ -383,8 +383,9 @@ impl Connection {
         }
         cx.counters.out_segments += 1;
         self.last_sent = cx.now;
-        // What waits behind a gap, or came twice, and found no room takes an acknowledgment of its own to say.
-        self.rcv.ack_now = self.rcv.report.due;
+        // What waits behind a gap, or came twice, and found no room takes an acknowledgment of its own to say; so does
+        // a user timeout.
+        self.rcv.ack_now = self.rcv.report.due || self.user_timeout.is_to_be_told();
         self.acknowledgment_sent();
         Ok(sent_bytes)
     }

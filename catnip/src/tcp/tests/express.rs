@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libos::memory::ArenaConfig;
 use libos::runtime::{Medium, RxChecksum, TxChecksum};
-use libos::{Arena, Capabilities, Instant, PopLimit, RxFrame, SocketOption};
+use libos::{Arena, Buffer, Capabilities, Instant, PopLimit, RxFrame, SocketOption};
 use proptest::prelude::*;
 
 use crate::events::ConnectionId;
@@ -29,6 +29,8 @@ struct World {
     /// Every frame sent, with its sender.
     sent: Vec<(usize, Vec<u8>)>,
     received: [Vec<u8>; 2],
+    /// Data that the program goes on holding.
+    kept: Vec<Buffer>,
     arena: Arena,
     now: Instant,
 }
@@ -50,14 +52,16 @@ impl World {
     fn new(way: Way, no_delay: bool) -> Self {
         let arena = Arena::new(&ArenaConfig::default()).unwrap();
         let mut stacks = [stack(&arena, 1), stack(&arena, 2)];
-        let (now, options) = (Instant::ZERO, TcpOptions::default());
+        let now = Instant::ZERO;
+        let options = TcpOptions { user_timeout_option: true, ..TcpOptions::default() };
         let address = "10.0.0.2:7".parse().unwrap();
         let binding = stacks[1].tcp_bind(address).unwrap();
         let listener = stacks[1].tcp_listen(binding, 1, &options).unwrap();
         let client = stacks[0].tcp_connect(now, &mut None, address, &options).unwrap();
         let connections = [client, client];
-        let (wires, received) = Default::default();
-        let mut world = Self { way, stacks, connections, wires, sent: Vec::new(), received, arena, now };
+        let (wires, received, kept) = Default::default();
+        let mut world =
+            Self { way, stacks, connections, wires, sent: Vec::new(), received, kept, arena, now };
         for _ in 0..8 {
             world.poll();
             world.deliver(0, usize::MAX);
@@ -83,9 +87,13 @@ impl World {
         }
     }
 
-    fn push(&mut self, side: usize, len: usize) {
+    fn push(&mut self, side: usize, len: usize, after: After) {
         let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
-        let mut data = self.arena.copy_from(&bytes).unwrap().freeze().into();
+        let buffer = self.arena.copy_from(&bytes).unwrap().freeze();
+        if after == After::Kept {
+            self.kept.push(buffer.clone());
+        }
+        let mut data = buffer.into();
         let (stack, id) = (&mut self.stacks[side], self.connections[side]);
         match self.way {
             Way::Straight => stack.tcp_push(self.now, id, &mut data),
@@ -125,9 +133,17 @@ impl World {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What the program does with data once it is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Dropped,
+    Kept,
+}
+
+#[derive(Debug, Clone)]
 enum Step {
-    Push(usize, usize),
+    Push(usize, usize, After),
+    Set(usize, SocketOption),
     Deliver(usize, usize),
     Lose(usize),
     Duplicate(usize),
@@ -137,9 +153,19 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let side = 0..2_usize;
+    let len = prop_oneof![1..200_usize, 1_400..1_500_usize, 1..20_000_usize];
+    let after = prop_oneof![3 => Just(After::Dropped), 1 => Just(After::Kept)];
+    let option = prop_oneof![
+        any::<bool>().prop_map(SocketOption::NoDelay),
+        any::<bool>().prop_map(SocketOption::Cork),
+        any::<bool>().prop_map(SocketOption::QuickAck),
+        any::<bool>().prop_map(SocketOption::KeepAlive),
+        prop_oneof![Just(None), (100..200_u64).prop_map(|seconds| Some(Duration::from_secs(seconds)))]
+            .prop_map(SocketOption::UserTimeout),
+    ];
     prop_oneof![
-        6 => (side.clone(), prop_oneof![1..200_usize, 1_400..1_500_usize, 1..20_000_usize])
-            .prop_map(|(side, len)| Step::Push(side, len)),
+        6 => (side.clone(), len, after).prop_map(|(side, len, after)| Step::Push(side, len, after)),
+        1 => (side.clone(), option).prop_map(|(side, option)| Step::Set(side, option)),
         8 => (side.clone(), 1..6_usize).prop_map(|(side, most)| Step::Deliver(side, most)),
         1 => side.clone().prop_map(Step::Lose),
         1 => side.clone().prop_map(Step::Duplicate),
@@ -150,7 +176,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn take(world: &mut World, step: Step) {
     match step {
-        Step::Push(side, len) => world.push(side, len),
+        Step::Push(side, len, after) => world.push(side, len, after),
+        Step::Set(side, option) => {
+            world.stacks[side].tcp_set_option(world.connections[side], option).unwrap();
+        }
         Step::Deliver(side, most) => world.deliver(side, most),
         Step::Lose(side) => drop(world.wires[side].pop()),
         Step::Duplicate(side) => {
@@ -174,8 +203,8 @@ proptest! {
         let mut straight = World::new(Way::Straight, no_delay);
         let mut general = World::new(Way::General, no_delay);
         for step in steps {
-            take(&mut straight, step);
-            take(&mut general, step);
+            take(&mut straight, step.clone());
+            take(&mut general, step.clone());
             prop_assert_eq!(&straight.sent, &general.sent, "after {:?}", step);
             prop_assert_eq!(straight.infos(), general.infos(), "after {:?}", step);
             prop_assert_eq!(&straight.received, &general.received);
