@@ -164,7 +164,7 @@ impl Runtime for PipeEnd {
         self.capabilities
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self, _now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
         let mut wire = self.incoming.borrow_mut();
         if wire.is_empty() {
@@ -185,7 +185,7 @@ impl Runtime for PipeEnd {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
         let mut wire = self.outgoing.borrow_mut();
         if wire.is_empty()

@@ -29,13 +29,13 @@ impl TcpEcho {
     }
 
     /// Waits for the server's next completion, which has to be of this kind on this connection.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
         next(&self.pair, kind, self.connection.server)
     }
 }
 
-#[inline]
+#[inline(always)]
 fn next(pair: &Pair, kind: OperationKind, queue: QueueDescriptor) -> Result<Completion, Failure> {
     let completion = pair.server.next_completion(None)?;
     if completion.kind != kind || completion.queue != queue {
@@ -44,7 +44,7 @@ fn next(pair: &Pair, kind: OperationKind, queue: QueueDescriptor) -> Result<Comp
     Ok(completion)
 }
 
-#[inline]
+#[inline(always)]
 fn check_length(bytes: usize) -> Result<(), Failure> {
     if bytes == MESSAGE_BYTES {
         Ok(())
@@ -111,7 +111,7 @@ impl UdpEcho {
     }
 
     /// The server's turn.
-    #[inline]
+    #[inline(always)]
     fn reply(&mut self) -> Result<(), Failure> {
         let server = self.sockets.server;
         let (request, from) = popped(self.next(OperationKind::Pop)?)?;
@@ -121,7 +121,7 @@ impl UdpEcho {
         pushed(&self.next(OperationKind::Push)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
         next(&self.pair, kind, self.sockets.server)
     }

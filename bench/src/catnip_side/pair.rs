@@ -166,7 +166,7 @@ fn host(
 }
 
 /// The data of a completed pop.
-#[inline]
+#[inline(always)]
 pub fn popped(completion: Completion) -> Result<(ScatterGather, Option<SocketAddr>), Failure> {
     match completion.outcome {
         Outcome::Popped { data, from } => Ok((data, from)),
@@ -175,7 +175,7 @@ pub fn popped(completion: Completion) -> Result<(ScatterGather, Option<SocketAdd
 }
 
 /// Fails unless the push has completed well.
-#[inline]
+#[inline(always)]
 pub fn pushed(completion: &Completion) -> Result<(), Failure> {
     match &completion.outcome {
         Outcome::Pushed => Ok(()),

@@ -107,6 +107,9 @@ impl Network {
         header: TransportHeader<WORDS>,
         mut payload: Buffer,
     ) -> Result<(), (Refusal, Buffer)> {
+        if self.refuses_shared::<WORDS>(&payload) {
+            return Err((Refusal::Shared, payload));
+        }
         let Some(headers) = self.express_headers(now, path, kind, header, &payload) else {
             return Err((Refusal::Unusual, payload));
         };
@@ -134,6 +137,12 @@ impl Network {
         let frame = payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out));
         self.emit_express(frame.ok_or(Refusal::Shared)?, headers.offload);
         Ok(())
+    }
+
+    /// True for a payload that others hold, where the checksum over it is ours to compute: once.
+    #[inline(always)]
+    fn refuses_shared<const WORDS: usize>(&self, payload: &Buffer) -> bool {
+        self.device.tx_checksum != TxChecksum::Unneeded && !payload.takes_header(Headers::<WORDS>::BYTES)
     }
 
     /// As [`Self::send_express`], for a payload that was refused as [`Refusal::Shared`]: the headers go into a segment

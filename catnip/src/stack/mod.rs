@@ -152,7 +152,7 @@ impl Stack {
     }
 
     /// Runs the timers that are due and composes what is to be sent. Bounded work.
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self, now: Instant) {
         if self.received {
             self.received = false;

@@ -132,6 +132,14 @@ impl Buffer {
         self.held_bytes() - size_of::<Block>() - self.bytes_in_front()
     }
 
+    /// True when `len` bytes can be put in front of the data in place: this is the only view of the memory, and there
+    /// is room.
+    #[inline(always)]
+    #[must_use]
+    pub fn takes_header(&self, len: usize) -> bool {
+        self.is_unique() && self.bytes_in_front() >= len
+    }
+
     /// Writes `header` directly in front of the data and returns a view of both, if this is the
     /// only view of the memory and there is room. Bytes in front of the view are overwritten.
     #[inline]
@@ -145,7 +153,7 @@ impl Buffer {
     #[inline(always)]
     #[must_use]
     pub fn with_header_by(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Option<Self> {
-        if !self.is_unique() || self.bytes_in_front() < len {
+        if !self.takes_header(len) {
             return None;
         }
         let mut framed = self.clone();
@@ -159,7 +167,7 @@ impl Buffer {
     #[inline(always)]
     #[must_use]
     pub fn prepend_by(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
-        if !self.is_unique() || self.bytes_in_front() < len {
+        if !self.takes_header(len) {
             return false;
         }
         // SAFETY: there is room, and this view is alone.
