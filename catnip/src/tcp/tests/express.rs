@@ -140,7 +140,7 @@ enum After {
     Kept,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Push(usize, usize, After),
     Set(usize, SocketOption),
@@ -203,8 +203,8 @@ proptest! {
         let mut straight = World::new(Way::Straight, no_delay);
         let mut general = World::new(Way::General, no_delay);
         for step in steps {
-            take(&mut straight, step.clone());
-            take(&mut general, step.clone());
+            take(&mut straight, step);
+            take(&mut general, step);
             prop_assert_eq!(&straight.sent, &general.sent, "after {:?}", step);
             prop_assert_eq!(straight.infos(), general.infos(), "after {:?}", step);
             prop_assert_eq!(&straight.received, &general.received);
