@@ -64,7 +64,7 @@ EOF
 
 # Prints the program that cargo builds with these arguments.
 program() {
-    cargo test --no-run "$@" 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))$/\1/p' | xargs readlink -f
+    cargo test --no-run "$@" 2>&1 | tee -a /dev/stderr | sed -n 's/.*Executable.*(\(.*\))$/\1/p' | xargs readlink -f
 }
 
 # Boots a kernel; its tests have to pass.
@@ -84,7 +84,7 @@ guest() {
         -netdev hubport,id=n2,hubid=1 -device e1000,netdev=n2,addr=06.0,mac=02:00:00:00:00:06,romfile= \
         -netdev hubport,id=n3,hubid=1 \
         -device virtio-net-pci,netdev=n3,addr=07.0,mac=02:00:00:00:00:07,romfile=,iommu_platform=on,disable-legacy=on \
-        </dev/null | tee /dev/stderr) || {
+        </dev/null | tee -a /dev/stderr) || {
         echo "the virtual machine did not end within $timeout_s s" >&2
         return 1
     }
