@@ -26,7 +26,8 @@ pub const fn scale_for(limit_bytes: u32) -> u8 {
 }
 
 /// The window of the next segment. `nxt` is RCV.NXT, `edge` the right edge offered so far,
-/// `free_bytes` what the buffer of `limit_bytes` has room for, `mss` the peer's usual segment.
+/// `free_bytes` what the buffer of `limit_bytes` has room for, `mss` the peer's usual segment, and `scale` the shift we
+/// offered, at most [`MAX_WINDOW_SCALE`].
 ///
 /// The edge never moves left (RFC 9293 §3.8.6, SHLD-14) and moves right by no less than the smaller of
 /// a segment and half of the buffer (RFC 9293 §3.8.6.2.2, MUST-39). A window that is no multiple of

@@ -21,6 +21,10 @@ const RECOVERY_TIME: Duration = Duration::from_secs(300);
 /// The same with smoltcp, which after a timeout may repeat a window segment by segment, a minute each.
 const SMOLTCP_RECOVERY_TIME: Duration = Duration::from_secs(10_000);
 
+/// How long a queue takes to run empty at most: datagrams would fill one without limit with more than a slow path carries while
+/// a run waits for its end.
+const LONGEST_QUEUE_S: u64 = 60;
+
 /// The slowest line of all.
 const SLOW_BITS_PER_S: u64 = 200_000;
 
@@ -96,10 +100,14 @@ impl Dice {
         let latency = if self.chance(5) { self.micros(100_000, 1_000_000) } else { self.micros(1, 100_000) };
         let limited = self.chance(50);
         let least_bits_per_s = if self.chance(10) { SLOW_BITS_PER_S } else { 2_000_000 };
+        let bandwidth_bits_per_s = limited.then(|| self.spread(least_bits_per_s, 10_000_000_000));
+        let queue_bytes = if self.chance(50) { self.spread(20_000, 1 << 20) as usize } else { usize::MAX };
+        let most_bytes =
+            bandwidth_bits_per_s.map_or(usize::MAX, |bits| (bits / 8 * LONGEST_QUEUE_S) as usize);
         PathConfig {
             latency,
-            bandwidth_bits_per_s: limited.then(|| self.spread(least_bits_per_s, 10_000_000_000)),
-            queue_bytes: if self.chance(50) { self.spread(20_000, 1 << 20) as usize } else { usize::MAX },
+            bandwidth_bits_per_s,
+            queue_bytes: queue_bytes.min(most_bytes),
             queue_frames: if self.chance(30) { self.spread(8, 1000) as usize } else { usize::MAX },
             mark_above_bytes: if self.chance(50) { self.spread(3_000, 1 << 18) as usize } else { usize::MAX },
             faults: if faulty { self.faults(latency, start) } else { Faults::default() },
