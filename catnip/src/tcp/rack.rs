@@ -1,7 +1,8 @@
 //! RACK: what left before something that arrived, and a reordering window ago, is lost (RFC 8985, section 6).
 //!
-//! "Before" is told by the order of transmission and not by the clock, so that segments of one tick of a coarse
-//! clock are not mistaken for each other; only the waiting is timed.
+//! "Before" is told by the clock and, among the segments of one tick of it, by the order of transmission, so that those
+//! of a coarse clock are not mistaken for each other. What arrived last may be long past: while nothing is amiss nobody
+//! looks here, and by the next loss order and sequence numbers may have wrapped.
 
 use libos::Instant;
 
@@ -78,9 +79,10 @@ impl Rack {
         }
     }
 
-    /// Everything before `una` is acknowledged.
-    pub(super) fn on_progress(&mut self, una: SequenceNumber) {
-        if self.round_end.is_some_and(|end| una.at_or_after(end)) {
+    /// Everything before `una` is acknowledged, and nothing from `max` on was sent. An end that is not between the two
+    /// was passed, perhaps by gigabytes in which nothing was lost.
+    pub(super) fn on_progress(&mut self, una: SequenceNumber, max: SequenceNumber) {
+        if self.round_end.is_some_and(|end| end == una || !end.is_within(una, max)) {
             self.round_end = None;
         }
     }
@@ -111,5 +113,73 @@ impl Rack {
         }
         let overdue_at = record.sent_at.plus_nanos(self.rtt_ns.saturating_add(window_ns));
         if overdue_at <= now { Judgement::Lost } else { Judgement::Wait(overdue_at.nanos_since(now)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::rtt::RtoConfig;
+    use crate::tcp::transmissions::Transmissions;
+
+    const MS: u64 = 1_000_000;
+    const MSS: u16 = 1_000;
+
+    fn at(raw: u32) -> SequenceNumber {
+        SequenceNumber::new(raw)
+    }
+
+    /// A segment sent at `sent_ms`, as the transmission of that number.
+    fn segment(order: u32, sent_ms: u64) -> Transmission {
+        let mut sent = Transmissions::new(Instant::ZERO);
+        sent.on_sent(at(order), at(order) + MSS.into(), MSS, Instant::from_millis(sent_ms));
+        Transmission { order, ..*sent.get(0).unwrap() }
+    }
+
+    #[test]
+    fn what_arrived_any_number_of_transmissions_ago_says_nothing_of_what_left_since() {
+        for since in [1_u32, 1 << 30, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, 3 << 30, u32::MAX] {
+            let mut rack = Rack::new();
+            rack.on_arrival(&segment(7, 1), Instant::from_millis(11));
+            let later = |ahead: u32, sent_ms| segment(7_u32.wrapping_add(since).wrapping_add(ahead), sent_ms);
+            // Nothing that left since has arrived: it may be anywhere.
+            let (now, lost) = (Instant::from_millis(2_000), later(0, 1_000));
+            assert_eq!(rack.judge(&lost, 0, now), Judgement::Newer, "{since}");
+            // What left behind it arrives, which counts as the newest, with its round-trip time.
+            rack.on_arrival(&later(1, 1_001), Instant::from_millis(1_021));
+            assert_eq!(rack.judge(&lost, 0, now), Judgement::Lost, "{since}");
+            let early = rack.judge(&lost, 0, Instant::from_millis(1_015));
+            assert_eq!(early, Judgement::Wait(5 * MS), "{since}");
+        }
+    }
+
+    #[test]
+    fn within_a_tick_the_count_of_transmissions_tells_what_left_first() {
+        let mut rack = Rack::new();
+        rack.on_arrival(&segment(u32::MAX, 4), Instant::from_millis(8));
+        let judge = |order| rack.judge(&segment(order, 4), 0, Instant::from_millis(20));
+        assert_eq!([u32::MAX - 1, u32::MAX, 0, 1].map(judge), {
+            let newer = Judgement::Newer;
+            [Judgement::Lost, newer, newer, newer]
+        });
+    }
+
+    #[test]
+    fn the_window_widens_once_in_a_round_trip_however_long_ago_the_last_was() {
+        let mut rtt = RttEstimator::new(&RtoConfig::default());
+        rtt.sample(40 * MS, 0);
+        let waiting = Waiting { recovering: true, sacked_segments: 9, granularity_ns: 0 };
+        for since in [10_000_u32, 1 << 30, 1 << 31, 3 << 30] {
+            let mut rack = Rack::new();
+            rack.on_needless_retransmission(at(10_000));
+            rack.on_progress(at(9_000), at(20_000));
+            rack.on_needless_retransmission(at(20_000));
+            assert_eq!(rack.window_ns(waiting, &rtt), 20 * MS, "the same round trip");
+            // So much went through without a loss, and without a look at this.
+            let una = at(10_000) + since;
+            rack.on_progress(una, una + 10_000);
+            rack.on_needless_retransmission(una + 10_000);
+            assert_eq!(rack.window_ns(waiting, &rtt), 30 * MS, "{since}");
+        }
     }
 }

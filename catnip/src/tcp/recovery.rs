@@ -236,7 +236,7 @@ impl Connection {
         if delivered.reordered {
             repair.rack.on_reordering();
         }
-        repair.rack.on_progress(self.snd.una);
+        repair.rack.on_progress(self.snd.una, self.snd.max);
         self.check_duplicate_report(&mut repair, &reported, cx);
         self.check_probe(&reported, advanced, segment, cx);
         self.check_timeout(&mut repair, &delivered, advanced, cx);

@@ -28,7 +28,8 @@ pub struct Transmission {
     pub start: SequenceNumber,
     /// The sequence number after the last.
     pub end: SequenceNumber,
-    /// Counts transmissions, so that those of one instant have an order too: clocks may be coarse.
+    /// Counts transmissions, so that those of one instant have an order too: clocks may be coarse. Wraps, and so tells
+    /// nothing of transmissions that are far apart: see [`Self::sent_after`].
     pub order: u32,
     /// Payload bytes of the segments it went in; the last one may have fewer, and a FIN.
     pub segment_bytes: u16,
@@ -82,9 +83,13 @@ impl Transmission {
         (from, self.start + until)
     }
 
-    /// True when it left after `other` did.
+    /// True when it left after `other` did, however long ago that was: time decides, and among those of one instant
+    /// their count.
     #[must_use]
-    pub const fn sent_after(&self, other: &Self) -> bool {
+    pub fn sent_after(&self, other: &Self) -> bool {
+        if self.sent_at != other.sent_at {
+            return self.sent_at > other.sent_at;
+        }
         let order = self.order.wrapping_sub(other.order).cast_signed();
         order > 0 || (order == 0 && self.end.after(other.end))
     }
