@@ -255,3 +255,29 @@ fn an_address_that_somebody_has_is_used_by_no_core() {
         }
     }
 }
+
+#[test]
+fn when_cores_stay_away_before_they_asked_the_next_one_asks_and_the_others_hear_the_answer() {
+    for (away, claims) in [(&[0][..], false), (&[0, 1], false), (&[0], true)] {
+        let world = probing(3, Shape::Queues(Spreading::ToTheLast));
+        let mut neighbour = Neighbour::new(&world, claims);
+        let there = || (0..3).filter(|core| !away.contains(core));
+        world.run_until(away, || {
+            neighbour.poll(world.client.now());
+            there().all(|core| world.count(core, "network.awaits_addresses") == 0)
+        });
+        let end = world.client.now() + Duration::from_secs(10);
+        world.run_until(away, || {
+            neighbour.poll(world.client.now());
+            world.client.now() > end
+        });
+        for core in there() {
+            let duplicates = world.count(core, "network.address_duplicates");
+            assert_eq!(duplicates, u64::from(claims), "core {core} without {away:?}");
+        }
+        let [probes, announcements, solicitations, advertisements] = neighbour.heard;
+        let expected = if claims { (1, 0) } else { (3, 2) };
+        assert_eq!((probes, announcements), expected, "one core asks, without {away:?}");
+        assert_eq!((solicitations, advertisements), (2, 2), "without {away:?}");
+    }
+}

@@ -160,7 +160,7 @@ impl Network {
             max_frames: config.transmit_queue_frames,
             max_looped: config.loop_queue_packets,
             interface: Interface::new(config),
-            addresses: AddressTable::new(random.fork(), asking, nonce),
+            addresses: AddressTable::new(random.fork(), config.share.clone(), nonce),
             conflict_detection: config.conflict_detection,
             routers: config.router_discovery.then(|| {
                 let hardware = device.hardware_address;

@@ -1,5 +1,6 @@
 //! Several cores on one device: which core a flow belongs to, and how its packets get there.
 
+mod asked;
 mod counters;
 mod exchange;
 mod flow;

@@ -1,9 +1,10 @@
 //! Which core a flow and a port belong to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::asked::AskedAddresses;
 use super::toeplitz::{HashKey, Toeplitz};
 
 /// Most cores that share a device.
@@ -52,13 +53,15 @@ impl Directory {
     }
 }
 
-/// One core's part of a device that several share: its number, how flows are spread, and who has which port.
+/// One core's part of a device that several share: its number, how flows are spread, who has which port, and which addresses
+/// were asked about.
 #[derive(Debug, Clone)]
 pub struct CoreShare {
     core: usize,
     cores: usize,
     hash: Arc<Toeplitz>,
     directory: Arc<Directory>,
+    asked: Arc<AskedAddresses>,
 }
 
 impl PartialEq for CoreShare {
@@ -84,9 +87,14 @@ impl CoreShare {
     #[must_use]
     pub fn split(cores: usize, key: HashKey) -> Vec<Self> {
         let cores = cores.clamp(1, MAX_CORES);
-        let (hash, directory) = (Arc::new(Toeplitz::new(key)), Arc::new(Directory::new()));
-        let part = |core| Self { core, cores, hash: Arc::clone(&hash), directory: Arc::clone(&directory) };
-        (0..cores).map(part).collect()
+        let first = Self {
+            core: 0,
+            cores,
+            hash: Arc::new(Toeplitz::new(key)),
+            directory: Arc::new(Directory::new()),
+            asked: Arc::new(AskedAddresses::new()),
+        };
+        (0..cores).map(|core| Self { core, ..first.clone() }).collect()
     }
 
     /// The table from hashes to so many cores, for a device that has one: the core of each remainder that a hash leaves
@@ -130,6 +138,21 @@ impl CoreShare {
     #[must_use]
     pub fn is_home(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         self.core_of_flow(local, remote) == self.core
+    }
+
+    /// Notes that this core has asked whether somebody has the address: all cores hear the answer.
+    pub(crate) fn note_asked(&self, address: IpAddr) {
+        self.asked.note(address);
+    }
+
+    /// Notes that what was asked about the address counts no more.
+    pub(crate) fn forget_asked(&self, address: IpAddr) {
+        self.asked.forget(address);
+    }
+
+    /// True when some core has asked whether somebody has the address.
+    pub(crate) fn was_asked(&self, address: IpAddr) -> bool {
+        self.asked.contains(address)
     }
 
     const fn bit(&self) -> u64 {

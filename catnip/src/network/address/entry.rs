@@ -96,6 +96,9 @@ pub(in crate::network) enum Start {
 pub(super) enum Progress {
     /// Others were asked so many times.
     Probing { sent: u8 },
+    /// Another core asks, and this one hears the answer. It waits so many times more for some core to have asked before it does so
+    /// itself.
+    Listening { left: usize },
     /// It is ours, and others are to be told so many times more.
     Announcing { left: u8 },
     /// It is ours.
@@ -120,7 +123,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn status(&self) -> AddressStatus {
         let state = match self.progress {
-            Progress::Probing { .. } => AddressState::Tentative,
+            Progress::Probing { .. } | Progress::Listening { .. } => AddressState::Tentative,
             Progress::Duplicate => AddressState::Duplicate,
             Progress::Announcing { .. } | Progress::Settled if self.deprecated => AddressState::Deprecated,
             Progress::Announcing { .. } | Progress::Settled => AddressState::Preferred,

@@ -12,6 +12,7 @@ use crate::network::Prefix;
 use crate::network::asking::Asking;
 use crate::network::interface::{MAX_V4, MAX_V6};
 use crate::random::Random;
+use crate::steering::CoreShare;
 
 /// Constants of RFC 5227 section 1.1, by their names there.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ pub(in crate::network) enum Reaction {
 pub(in crate::network) struct AddressTable {
     entries: ArrayVec<Entry, { MAX_V4 + MAX_V6 }>,
     random: Random,
+    /// Of a device that several cores share: this core's part, which says whether one of them has asked.
+    share: Option<CoreShare>,
     /// Whether this core asks others and tells them, or another one that shares the device.
     asking: Asking,
     /// Marks our own questions, which some links return to us (RFC 7527).
@@ -69,8 +72,9 @@ pub(in crate::network) struct AddressTable {
 }
 
 impl AddressTable {
-    pub(in crate::network) fn new(random: Random, asking: Asking, nonce: [u8; 6]) -> Self {
-        Self { entries: ArrayVec::new(), random, asking, nonce }
+    pub(in crate::network) fn new(random: Random, share: Option<CoreShare>, nonce: [u8; 6]) -> Self {
+        let asking = Asking::of(share.as_ref());
+        Self { entries: ArrayVec::new(), random, share, asking, nonce }
     }
 
     /// What marks our own questions.
@@ -99,7 +103,7 @@ impl AddressTable {
             (Start::Probe, Asking::First) => {
                 (Progress::Probing { sent: 0 }, now + self.initial_delay(prefix.address))
             }
-            (Start::Probe, Asking::Later) => listening(now, prefix.address),
+            (Start::Probe, Asking::Later) => self.listening(now, prefix.address),
         };
         let entry =
             Entry { prefix, origin, on_link, progress, due, lifetime, deprecated: false, defended_at: None };
@@ -117,6 +121,20 @@ impl AddressTable {
         Duration::from_nanos(self.random.range(duration_nanos(shortest), duration_nanos(longest)))
     }
 
+    /// Another core asks. As long as that may take this one hears whether there is an answer; and when none of the cores before
+    /// this one did ask, by when each could have, this one does.
+    fn listening(&self, now: Instant, address: IpAddr) -> (Progress, Instant) {
+        let before = self.share.as_ref().map_or(0, CoreShare::core);
+        (Progress::Listening { left: before.saturating_sub(1) }, now + asking_takes(address))
+    }
+
+    /// What was asked about an address counts no more.
+    fn forget_asked(&self, address: IpAddr) {
+        if let Some(share) = &self.share {
+            share.forget_asked(address);
+        }
+    }
+
     fn find(&mut self, address: IpAddr) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.prefix.address == address)
     }
@@ -124,6 +142,7 @@ impl AddressTable {
     /// Takes an address out of the table.
     pub(in crate::network) fn remove(&mut self, address: IpAddr) -> Option<AddressStatus> {
         let index = self.entries.iter().position(|entry| entry.prefix.address == address)?;
+        self.forget_asked(address);
         Some(self.entries.remove(index).status())
     }
 
@@ -148,7 +167,8 @@ impl AddressTable {
     /// True for addresses that others are being asked about.
     pub(in crate::network) fn is_tentative(&self, address: IpAddr) -> bool {
         self.entries.iter().any(|entry| {
-            entry.prefix.address == address && matches!(entry.progress, Progress::Probing { .. })
+            entry.prefix.address == address
+                && matches!(entry.progress, Progress::Probing { .. } | Progress::Listening { .. })
         })
     }
 
@@ -156,12 +176,14 @@ impl AddressTable {
     pub(in crate::network) fn conflict(&mut self, now: Instant, address: IpAddr) -> Reaction {
         let Some(entry) = self.find(address) else { return Reaction::Ignore };
         match entry.progress {
-            Progress::Probing { .. } => {
+            Progress::Probing { .. } | Progress::Listening { .. } => {
                 entry.progress = Progress::Duplicate;
                 // RFC 5227 section 2.1.1: after a while it may be free. RFC 4862 section 5.4.5 leaves that to
                 // whoever configures the host.
                 entry.due = if address.is_ipv4() { now + RATE_LIMIT_INTERVAL } else { Instant::FAR_FUTURE };
-                Reaction::Duplicate(entry.origin)
+                let origin = entry.origin;
+                self.forget_asked(address);
+                Reaction::Duplicate(origin)
             }
             // Neighbour discovery knows no defence, and nobody may take an address away by claiming it.
             Progress::Announcing { .. } | Progress::Settled if address.is_ipv6() => Reaction::Ignore,
@@ -191,6 +213,7 @@ impl AddressTable {
         let entry = self.entries.get_mut(index)?;
         let address = entry.prefix.address;
         if entry.lifetime.valid_until <= now {
+            self.forget_asked(address);
             return Some(Step::Expire(self.entries.remove(index).status()));
         }
         if !entry.deprecated && entry.lifetime.preferred_until <= now {
@@ -201,20 +224,32 @@ impl AddressTable {
             IpAddr::V4(_) => (PROBE_NUM, apart, ANNOUNCE_WAIT),
             IpAddr::V6(_) => (DETECTION_TRANSMITS, DETECTION_INTERVAL, DETECTION_INTERVAL),
         };
-        match entry.progress {
-            Progress::Probing { sent } if sent < probes => {
-                let sent = sent + 1;
-                entry.progress = Progress::Probing { sent };
-                entry.due = now + if sent < probes { apart } else { last };
-                Some(Step::Probe(address))
+        let Entry { prefix, on_link, deprecated, .. } = *entry;
+        let assign = Step::Assign { prefix, on_link, deprecated };
+        let ask = |entry: &mut Entry, sent: u8| {
+            let sent = sent + 1;
+            entry.progress = Progress::Probing { sent };
+            entry.due = now + if sent < probes { apart } else { last };
+            if let (true, Some(share)) = (sent == probes, &self.share) {
+                share.note_asked(address);
             }
+            Some(Step::Probe(address))
+        };
+        match entry.progress {
+            Progress::Probing { sent } if sent < probes => ask(entry, sent),
             Progress::Probing { .. } => {
-                (entry.progress, entry.due) = match self.asking {
-                    Asking::First => (Progress::Announcing { left: announcements(address) }, now),
-                    Asking::Later => (Progress::Settled, Instant::FAR_FUTURE),
-                };
-                let (prefix, on_link, deprecated) = (entry.prefix, entry.on_link, entry.deprecated);
-                Some(Step::Assign { prefix, on_link, deprecated })
+                (entry.progress, entry.due) = (Progress::Announcing { left: announcements(address) }, now);
+                Some(assign)
+            }
+            Progress::Listening { .. } if self.share.as_ref().is_some_and(|share| share.was_asked(address)) => {
+                (entry.progress, entry.due) = (Progress::Settled, Instant::FAR_FUTURE);
+                Some(assign)
+            }
+            Progress::Listening { left: 0 } => ask(entry, 0),
+            Progress::Listening { left } => {
+                entry.progress = Progress::Listening { left: left - 1 };
+                entry.due = now + asking_takes(address);
+                None
             }
             Progress::Announcing { left } => {
                 let left = left.saturating_sub(1);
@@ -229,7 +264,10 @@ impl AddressTable {
                     Some(Step::Probe(address))
                 }
                 Asking::Later => {
-                    (entry.progress, entry.due) = listening(now, address);
+                    let listening = self.listening(now, address);
+                    if let Some(entry) = self.entries.get_mut(index) {
+                        (entry.progress, entry.due) = listening;
+                    }
                     None
                 }
             },
@@ -246,15 +284,12 @@ impl AddressTable {
     }
 }
 
-/// Another core asks. As long as that may take this one hears whether there is an answer.
-fn listening(now: Instant, address: IpAddr) -> (Progress, Instant) {
-    let (probes, longest) = match address {
-        IpAddr::V4(_) => (PROBE_NUM, PROBE_WAIT + PROBE_MAX * u32::from(PROBE_NUM - 1) + ANNOUNCE_WAIT),
-        IpAddr::V6(_) => {
-            (DETECTION_TRANSMITS, DETECTION_DELAY + DETECTION_INTERVAL * u32::from(DETECTION_TRANSMITS))
-        }
-    };
-    (Progress::Probing { sent: probes }, now + longest)
+/// How long a core takes at most from when it gets an address to when nobody has answered.
+fn asking_takes(address: IpAddr) -> Duration {
+    match address {
+        IpAddr::V4(_) => PROBE_WAIT + PROBE_MAX * u32::from(PROBE_NUM - 1) + ANNOUNCE_WAIT,
+        IpAddr::V6(_) => DETECTION_DELAY + DETECTION_INTERVAL * u32::from(DETECTION_TRANSMITS),
+    }
 }
 
 /// How often others are told about an address: `ANNOUNCE_NUM` of RFC 5227; once by neighbour discovery, where
