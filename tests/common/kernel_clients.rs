@@ -92,8 +92,17 @@ pub fn clients() {
     });
 }
 
-/// Runs the clients against all cores; returns what each core counted under these names.
+/// Runs the clients against all cores; returns which core served whom, and what each counted under these names.
 pub fn run(config: &Config, counts: &[&str]) -> (HashMap<SocketAddr, usize>, Vec<Vec<u64>>) {
+    run_with(config, counts, clients)
+}
+
+/// Runs these clients, as [`run`].
+pub fn run_with(
+    config: &Config,
+    counts: &[&str],
+    clients: impl FnOnce() + Send + std::panic::UnwindSafe,
+) -> (HashMap<SocketAddr, usize>, Vec<Vec<u64>>) {
     let stop = AtomicBool::new(false);
     let (sender, served) = mpsc::channel();
     let counted = thread::scope(|scope| {

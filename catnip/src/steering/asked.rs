@@ -45,7 +45,7 @@ fn mark(address: IpAddr) -> u64 {
     /// The golden ratio's digits: odd, and without a pattern.
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
     let number = match address {
-        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
     };
     (number.wrapping_mul(SPREAD) >> 64) as u64 | 1

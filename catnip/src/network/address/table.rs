@@ -241,7 +241,9 @@ impl AddressTable {
                 (entry.progress, entry.due) = (Progress::Announcing { left: announcements(address) }, now);
                 Some(assign)
             }
-            Progress::Listening { .. } if self.share.as_ref().is_some_and(|share| share.was_asked(address)) => {
+            Progress::Listening { .. }
+                if self.share.as_ref().is_some_and(|share| share.was_asked(address)) =>
+            {
                 (entry.progress, entry.due) = (Progress::Settled, Instant::FAR_FUTURE);
                 Some(assign)
             }
