@@ -470,6 +470,7 @@ impl Connection {
             self.restart_retransmission(cx);
             self.note_delivery(&delivered, cx);
         } else {
+            self.recovery.unmeasured &= rtt_ns.is_none();
             self.on_telling_acknowledgment(delivered, acked_bytes, segment, cx);
         }
         if self.wants_room && self.snd.queue.len_bytes() < self.snd.limit_bytes {

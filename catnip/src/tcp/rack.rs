@@ -15,6 +15,9 @@ use super::transmissions::Transmission;
 const DUPLICATE_THRESHOLD: u32 = 3;
 /// Recoveries after which a widened reordering window is narrow again (RFC 8985, section 6.2, step 4).
 const PERSISTENCE: u8 = 16;
+/// How long a smallest round-trip time counts, and half as long again at most (RFC 8985, section 6.2, step 1 leaves the
+/// length open; Linux has five minutes, too).
+const MIN_RTT_SPAN_NS: u64 = 300_000_000_000;
 /// Largest multiple of the smallest window; it ends at a round-trip time long before.
 const MAX_MULTIPLIER: u32 = 64;
 
@@ -44,11 +47,30 @@ pub(super) struct Rack {
     persist: u8,
     /// RACK.dsack_round.
     round_end: Option<SequenceNumber>,
+    /// When the present span of RACK.min_RTT began.
+    span_since: Option<Instant>,
 }
 
 impl Rack {
     pub(super) const fn new() -> Self {
-        Self { newest: None, rtt_ns: 0, reordering_seen: false, multiplier: 1, persist: 0, round_end: None }
+        Self {
+            newest: None,
+            rtt_ns: 0,
+            reordering_seen: false,
+            multiplier: 1,
+            persist: 0,
+            round_end: None,
+            span_since: None,
+        }
+    }
+
+    /// Lets RACK.min_RTT follow a path that has become longer (RFC 8985, section 6.2, step 1). Looked at when there are
+    /// losses to judge, which is when it counts.
+    pub(super) fn age_min_rtt(&mut self, rtt: &mut RttEstimator, now: Instant) {
+        if now.nanos_since(*self.span_since.get_or_insert(now)) > MIN_RTT_SPAN_NS {
+            self.span_since = Some(now);
+            rtt.begin_span();
+        }
     }
 
     /// `newest` arrived (RFC 8985, section 6.2, step 2).
@@ -162,6 +184,22 @@ mod tests {
             let newer = Judgement::Newer;
             [Judgement::Lost, newer, newer, newer]
         });
+    }
+
+    #[test]
+    fn the_window_follows_a_path_that_has_become_longer() {
+        let mut rtt = RttEstimator::new(&RtoConfig::default());
+        let waiting = Waiting { recovering: false, sacked_segments: 1, granularity_ns: 0 };
+        let mut rack = Rack::new();
+        let mut windows_ms = Vec::new();
+        for minute in 0..20 {
+            rtt.sample(if minute < 4 { 40 } else { 400 } * MS, 0);
+            rack.age_min_rtt(&mut rtt, Instant::from_millis(minute * 60_000));
+            windows_ms.push(rack.window_ns(waiting, &rtt) / MS);
+        }
+        // Not before five minutes, and before ten and some are over.
+        assert_eq!((windows_ms[9], windows_ms[15]), (10, 100), "{windows_ms:?}");
+        assert!(windows_ms.is_sorted());
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(super) struct Recovery {
     /// RecoveryPoint: when so much is acknowledged, the present phase is over.
     recover: SequenceNumber,
     pub probe: Option<TailProbe>,
+    /// No round trip was measured since a probe left.
+    pub unmeasured: bool,
     /// Made when first needed.
     repair: Option<Box<Repair>>,
 }
@@ -96,6 +98,7 @@ impl Recovery {
             quiet: true,
             recover: iss,
             probe: None,
+            unmeasured: false,
             repair: None,
         }
     }
@@ -139,6 +142,7 @@ impl Recovery {
     pub(super) fn release(&mut self) {
         self.repair = None;
         self.probe = None;
+        self.unmeasured = false;
         self.phase = Phase::Open;
         self.quiet = true;
     }
@@ -315,8 +319,11 @@ impl Connection {
         if self.recovery.probe.is_some_and(|probe| probe.end == end) {
             return;
         }
+        if self.sent.resent().0 > 0 {
+            // Whatever it was sent again for. What never was, the network made two of.
+            repair.rack.on_needless_retransmission(self.snd.max);
+        }
         let Some(needed) = repair.needed else { return };
-        repair.rack.on_needless_retransmission(self.snd.max);
         let segments = end.distance_from(start).div_ceil(u32::from(self.snd.mss).max(1));
         repair.needed = Some(needed.saturating_sub(segments));
         if needed > 0 && segments >= needed {
@@ -375,6 +382,7 @@ impl Connection {
 
     /// Gives up what RACK finds lost. Returns after how many nanoseconds to look again.
     fn detect_losses(&mut self, repair: &mut Repair, cx: &Context<'_>) -> Option<u64> {
+        repair.rack.age_min_rtt(&mut self.rtt, cx.now);
         let waiting = Waiting {
             recovering: self.recovery.phase != Phase::Open,
             sacked_segments: self.sent.sacked_segments(),
@@ -417,6 +425,7 @@ impl Connection {
     pub(super) fn settle_recovery(&mut self) {
         self.recovery.quiet = self.recovery.phase == Phase::Open
             && self.recovery.probe.is_none()
+            && !self.recovery.unmeasured
             && self.sent.left_bytes() == 0;
     }
 

@@ -31,6 +31,8 @@ impl Default for RtoConfig {
 pub struct RttEstimator {
     /// SRTT and RTTVAR; `None` before the first sample.
     smoothed: Option<Smoothed>,
+    /// The smallest of the span of time before the one that [`Smoothed::min_rtt_ns`] is of; largest when there is none.
+    former_min_rtt_ns: u64,
     /// The timeout before backing off, within the bounds.
     base_ns: u64,
     min_rto_ns: u64,
@@ -52,6 +54,7 @@ impl RttEstimator {
         let max_rto_ns = config.max_ns.max(config.min_ns);
         Self {
             smoothed: None,
+            former_min_rtt_ns: u64::MAX,
             base_ns: config.initial_ns.clamp(config.min_ns, max_rto_ns),
             min_rto_ns: config.min_ns,
             max_rto_ns,
@@ -121,10 +124,19 @@ impl RttEstimator {
         self.smoothed.map(|smoothed| smoothed.rttvar_ns)
     }
 
-    /// The smallest round-trip time measured.
+    /// The smallest round-trip time measured of late: in this span of time and the one before.
     #[must_use]
     pub fn min_rtt_ns(&self) -> Option<u64> {
-        self.smoothed.map(|smoothed| smoothed.min_rtt_ns)
+        self.smoothed.map(|smoothed| smoothed.min_rtt_ns.min(self.former_min_rtt_ns))
+    }
+
+    /// A new span of time begins: what was measured in the one before the last counts no longer, as the path may have
+    /// become longer since (RFC 8985 §6.2, step 1). A span without a measurement does not end.
+    pub fn begin_span(&mut self) {
+        if let Some(smoothed) = self.smoothed.as_mut().filter(|smoothed| smoothed.min_rtt_ns != u64::MAX) {
+            self.former_min_rtt_ns = smoothed.min_rtt_ns;
+            smoothed.min_rtt_ns = u64::MAX;
+        }
     }
 }
 
@@ -202,6 +214,26 @@ mod tests {
         estimator.sample(100 * MS, 0);
         estimator.on_lost_syn();
         assert_eq!(estimator.rto_ns(), 300 * MS);
+    }
+
+    #[test]
+    fn the_smallest_is_forgotten_after_two_spans_of_time() {
+        let mut estimator = RttEstimator::new(&BOUNDS);
+        estimator.begin_span();
+        for (sample, least) in [(10, 10), (40, 10)] {
+            estimator.sample(sample * MS, 0);
+            assert_eq!(estimator.min_rtt_ns(), Some(least * MS));
+        }
+        // The path becomes longer.
+        estimator.begin_span();
+        estimator.begin_span();
+        assert_eq!(estimator.min_rtt_ns(), Some(10 * MS));
+        estimator.sample(80 * MS, 0);
+        assert_eq!(estimator.min_rtt_ns(), Some(10 * MS));
+        estimator.begin_span();
+        assert_eq!(estimator.min_rtt_ns(), Some(80 * MS));
+        estimator.sample(70 * MS, 0);
+        assert_eq!(estimator.min_rtt_ns(), Some(70 * MS));
     }
 
     #[test]

@@ -17,10 +17,14 @@ pub(super) struct TailProbe {
     pub end: SequenceNumber,
     /// TLP.is_retrans: it was old data.
     pub is_retransmission: bool,
+    /// Bytes in flight when it left: what was lost, if it was, was lost of these.
+    pub flight_bytes: u32,
 }
 
 impl Connection {
-    /// True when the deadline for what is in flight may be a probe's (RFC 8985, section 7.2).
+    /// True when the deadline for what is in flight may be a probe's (RFC 8985, section 7.2): no other one is under way,
+    /// and there was a measurement since the last, without which a path that became slower would be probed too early
+    /// for ever (section 7.3).
     #[inline]
     pub(super) fn may_probe_tail(&self) -> bool {
         self.sack_permitted
@@ -51,12 +55,14 @@ impl Connection {
         let waited_ns = self.probe_timeout_ns(cx.settings.clock_granularity_ns);
         let _ = self.user_timeout.is_over(self.snd.una, cx.now, waited_ns);
         let max = self.snd.max;
+        let flight_bytes = self.snd.in_flight();
         self.send_new_segment(cx);
         let is_retransmission = self.snd.max == max;
         if is_retransmission {
             self.retransmit_tail(cx);
         }
-        self.recovery.probe = Some(TailProbe { end: self.snd.max, is_retransmission });
+        self.recovery.probe = Some(TailProbe { end: self.snd.max, is_retransmission, flight_bytes });
+        self.recovery.unmeasured = true;
         self.settle_recovery();
         self.recovery.alarm = Alarm::Retransmission;
         self.deadlines.retransmit =
@@ -97,7 +103,7 @@ impl Connection {
             self.recovery.probe = None;
             let event = LossEvent {
                 now: cx.now,
-                bytes_in_flight: self.snd.in_flight(),
+                bytes_in_flight: probe.flight_bytes,
                 kind: LossKind::FastRetransmit,
             };
             self.congestion.on_loss(&event);

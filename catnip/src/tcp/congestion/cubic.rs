@@ -6,6 +6,7 @@ use super::cubic_curve as curve;
 use super::hystart::{Growth, HyStart};
 use super::{
     AckEvent, CongestionControl, DEFAULT_MSS_BYTES, LossEvent, LossKind, MAX_CWND_BYTES, initial_window,
+    window_after_recovery,
 };
 
 /// beta_cubic = 0.7 (RFC 9438 §4.6).
@@ -256,9 +257,7 @@ impl CongestionControl for Cubic {
     }
 
     fn on_recovery_exit(&mut self, bytes_in_flight: u32, _now: Instant) {
-        // RFC 6582 §3.2, step 3, option 1: no burst into a path that ran empty.
-        let refilled = bytes_in_flight.max(self.mss_bytes).saturating_add(self.mss_bytes);
-        self.cwnd_bytes = self.ssthresh_bytes.min(refilled).min(MAX_CWND_BYTES);
+        self.cwnd_bytes = window_after_recovery(self.ssthresh_bytes, bytes_in_flight, self.mss_bytes);
     }
 
     fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, _now: Instant) {

@@ -7,6 +7,7 @@ use libos::Instant;
 
 use super::{
     AckEvent, CongestionControl, DEFAULT_MSS_BYTES, LossEvent, LossKind, MAX_CWND_BYTES, initial_window,
+    window_after_recovery,
 };
 
 /// Most segments that one acknowledgment adds in slow start (RFC 3465 §2.2: L = 2).
@@ -117,9 +118,7 @@ impl CongestionControl for NewReno {
     }
 
     fn on_recovery_exit(&mut self, bytes_in_flight: u32, _now: Instant) {
-        // RFC 6582 §3.2, step 3, full acknowledgment, option 1: no burst into a path that ran empty.
-        let refilled = bytes_in_flight.max(self.mss_bytes).saturating_add(self.mss_bytes);
-        self.cwnd_bytes = self.ssthresh_bytes.min(refilled).min(MAX_CWND_BYTES);
+        self.cwnd_bytes = window_after_recovery(self.ssthresh_bytes, bytes_in_flight, self.mss_bytes);
         self.acked_bytes = 0;
     }
 
@@ -228,11 +227,18 @@ mod tests {
 
     #[test]
     fn leaving_recovery_does_not_burst() {
-        for (in_flight, cwnd) in [(0, 2 * MSS), (4 * MSS, 5 * MSS), (30 * MSS, 10 * MSS)] {
+        for (lost_of, in_flight, cwnd) in [
+            (40 * MSS, 30 * MSS, 20 * MSS),
+            (40 * MSS, 14 * MSS, 15 * MSS),
+            // As much as a new connection begins with, and no more than the threshold.
+            (40 * MSS, 4 * MSS, 10 * MSS),
+            (40 * MSS, 0, 10 * MSS),
+            (12 * MSS, 0, 6 * MSS),
+        ] {
             let mut reno = established(MSS);
-            reno.on_loss(&loss(20 * MSS));
+            reno.on_loss(&loss(lost_of));
             reno.on_recovery_exit(in_flight, NOW);
-            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (cwnd, 10 * MSS), "{in_flight}");
+            assert_eq!((reno.cwnd_bytes(), reno.ssthresh_bytes()), (cwnd, lost_of / 2), "{in_flight}");
         }
     }
 

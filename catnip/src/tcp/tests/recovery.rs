@@ -53,17 +53,18 @@ fn further_duplicates_let_new_segments_out_once_half_of_the_flight_has_left() {
 }
 
 #[test]
-fn an_acknowledgment_of_everything_ends_recovery_without_a_burst() {
+fn an_acknowledgment_of_everything_ends_recovery_with_no_larger_burst_than_a_connection_begins_with() {
     let (mut t, id) = in_flight();
     (0..3).for_each(|_| duplicate(&mut t, 1));
     let _ = t.take_sent();
     t.inject(seg().ack(12_001));
     let info = t.info(id);
     assert!(!info.in_recovery);
-    // RFC 6582, section 3.2: min(ssthresh, max(FlightSize, SMSS) + SMSS), with nothing in flight.
-    assert_eq!(info.cwnd_bytes, 2_000);
-    t.expect(seg().seq(12_001).ack(1).data(1_000));
-    t.expect(seg().seq(13_001).ack(1).data(1_000));
+    // RFC 6582, section 3.2, step 3, option 2: the threshold, here half of twelve segments, with nothing in flight.
+    assert_eq!((info.cwnd_bytes, info.ssthresh_bytes), (6_000, 6_000));
+    for segment in 12..18 {
+        t.expect(seg().seq(segment * 1_000 + 1).ack(1).data(1_000));
+    }
     t.expect_nothing();
 }
 

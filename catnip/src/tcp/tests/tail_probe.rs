@@ -159,3 +159,70 @@ fn the_echo_of_what_arrived_before_the_gap_says_nothing_of_the_probe() {
     t.inject(seg().ack(1).ts(1, echo).sack(&[(4_001, 5_001)]));
     t.expect(seg().seq(1).ack(1).data(1_000));
 }
+
+/// Sends a segment, lets the path take `path_ms` for it, and tells how often it went.
+fn exchange(t: &mut Script, id: ConnectionId, path_ms: u64) -> usize {
+    let una = t.info(id).snd_max.wrapping_sub(t.iss());
+    t.write(id, 1_000);
+    t.pass(path_ms);
+    let sent = t.take_sent().len();
+    t.inject(seg().ack(una + 1_000));
+    sent
+}
+
+#[test]
+fn a_path_that_became_slower_is_not_probed_again_before_it_is_measured() {
+    // 280 ms are more than the peer is given for a delayed acknowledgment, and less than that and the timeout.
+    const SLOWER_MS: u64 = 280;
+    let (mut t, id) = after_writing(1_000);
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().ack(1_001));
+    assert_eq!(exchange(&mut t, id, SLOWER_MS), 2, "the segment and the probe");
+    t.inject(seg().ack(2_001).sack(&[(1_001, 2_001)]));
+    // Of which copy the acknowledgment was is not known: no measurement. A probe now would spoil the next one.
+    let srtt_before = t.info(id).srtt_ns;
+    assert_eq!(srtt_before.map(|srtt_ns| srtt_ns / 1_000_000), Some(ROUND_TRIP_MS));
+    let probes = t.counters().tail_loss_probes;
+    let una = t.info(id).snd_max.wrapping_sub(t.iss());
+    t.write(id, 5_000);
+    t.pass(3 * ROUND_TRIP_MS);
+    assert_eq!(t.take_sent().len(), 5, "nothing is probed");
+    t.inject(seg().ack(una + 5_000));
+    assert!(t.info(id).srtt_ns > srtt_before);
+    assert_eq!(t.counters().tail_loss_probes, probes);
+    // It was measured: the next tail is probed.
+    t.write(id, 5_000);
+    t.pass(4 * ROUND_TRIP_MS);
+    assert_eq!((t.take_sent().len(), t.counters().tail_loss_probes), (6, probes + 1));
+}
+
+#[test]
+fn a_loss_that_the_probe_repairs_is_judged_by_the_flight_it_was_of() {
+    let mut t = Script::new();
+    let id = connect(&mut t);
+    // Three times ten segments, all of which arrive but the last.
+    t.write(id, 10_000);
+    assert_eq!(t.take_sent().len(), 10);
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().ack(10_001));
+    t.write(id, 10_000);
+    let _ = t.take_sent();
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().ack(20_001));
+    t.write(id, 10_000);
+    assert_eq!(t.take_sent().len(), 10);
+    let before = t.info(id).cwnd_bytes;
+    t.pass(2 * ROUND_TRIP_MS + 10);
+    let probe = t.expect(seg().seq(29_001).ack(1).data(1_000));
+    assert_eq!(probe.payload.len(), 1_000);
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().ack(30_001));
+    // The loss comes to light while next to nothing is in flight.
+    t.write(id, 1_000);
+    t.expect(seg().seq(30_001).ack(1).data(1_000));
+    t.pass(ROUND_TRIP_MS);
+    t.inject(seg().ack(31_001));
+    let info = t.info(id);
+    assert_eq!(info.ssthresh_bytes, 7_000, "of the ten in flight seven tenths");
+    assert!(info.cwnd_bytes < before && info.cwnd_bytes == 7_000, "{}", info.cwnd_bytes);
+}
