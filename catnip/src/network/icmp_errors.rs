@@ -5,11 +5,16 @@ use std::net::IpAddr;
 
 use libos::Instant;
 
+use super::ipv6::MAX_EXTENSION_HEADERS;
 use super::receive::IpInfo;
 use super::{DestinationKind, HeaderBuffer, Network, Outgoing, Packet, Payload, Protocol};
 use crate::stack::MIN_MTU_IPV6;
 use crate::wire::icmp::{self, IcmpHeader, v4, v6};
-use crate::wire::{ipv4, ipv6};
+use crate::wire::ipv4::{self, Ipv4Header};
+use crate::wire::ipv6::{self, ExtensionHeader, FragmentHeader, next_header};
+use crate::wire::router::kind::REDIRECT;
+
+const ICMPV6: u8 = Protocol::Icmpv6.number();
 
 /// Longest IPv4 packet with an error in it (RFC 1812 section 4.3.2.3).
 const MAX_ERROR_BYTES_IPV4: usize = 576;
@@ -23,6 +28,8 @@ pub(super) enum Complaint {
     Protocol { pointer: usize },
     /// Parts of the packet did not come in time.
     ReassemblyTime,
+    /// The packet is to go on to other hosts, of which we are none that forwards (IPv4).
+    SourceRoute,
     /// The byte at the pointer makes no sense. The code is ICMPv6's; ICMPv4 has one for this.
     ParameterProblem { code: u8, pointer: usize, even_multicast: bool },
 }
@@ -64,7 +71,8 @@ impl Network {
     pub(super) fn complain(&mut self, now: Instant, ip: &IpInfo, complaint: Complaint, packet: &[&[u8]]) {
         let even_multicast = matches!(complaint, Complaint::ParameterProblem { even_multicast: true, .. });
         // The sender was checked to be one host when the packet came in, except for this.
-        if ip.source.is_unspecified() || ip.kind != DestinationKind::Unicast && !even_multicast {
+        let ineligible = ip.source.is_unspecified() || ip.kind != DestinationKind::Unicast && !even_multicast;
+        if ineligible || packet.first().is_some_and(|packet| is_error(packet)) {
             return;
         }
         if !self.icmp_errors.take(now) {
@@ -86,6 +94,12 @@ impl Network {
             (IpAddr::V4(_), Complaint::ReassemblyTime) => {
                 (Protocol::Icmpv4, plain_error(v4::TIME_EXCEEDED, v4::REASSEMBLY), IPV4_QUOTE)
             }
+            (IpAddr::V4(_), Complaint::SourceRoute) => {
+                let header = plain_error(v4::DESTINATION_UNREACHABLE, v4::unreachable::SOURCE_ROUTE_FAILED);
+                (Protocol::Icmpv4, header, IPV4_QUOTE)
+            }
+            // IPv6 has no such option.
+            (IpAddr::V6(_), Complaint::SourceRoute) => return,
             (IpAddr::V6(_), Complaint::ReassemblyTime) => {
                 (Protocol::Icmpv6, plain_error(v6::TIME_EXCEEDED, v6::REASSEMBLY), IPV6_QUOTE)
             }
@@ -148,4 +162,40 @@ fn plain_error(kind: u8, code: u8) -> IcmpHeader {
 fn parameter_problem(code: u8, pointer: usize) -> IcmpHeader {
     let pointer = u32::try_from(pointer).unwrap_or(0);
     IcmpHeader { kind: v6::PARAMETER_PROBLEM, code, rest: pointer.to_be_bytes() }
+}
+
+/// True when a packet is an error of ICMP itself, or a redirect, as far as can be seen from it: about those nobody is told
+/// anything (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
+#[cold]
+fn is_error(packet: &[u8]) -> bool {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => match Ipv4Header::parse_quoted(packet) {
+            Ok(header) if header.protocol() == Protocol::Icmpv4.number() => {
+                packet.get(header.header_len()).is_some_and(|kind| v4::is_error(*kind))
+            }
+            Ok(_) | Err(_) => false,
+        },
+        Some(6) => icmpv6_kind(packet).is_some_and(|kind| kind < v6::FIRST_INFORMATIONAL || kind == REDIRECT),
+        Some(_) | None => false,
+    }
+}
+
+/// The kind of the ICMPv6 message behind the headers of a packet, whatever these say; `None` when there is none in sight.
+fn icmpv6_kind(packet: &[u8]) -> Option<u8> {
+    let (mut protocol, mut behind) =
+        (*packet.get(ipv6::NEXT_HEADER_OFFSET)?, packet.get(ipv6::HEADER_BYTES..)?);
+    // A chain that is longer is not looked at for errors either.
+    for _ in 0..=MAX_EXTENSION_HEADERS {
+        let len = match protocol {
+            ICMPV6 => return behind.first().copied(),
+            next_header::HOP_BY_HOP | next_header::ROUTING | next_header::DESTINATION => {
+                ExtensionHeader::parse(behind)?.len()
+            }
+            next_header::FRAGMENT if FragmentHeader::parse(behind)?.offset == 0 => FragmentHeader::BYTES,
+            _ => return None,
+        };
+        protocol = *behind.first()?;
+        behind = behind.get(len..)?;
+    }
+    None
 }

@@ -6,7 +6,7 @@ use libos::runtime::RxFrame;
 use super::icmp_errors::Complaint;
 use super::receive::{IpInfo, Origin, cut, frame_len};
 use super::{DestinationKind, Ingress, Network, Protocol};
-use crate::wire::ipv4::{self, Ipv4Header};
+use crate::wire::ipv4::{self, Ipv4Header, OptionFault};
 
 /// Where the protocol field is.
 const PROTOCOL_OFFSET: usize = 9;
@@ -61,11 +61,17 @@ impl Network {
             protocol_pointer: PROTOCOL_OFFSET,
         };
         if header_len > ipv4::HEADER_BYTES
-            && let Some(pointer) = header.malformed_option()
+            && let Some(fault) = header.option_fault()
         {
-            // RFC 1122, section 3.2.2.5: the sender is told where.
             self.counters.ip_in_header_errors += 1;
-            let complaint = Complaint::ParameterProblem { code: 0, pointer, even_multicast: false };
+            let complaint = match fault {
+                // RFC 1122, section 3.2.2.5: the sender is told where.
+                OptionFault::Malformed { at } => {
+                    Complaint::ParameterProblem { code: 0, pointer: at, even_multicast: false }
+                }
+                // RFC 1122, section 3.3.5: a host that does not forward says so.
+                OptionFault::UnfinishedRoute => Complaint::SourceRoute,
+            };
             self.complain(now, &ip, complaint, &[&frame.head]);
             return Ingress::Consumed;
         }

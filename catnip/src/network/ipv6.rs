@@ -20,7 +20,7 @@ const ICMPV6: u8 = Protocol::Icmpv6.number();
 const MIN_TCP_HEADER_BYTES: usize = 20;
 
 /// Most extension headers in one packet, and most bytes of them; packets with more are dropped.
-const MAX_EXTENSION_HEADERS: usize = 8;
+pub(super) const MAX_EXTENSION_HEADERS: usize = 8;
 const MAX_EXTENSION_BYTES: usize = 128;
 
 /// What is behind the extension headers.
@@ -171,8 +171,12 @@ impl Network {
             Origin::Ourselves => {
                 self.interface.is_local(destination.into()).then_some(DestinationKind::Unicast)
             }
-            // A solicitation to one's own address may come in a frame for a group, so no rule as in IPv4.
-            Origin::Host | Origin::Group => self.interface.destination_kind_v6(destination),
+            Origin::Host => self.interface.destination_kind_v6(destination),
+            // As in IPv4, so that nobody is told anything about such a packet (RFC 4443 section 2.4 (e.4)); but a
+            // solicitation to one's own address may come in a frame for a group.
+            Origin::Group => self.interface.destination_kind_v6(destination).filter(|kind| {
+                *kind != DestinationKind::Unicast || header.next_header() == Protocol::Icmpv6.number()
+            }),
         };
         let Some(kind) = kind.or_else(|| self.group_kind(destination.into())) else {
             self.counters.ip_in_address_errors += 1;

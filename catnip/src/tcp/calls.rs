@@ -122,7 +122,9 @@ impl TcpLayer {
         network: &mut Network,
         events: &mut EventQueue,
     ) -> Result<ConnectionId, Error> {
-        if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
+        // RFC 9293, section 3.9.2.3 (MUST-46): whoever is connected to is one host.
+        let is_one = !remote.ip().is_unspecified() && !remote.ip().is_multicast();
+        if remote.port() == 0 || !is_one || network.is_broadcast(remote.ip()) {
             return Err(Error::InvalidArgument);
         }
         let wanted = bound.map(|bound| bound.local.ip()).filter(|address| !address.is_unspecified());
@@ -335,9 +337,9 @@ impl TcpLayer {
             | State::Established
             | State::FinWait1
             | State::FinWait2
-            | State::CloseWait
-            | State::Closing
-            | State::LastAck => connection.send_reset(&mut cx),
+            | State::CloseWait => connection.send_reset(&mut cx),
+            // RFC 9293, section 3.10.5: both sides have sent all that they will.
+            State::Closing | State::LastAck => {}
             State::Closed | State::Listen | State::SynSent | State::TimeWait => {}
         }
         let disposition = connection.fail(None, &mut cx);

@@ -74,7 +74,14 @@ impl Connection {
     #[inline(never)]
     fn on_rare_segment(&mut self, segment: &Segment, data: Data, cx: &mut Context<'_>) -> Disposition {
         if self.state == State::SynSent {
-            return self.on_segment_in_syn_sent(segment, data.traffic_class, cx);
+            let disposition = self.on_segment_in_syn_sent(segment, data.traffic_class, cx);
+            let fin = segment.flags.contains(Flags::FIN);
+            if self.state == State::Established && (data.len > 0 || fin) {
+                // RFC 9293, section 3.10.7.3, fourth: what comes with the SYN-ACK goes the way of any text. It is
+                // behind the SYN, which has a number of its own.
+                self.on_text(segment.sequence + 1, data, fin, cx);
+            }
+            return disposition;
         }
         if self.state == State::TimeWait && self.may_reopen(segment) {
             return Disposition::Reopen;

@@ -54,6 +54,15 @@ pub mod v4 {
     /// A header field made no sense.
     pub const PARAMETER_PROBLEM: u8 = 12;
 
+    /// A router has too little room; no longer sent (RFC 6633).
+    pub const SOURCE_QUENCH: u8 = 4;
+
+    /// True for the kinds that are errors (RFC 1122 section 3.2.2).
+    #[must_use]
+    pub const fn is_error(kind: u8) -> bool {
+        matches!(kind, DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM)
+    }
+
     /// The code of [`TIME_EXCEEDED`] when parts of a packet did not come.
     pub const REASSEMBLY: u8 = 1;
 

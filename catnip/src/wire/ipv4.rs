@@ -36,6 +36,18 @@ pub struct Ipv4Header<'a> {
     options: &'a [u8],
 }
 
+/// Why a packet is not taken for the sake of its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionFault {
+    /// The byte so far into the header makes no sense: a length that is too short or leads out of the header.
+    Malformed {
+        /// Bytes from the header's start.
+        at: usize,
+    },
+    /// The sender has named hosts for the packet to visit after this one.
+    UnfinishedRoute,
+}
+
 impl<'a> Ipv4Header<'a> {
     /// The header at the start of `head`, the first bytes of a packet of which `available` bytes
     /// were received in all.
@@ -71,22 +83,29 @@ impl<'a> Ipv4Header<'a> {
         plain.then_some((header, payload))
     }
 
-    /// Where the first byte is that makes no sense as an option: a length that is too short or leads out of the header
-    /// (RFC 791 section 3.1).
+    /// The first thing about the options for which the packet is not taken (RFC 791 section 3.1).
     #[cold]
     #[must_use]
-    pub fn malformed_option(&self) -> Option<usize> {
+    pub fn option_fault(&self) -> Option<OptionFault> {
         const END: u8 = 0;
         const NO_OPERATION: u8 = 1;
+        const LOOSE_SOURCE_ROUTE: u8 = 131;
+        const STRICT_SOURCE_ROUTE: u8 = 137;
         let mut rest = self.options;
         while let Some((&kind, behind)) = rest.split_first() {
-            rest = match (kind, behind.first()) {
+            let kind_at = HEADER_BYTES + self.options.len() - rest.len();
+            rest = match (kind, behind) {
                 (END, _) => return None,
                 (NO_OPERATION, _) => behind,
-                (_, Some(&len)) if len >= 2 && usize::from(len) <= rest.len() => &rest[usize::from(len)..],
-                (_, length) => {
-                    let kind_at = HEADER_BYTES + self.options.len() - rest.len();
-                    return Some(kind_at + usize::from(length.is_some()));
+                // The pointer counts from the option's first byte, which is 1, and is behind the option in the end.
+                (LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE, [len, pointer, ..])
+                    if (3..=rest.len()).contains(&usize::from(*len)) && pointer <= len =>
+                {
+                    return Some(OptionFault::UnfinishedRoute);
+                }
+                (_, [len, ..]) if (2..=rest.len()).contains(&usize::from(*len)) => &rest[usize::from(*len)..],
+                (_, behind) => {
+                    return Some(OptionFault::Malformed { at: kind_at + usize::from(!behind.is_empty()) });
                 }
             };
         }

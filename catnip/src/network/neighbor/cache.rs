@@ -381,7 +381,9 @@ impl NeighborCache {
         let neighbor = self.entries.get_mut(key)?;
         match state {
             State::Incomplete { requests } if requests < max_requests => {
-                let wait = retry.saturating_mul(1 << u32::from(requests).min(16));
+                // RFC 4861 section 7.2.2 has solicitations follow each other evenly; of ARP nobody says so.
+                let doublings = if address.is_ipv6() { 0 } else { u32::from(requests).min(16) };
+                let wait = retry.saturating_mul(1 << doublings);
                 self.enter(key, State::Incomplete { requests: requests + 1 }, now + wait);
                 Some(Expiry::Ask { address, known: None })
             }

@@ -10,7 +10,8 @@ pub struct NeighborConfig {
     pub max_neighbors: usize,
     /// Most packets that wait for one neighbour's address. At the limit the oldest is dropped.
     pub max_pending_packets: usize,
-    /// Time to the first repetition of a request; doubles with each further one.
+    /// Time to the first repetition of a request. It doubles with each further one of ARP; those of neighbour discovery
+    /// follow each other evenly.
     pub retry: Duration,
     /// Requests without an answer before the neighbour is given up.
     pub max_requests: u8,

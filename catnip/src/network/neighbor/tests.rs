@@ -82,6 +82,17 @@ fn an_unknown_neighbour_is_asked_for_with_backoff_then_refused_then_asked_for_ag
 }
 
 #[test]
+fn ipv6_neighbours_are_asked_for_evenly() {
+    let mut cache = cache(NeighborConfig::default());
+    let neighbor = "2001:db8::2".parse().unwrap();
+    assert!(matches!(cache.resolve(at(0), neighbor), Resolution::Wait { ask: true, .. }));
+    assert_eq!(asked(&mut cache, at(2999)), (vec![(1000, None), (2000, None)], 0));
+    assert!(matches!(cache.resolve(at(3001), neighbor), Resolution::Wait { ask: false, .. }));
+    asked(&mut cache, at(3001));
+    assert_eq!(cache.resolve(at(3001), neighbor), Resolution::Refused(Error::HostUnreachable));
+}
+
+#[test]
 fn an_answer_releases_the_waiting_packets_in_order() {
     let arena = Arena::new(&ArenaConfig::default()).unwrap();
     let mut cache = cache(NeighborConfig { max_pending_packets: 3, ..NeighborConfig::default() });

@@ -120,16 +120,19 @@ fn an_ipv6_option_that_asks_for_it_is_told() {
     assert_eq!(frames[0].bytes[62..], packet);
 }
 
-/// An IPv4 packet of UDP with these options, its checksum right.
-fn with_options(source: IpAddr, destination: IpAddr, options: &[u8; 8]) -> Vec<u8> {
-    let datagram = udp_datagram(source, destination, (1000, 2000), b"data");
-    let plain = ip_packet(source, destination, 17, &datagram);
-    let mut packet = [&plain[..20], options, &plain[20..]].concat();
-    packet[0] = 0x47;
-    packet[3] += 8;
+/// An IPv4 packet with these options, of a multiple of four bytes, its checksum right.
+fn with_options(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut packet = ip_packet(source, destination, protocol, &[options, payload].concat());
+    packet[0] = 0x45 + u8::try_from(options.len() / 4).unwrap();
     packet[10..12].fill(0);
     let mut sum = Checksum::new();
-    sum.add_bytes(&packet[..28]);
+    sum.add_bytes(&packet[..20 + options.len()]);
     packet[10..12].copy_from_slice(&sum.finish().to_be_bytes());
     packet
 }
@@ -147,7 +150,8 @@ fn a_malformed_ipv4_option_is_told_with_its_place() {
         ("one that nobody knows", [30, 8, 1, 2, 3, 4, 5, 6], None),
     ] {
         let mut network = acquainted(&config(1));
-        let packet = with_options(two, one, &options);
+        let datagram = udp_datagram(two, one, (1000, 2000), b"data");
+        let packet = with_options(two, one, 17, &options, &datagram);
         let ingress = receive(&mut network, NOW, &framed(&packet));
         assert_eq!(matches!(ingress, Ingress::Packet(_)), pointer.is_none(), "{name}");
         let frames = take_frames(&mut network);
@@ -247,5 +251,74 @@ fn errors_about_what_we_cannot_have_sent_are_ignored() {
         let mut network = network(&config(1));
         assert!(matches!(receive(&mut network, NOW, &frame), Ingress::Consumed), "{name}");
         assert!(network.frames().is_empty(), "{name}");
+    }
+}
+
+/// What is answered to a packet: kinds and codes.
+fn told_about(packet: &[u8]) -> Vec<(u8, u8)> {
+    let mut network = acquainted(&config(1));
+    receive(&mut network, NOW, &framed(packet));
+    sent_icmp(&mut network).into_iter().map(|(kind, code, _)| (kind, code)).collect()
+}
+
+#[test]
+fn a_packet_that_is_to_go_on_to_other_hosts_is_told_to_end_here() {
+    let (two, one) = pair(false);
+    let echo = icmp_message(two, one, 8, 0, &[0; 4]);
+    for (name, options, answer) in [
+        ("a loose route with a host left", &[131, 7, 4, 192, 0, 2, 9, 0][..], (3, 5)),
+        ("a strict one", &[137, 7, 4, 192, 0, 2, 9, 0], (3, 5)),
+        ("behind others", &[1, 1, 7, 3, 4, 137, 7, 4, 192, 0, 2, 9], (3, 5)),
+        ("a loose route that ends here", &[131, 7, 8, 192, 0, 2, 9, 0], (0, 0)),
+        ("a route without a pointer", &[1, 1, 131, 2], (0, 0)),
+        ("behind the end of the options", &[0, 131, 3, 1], (0, 0)),
+    ] {
+        assert_eq!(told_about(&with_options(two, one, 1, options, &echo)), [answer], "{name}");
+    }
+}
+
+#[test]
+fn errors_that_are_malformed_are_not_answered_with_errors() {
+    let (two, one) = pair(false);
+    let quoted = ip_packet(one, two, 17, &[0; 8]);
+    for (kind, is_answered) in [(3, false), (4, false), (5, false), (11, false), (12, false), (13, true)] {
+        let message = icmp_message(two, one, kind, 0, &[&[0; 4][..], &quoted].concat());
+        for (options, complaint) in [(&[7, 9, 4, 0][..], (12, 0)), (&[131, 3, 3, 0], (3, 5))] {
+            let told = told_about(&with_options(two, one, 1, options, &message));
+            assert_eq!(told, if is_answered { vec![complaint] } else { vec![] }, "{kind} with {options:?}");
+        }
+    }
+    let (two, one) = pair(true);
+    let to_report = [58, 0, 0x9e, 4, 0, 0, 0, 0];
+    let behind_another = [&[60, 0, 1, 4, 0, 0, 0, 0][..], &to_report].concat();
+    let part_too_long = [58, 0, 0xff, 0xf8, 0, 0, 0, 1];
+    let first_part_of_odd_length = [58, 0, 0, 1, 0, 0, 0, 1];
+    for (kind, is_answered) in
+        [(1, false), (2, false), (3, false), (4, false), (100, false), (137, false), (128, true)]
+    {
+        let message = icmp_message(two, one, kind, 0, &[0; 41]);
+        for (first, headers) in [(60, &to_report[..]), (60, &behind_another), (44, &first_part_of_odd_length)]
+        {
+            let packet = ip_packet(two, one, first, &[headers, &message].concat());
+            assert_eq!(told_about(&packet).len(), usize::from(is_answered), "{kind} behind {headers:?}");
+        }
+        // What a later part is of cannot be seen.
+        let packet = ip_packet(two, one, 44, &[&part_too_long[..], &message].concat());
+        assert_eq!(told_about(&packet), [(4, 0)], "{kind}");
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_packet_to_one_host_in_a_frame_for_many() {
+    for v6_family in [false, true] {
+        let (two, one) = pair(v6_family);
+        let group = if v6_family { [0x33, 0x33, 0, 0, 0, 1] } else { ethernet::BROADCAST };
+        let unknown = ip_packet(two, one, 99, b"whatever");
+        let datagram = ip_packet(two, one, 17, &udp_datagram(two, one, (1000, 2000), b"data"));
+        for packet in [unknown, datagram] {
+            let mut network = acquainted(&config(1));
+            assert!(matches!(receive(&mut network, NOW, &framed_to(group, &packet)), Ingress::Consumed));
+            assert_eq!(sent_icmp(&mut network), []);
+        }
     }
 }

@@ -337,7 +337,7 @@ fn without_a_free_ephemeral_port_connecting_fails_until_one_is_given_back() {
 #[test]
 fn connecting_where_nobody_can_be_is_refused_at_once_and_leaves_the_port_bound() {
     let mut t = Script::new();
-    for to in ["0.0.0.0:80", "192.0.2.2:0", "224.0.0.1:80"] {
+    for to in ["0.0.0.0:80", "192.0.2.2:0", "224.0.0.1:80", "192.0.2.255:80", "255.255.255.255:80"] {
         let binding = t.stack.tcp_bind(local(LOCAL_PORT)).unwrap();
         let mut binding = Some(binding);
         let to: SocketAddr = to.parse().unwrap();
