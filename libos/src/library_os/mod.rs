@@ -37,7 +37,8 @@ type IdleHook = Box<dyn FnMut(Option<Instant>) -> bool>;
 /// callback fails with [`Error::Busy`]; a call from a waker is fine.
 ///
 /// Spawned tasks usually hold clones of the handle and so keep the library OS alive;
-/// [`LibOs::abort_tasks`] ends them. With the last handle modules, queues and memory go as well.
+/// [`LibOs::abort_tasks`] ends them. With the last handle modules, queues and memory go as well, and so do connections:
+/// what was pushed and not acknowledged is lost, and peers are told nothing. [`LibOs::shut_down`] ends them in order.
 #[derive(Clone)]
 pub struct LibOs {
     inner: Rc<Inner>,

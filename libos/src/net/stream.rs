@@ -106,6 +106,10 @@ impl TcpStream {
     /// Waits until the stack has taken what was written, and closes the stream. Dropping the stream
     /// closes it too, but gives up what the stack has not taken yet.
     ///
+    /// What the stack has taken goes out in the background, as long as the thread keeps polling. A program that ends calls
+    /// [`LibOs::shut_down`] before, or lets the close wait for the peer's acknowledgment with
+    /// [`SocketOption::Linger`].
+    ///
     /// # Errors
     /// What an earlier write met.
     pub async fn close(self) -> Result<(), Error> {
