@@ -8,7 +8,8 @@ use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
 use crate::{
-    Config, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, ScatterGather, SetupError, Token,
+    Config, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather,
+    SetupError, Token,
 };
 
 const DEFAULT_LIMIT: usize = 1024;
@@ -18,8 +19,8 @@ struct MemoryQueue {
     elements: VecDeque<ScatterGather>,
     /// Pushes that wait for room, oldest first; none while `elements` is below the limit.
     pushes: VecDeque<(Token, ScatterGather)>,
-    /// Pops that wait for an element, oldest first; none while there is an element.
-    pops: VecDeque<Token>,
+    /// Whose pops wait for an element, once one did.
+    popped_as: Option<QueueDescriptor>,
 }
 
 /// The module of in-memory queues.
@@ -104,8 +105,8 @@ impl Module for MemoryQueues {
             return Poll::Ready(Err(Error::NotSupported));
         }
         let data = std::mem::take(data);
-        if let Some(pop) = queue.pops.pop_front() {
-            completions.complete(pop, Outcome::Popped { data, from: None });
+        if let Some(pop) = queue.popped_as.and_then(|queue| completions.waiting_pop(queue)) {
+            completions.popped(pop, data, None);
             self.popped += 1;
         } else if queue.elements.len() < limit {
             queue.elements.push_back(data);
@@ -121,13 +122,13 @@ impl Module for MemoryQueues {
         &mut self,
         _now: Instant,
         handle: Handle,
-        token: Token,
+        descriptor: QueueDescriptor,
         _limit: PopLimit,
         completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
         let queue = self.queues.get_mut(handle)?;
         let Some(data) = queue.elements.pop_front() else {
-            queue.pops.push_back(token);
+            queue.popped_as = Some(descriptor);
             return Poll::Pending;
         };
         if let Some((push, waiting)) = queue.pushes.pop_front() {
@@ -142,7 +143,6 @@ impl Module for MemoryQueues {
     fn cancel(&mut self, handle: Handle, token: Token) {
         if let Ok(queue) = self.queues.get_mut(handle) {
             queue.pushes.retain(|(push, _)| *push != token);
-            queue.pops.retain(|pop| *pop != token);
         }
     }
 

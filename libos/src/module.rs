@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::task::Poll;
 
-pub use crate::queues::Completions;
+pub use crate::queues::{Completions, WaitingPop};
 
 use crate::channel::ChannelEnd;
 use crate::metrics::MetricsSink;
 use crate::{
-    Domain, Error, FilterMode, GroupMembership, Instant, Operation, PopLimit, ScatterGather, Shutdown,
-    SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Instant, Operation, PopLimit, QueueDescriptor, ScatterGather,
+    Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// A module's own name for one of its queues.
@@ -40,7 +40,8 @@ pub enum Departure {
 /// The library OS owns descriptors and tokens; the module owns what is behind its handles. An
 /// operation is handed over with [`Module::submit`], [`Module::push`] or [`Module::pop`] and ended once: by the
 /// answer, or through [`Completions`], in the call itself or in a later [`Module::poll`]. Operations of one direction on one handle
-/// complete in the order in which they were submitted.
+/// complete in the order in which they were submitted. Pops that wait are the library OS's to keep: a module that has
+/// something for a queue looks who waits with [`Completions::waiting_pop`].
 pub trait Module {
     /// The module's name, for messages and metrics.
     fn name(&self) -> &str;
@@ -168,8 +169,8 @@ pub trait Module {
         Err(Error::NotSupported)
     }
 
-    /// Starts an operation. `now` is the time of the last poll or later. Pushes and pops come through
-    /// [`Self::push`] and [`Self::pop`], unless a module leaves these as they are.
+    /// Starts an operation. `now` is the time of the last poll or later. Pops come through [`Self::pop`], and pushes
+    /// through [`Self::push`], unless a module leaves it as it is.
     fn submit(
         &mut self,
         now: Instant,
@@ -205,21 +206,26 @@ pub trait Module {
         Poll::Pending
     }
 
-    /// Starts an [`Operation::Pop`]. When there is something already, it is the answer, and nothing is posted. On
-    /// [`Poll::Pending`] the end is posted, in this call or later.
+    /// Answers a pop with what there is, and with [`Poll::Pending`] when there is nothing: then the pop waits, and the
+    /// module is to remember that the handle's pops are `queue`'s. Once it has something, be it data, an end or an error, it
+    /// gives it to [`Completions::waiting_pop`] of that queue; it is not asked again before that found nobody, or
+    /// another call on the queue was made.
+    ///
+    /// # Errors
+    /// What the pop fails with; [`Error::NotSupported`] for queues from which nothing comes.
     fn pop(
         &mut self,
         now: Instant,
         handle: Handle,
-        token: Token,
+        queue: QueueDescriptor,
         limit: PopLimit,
         completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
-        self.submit(now, handle, token, Operation::Pop(limit), completions);
-        Poll::Pending
+        let _ = (now, handle, queue, limit, completions);
+        Poll::Ready(Err(Error::NotSupported))
     }
 
-    /// Gives an outstanding operation up: nothing is to be posted for `token` any more.
+    /// Gives an outstanding operation other than a pop up: nothing is to be posted for `token` any more.
     fn cancel(&mut self, handle: Handle, token: Token);
 
     /// Closes the queue. Its outstanding tokens were completed as cancelled; the module forgets them.

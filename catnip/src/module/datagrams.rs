@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::task::Poll;
 
 use libos::module::{Completions, Popped};
-use libos::{Error, Instant, Outcome, Runtime, ScatterGather, Token};
+use libos::{Error, Instant, Outcome, QueueDescriptor, Runtime, ScatterGather, Token};
 
 use super::StackModule;
-use super::operations::outcome;
+use super::operations::end_pop;
 use super::sockets::{Datagram, Socket, any_address, check_family};
 use crate::events::UdpId;
 use crate::slab::Key;
@@ -50,19 +50,12 @@ pub(super) fn push(
 pub(super) fn pop(
     stack: &mut Stack,
     key: Key,
-    token: Token,
+    queue: QueueDescriptor,
     datagram: &mut Datagram,
 ) -> Poll<Result<Popped, Error>> {
     let id = stack_socket(stack, key, datagram)?;
-    // Whoever waits already has taken all there is.
-    if datagram.pops.is_empty()
-        && stack.udp_is_readable(id)
-        && let Some(popped) = popped(stack, id)
-    {
-        return Poll::Ready(popped);
-    }
-    datagram.pops.push(token, ());
-    Poll::Pending
+    datagram.popped_as = Some(queue);
+    popped(stack, id).map_or(Poll::Pending, Poll::Ready)
 }
 
 pub(super) fn connect(
@@ -149,11 +142,12 @@ fn popped(stack: &mut Stack, id: UdpId) -> Option<Result<Popped, Error>> {
 
 /// Completes waiting pops with what has arrived.
 pub(super) fn serve_pops(stack: &mut Stack, datagram: &mut Datagram, completions: &mut Completions) {
-    let Some(id) = datagram.id else { return };
-    while let Some(&mut (token, ())) = datagram.pops.front_mut() {
-        let Some(popped) = popped(stack, id) else { return };
-        datagram.pops.pop();
-        completions.complete(token, outcome(popped));
+    let (Some(id), Some(queue)) = (datagram.id, datagram.popped_as) else { return };
+    while let Some(pop) = completions.waiting_pop(queue) {
+        match popped(stack, id) {
+            Some(popped) => end_pop(completions, pop, popped),
+            None => return,
+        }
     }
 }
 

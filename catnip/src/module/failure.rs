@@ -34,21 +34,23 @@ impl<R: Runtime> StackModule<R> {
 
 /// Ends what waits for something that a connection has no part in.
 fn fail_waiting(socket: &mut Socket, completions: &mut Completions) {
-    let mut fail = |token| completions.complete(token, Outcome::Failed(Error::DeviceFailed));
+    let fail = |completions: &mut Completions, token| {
+        completions.complete(token, Outcome::Failed(Error::DeviceFailed));
+    };
     match socket {
         // A connection's own error has ended its operations.
         Socket::Fresh(_) | Socket::Stream(_) | Socket::Closing { .. } => {}
         Socket::Listener { accepts, .. } => {
             while let Some((token, ())) = accepts.pop() {
-                fail(token);
+                fail(completions, token);
             }
         }
         Socket::Datagram(datagram) => {
             while let Some((token, _)) = datagram.pushes.pop() {
-                fail(token);
+                fail(completions, token);
             }
-            while let Some((token, _)) = datagram.pops.pop() {
-                fail(token);
+            while let Some(pop) = datagram.popped_as.and_then(|queue| completions.waiting_pop(queue)) {
+                completions.pop_failed(pop, Error::DeviceFailed);
             }
         }
     }

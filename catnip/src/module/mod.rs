@@ -16,8 +16,8 @@ use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::runtime::RxBatch;
 use libos::{
-    Domain, Error, FilterMode, GroupMembership, Handle, Instant, Module, Operation, PopLimit, Runtime,
-    ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, Module, Operation, PopLimit,
+    QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use crate::slab::{Key, Slab};
@@ -208,11 +208,11 @@ impl<R: Runtime> Module for StackModule<R> {
         &mut self,
         _now: Instant,
         handle: Handle,
-        token: Token,
+        queue: QueueDescriptor,
         limit: PopLimit,
         _completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
-        self.start_pop(handle, token, limit)
+        self.start_pop(handle, queue, limit)
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {

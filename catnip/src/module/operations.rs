@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::task::Poll;
 
-use libos::module::{Completions, Popped};
-use libos::{Error, Handle, Instant, Operation, Outcome, PopLimit, Runtime, ScatterGather, Token};
+use libos::module::{Completions, Popped, WaitingPop};
+use libos::{
+    Error, Handle, Instant, Operation, Outcome, PopLimit, QueueDescriptor, Runtime, ScatterGather, Token,
+};
 
 use super::StackModule;
 use super::datagrams;
@@ -30,9 +32,8 @@ impl<R: Runtime> StackModule<R> {
             Operation::PushTo(mut data, to) => {
                 self.start_push(now, handle, token, &mut data, Some(&to)).map_ok(|()| Outcome::Pushed)
             }
-            Operation::Pop(limit) => self
-                .start_pop(handle, token, limit)
-                .map_ok(|Popped { data, from }| Outcome::Popped { data, from }),
+            // These have a call of their own.
+            Operation::Pop(_) => Poll::Ready(Err(Error::NotSupported)),
             Operation::Connect(remote) => {
                 self.connect(now, handle, token, remote).map_ok(|()| Outcome::Connected)
             }
@@ -72,23 +73,17 @@ impl<R: Runtime> StackModule<R> {
     pub(super) fn start_pop(
         &mut self,
         handle: Handle,
-        token: Token,
+        queue: QueueDescriptor,
         limit: PopLimit,
     ) -> Poll<Result<Popped, Error>> {
         let key = Key::from_bits(handle.0);
         match self.sockets.get_mut(key) {
             Some(Socket::Stream(stream)) => {
-                // Whoever waits already has taken all there is.
-                if stream.pops.is_empty()
-                    && let Some(popped) = pop_stream(&mut self.stack, stream.id, limit)
-                {
-                    return Poll::Ready(popped);
-                }
-                stream.pops.push(token, limit);
-                Poll::Pending
+                stream.popped_as = Some(queue);
+                pop_stream(&mut self.stack, stream.id, limit).map_or(Poll::Pending, Poll::Ready)
             }
             Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
-            Some(Socket::Datagram(datagram)) => datagrams::pop(&mut self.stack, key, token, datagram),
+            Some(Socket::Datagram(datagram)) => datagrams::pop(&mut self.stack, key, queue, datagram),
             Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
             Some(Socket::Closing { .. }) | None => Poll::Ready(Err(Error::BadDescriptor)),
         }
@@ -237,19 +232,20 @@ fn pop_stream(stack: &mut Stack, id: ConnectionId, limit: PopLimit) -> Option<Re
 /// Completes waiting pops with what has arrived.
 #[inline]
 fn serve_pops(stack: &mut Stack, stream: &mut Stream, completions: &mut Completions) {
-    while let Some(&mut (token, limit)) = stream.pops.front_mut() {
-        let Some(popped) = pop_stream(stack, stream.id, limit) else { return };
-        stream.pops.pop();
-        completions.complete(token, outcome(popped));
+    let Some(queue) = stream.popped_as else { return };
+    while let Some(pop) = completions.waiting_pop(queue) {
+        match pop_stream(stack, stream.id, pop.limit) {
+            Some(popped) => end_pop(completions, pop, popped),
+            None => return,
+        }
     }
 }
 
-/// The outcome of a pop.
-#[inline]
-pub(super) fn outcome(popped: Result<Popped, Error>) -> Outcome {
+/// Ends a pop that waited.
+pub(super) fn end_pop(completions: &mut Completions, pop: WaitingPop, popped: Result<Popped, Error>) {
     match popped {
-        Ok(Popped { data, from }) => Outcome::Popped { data, from },
-        Err(error) => Outcome::Failed(error),
+        Ok(Popped { data, from }) => completions.popped(pop, data, from),
+        Err(error) => completions.pop_failed(pop, error),
     }
 }
 
@@ -269,9 +265,7 @@ fn on_stream_event(
             completions.complete(token, Outcome::Failed(error));
         }
     }
-    if !stream.pops.is_empty() {
-        serve_pops(stack, stream, completions);
-    }
+    serve_pops(stack, stream, completions);
     if !stream.pushes.is_empty() {
         serve_pushes(stack, stream, completions);
     }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use libos::module::Completions;
-use libos::{PopLimit, ScatterGather, Token};
+use libos::module::{Completions, WaitingPop};
+use libos::{PopLimit, ScatterGather};
 
-use super::sockets::Socket;
+use super::sockets::{Datagram, Socket};
 use crate::slab::{Key, Slab};
 use crate::waiting::Waiting;
 
@@ -18,29 +18,36 @@ pub(super) struct Pops<'a> {
 }
 
 impl Waiting for Pops<'_> {
-    type Ticket = Token;
+    type Ticket = WaitingPop;
 
     #[inline(always)]
-    fn next_for_datagram(&mut self, user_data: u64) -> Option<Token> {
-        match self.sockets.get_mut(Key::from_bits(user_data)) {
-            Some(Socket::Datagram(datagram)) => datagram.pops.pop().map(|(token, ())| token),
+    fn next_for_datagram(&mut self, user_data: u64) -> Option<WaitingPop> {
+        match self.sockets.get(Key::from_bits(user_data)) {
+            Some(Socket::Datagram(Datagram { popped_as: Some(queue), .. })) => {
+                self.completions.waiting_pop(*queue)
+            }
+            Some(Socket::Datagram(Datagram { popped_as: None, .. })) => None,
             Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
             | None => None,
         }
     }
 
     #[inline(always)]
-    fn datagram(&mut self, token: Token, from: SocketAddr, data: ScatterGather) {
-        self.completions.popped(token, data, Some(from));
+    fn datagram(&mut self, pop: WaitingPop, from: SocketAddr, data: ScatterGather) {
+        self.completions.popped(pop, data, Some(from));
     }
 
     #[inline(always)]
-    fn next_for_data(&mut self, user_data: u64) -> Option<(Token, PopLimit)> {
+    fn next_for_data(&mut self, user_data: u64) -> Option<(WaitingPop, PopLimit)> {
         if self.in_burst {
             return None;
         }
-        match self.sockets.get_mut(Key::from_bits(user_data)) {
-            Some(Socket::Stream(stream)) => stream.pops.pop(),
+        match self.sockets.get(Key::from_bits(user_data)) {
+            Some(Socket::Stream(stream)) => {
+                let pop = self.completions.waiting_pop(stream.popped_as?)?;
+                let limit = pop.limit;
+                Some((pop, limit))
+            }
             Some(
                 Socket::Fresh(_) | Socket::Closing { .. } | Socket::Datagram(_) | Socket::Listener { .. },
             )
@@ -49,7 +56,7 @@ impl Waiting for Pops<'_> {
     }
 
     #[inline(always)]
-    fn data(&mut self, token: Token, data: ScatterGather) {
-        self.completions.popped(token, data, None);
+    fn data(&mut self, pop: WaitingPop, data: ScatterGather) {
+        self.completions.popped(pop, data, None);
     }
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 
 use libos::{
-    Domain, Error, FilterMode, GroupMembership, Handle, Instant, PopLimit, Runtime, ScatterGather, Shutdown,
-    SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, QueueDescriptor, Runtime, ScatterGather,
+    Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use super::StackModule;
@@ -29,12 +29,13 @@ pub(super) struct Stream {
     pub id: ConnectionId,
     pub connect: Option<Token>,
     pub pushes: Fifo<ScatterGather>,
-    pub pops: Fifo<PopLimit>,
+    /// Whose pops wait for data, once one did.
+    pub popped_as: Option<QueueDescriptor>,
 }
 
 impl Stream {
     pub(super) fn new(id: ConnectionId) -> Self {
-        Self { id, connect: None, pushes: Fifo::default(), pops: Fifo::default() }
+        Self { id, connect: None, pushes: Fifo::default(), popped_as: None }
     }
 }
 
@@ -48,8 +49,8 @@ pub(super) struct Datagram {
     pub pushes: Fifo<(ScatterGather, Option<SocketAddr>)>,
     /// It is among the module's blocked sockets, which it stays until they are tried again.
     pub is_blocked: bool,
-    /// Without limits: a datagram is never cut.
-    pub pops: Fifo<()>,
+    /// Whose pops wait for datagrams, once one did.
+    pub popped_as: Option<QueueDescriptor>,
 }
 
 /// What is behind a handle.
@@ -70,7 +71,7 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Forgets an outstanding operation.
+    /// Forgets an outstanding operation other than a pop.
     pub(super) fn cancel(&mut self, token: Token) {
         match self {
             Self::Fresh(_) | Self::Closing { .. } => {}
@@ -80,12 +81,8 @@ impl Socket {
                     stream.connect = None;
                 }
                 stream.pushes.remove(token);
-                stream.pops.remove(token);
             }
-            Self::Datagram(datagram) => {
-                datagram.pushes.remove(token);
-                datagram.pops.remove(token);
-            }
+            Self::Datagram(datagram) => datagram.pushes.remove(token),
         }
     }
 }
@@ -117,7 +114,7 @@ impl<R: Runtime> StackModule<R> {
                 unbound: None,
                 pushes: Fifo::default(),
                 is_blocked: false,
-                pops: Fifo::default(),
+                popped_as: None,
             }),
         };
         self.sockets.insert(socket).map(|key| Handle(key.to_bits())).ok_or(Error::TooManyConnections)

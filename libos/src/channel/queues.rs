@@ -11,7 +11,8 @@ use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
 use crate::{
-    Arena, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, ScatterGather, SetupError, Token,
+    Arena, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather,
+    SetupError, Token,
 };
 
 #[derive(Debug)]
@@ -23,8 +24,8 @@ enum Queue {
     },
     Incoming {
         receiver: Receiver,
-        /// Pops that wait for a message, oldest first.
-        pops: VecDeque<Token>,
+        /// Whose pops wait for a message, once one did.
+        popped_as: Option<QueueDescriptor>,
     },
 }
 
@@ -84,24 +85,25 @@ impl ChannelQueues {
         }
     }
 
-    fn try_pop(&mut self, token: Token, handle: Handle) -> Poll<Result<Popped, Error>> {
+    fn try_pop(&mut self, handle: Handle, descriptor: QueueDescriptor) -> Poll<Result<Popped, Error>> {
         let queue = self.queues.get_mut(handle)?;
-        let Queue::Incoming { receiver, pops } = queue else { return Poll::Ready(Err(Error::NotSupported)) };
-        if pops.is_empty() {
-            match receiver.receive() {
-                Some(message) => {
-                    self.popped += 1;
-                    return Poll::Ready(Ok(Popped { data: message.land(&self.arena), from: None }));
-                }
-                None if receiver.is_at_end() => {
-                    return Poll::Ready(Ok(Popped { data: ScatterGather::new(), from: None }));
-                }
-                None => {}
+        let Queue::Incoming { receiver, popped_as } = queue else {
+            return Poll::Ready(Err(Error::NotSupported));
+        };
+        match receiver.receive() {
+            Some(message) => {
+                self.popped += 1;
+                Poll::Ready(Ok(Popped { data: message.land(&self.arena), from: None }))
+            }
+            None if receiver.is_at_end() => {
+                Poll::Ready(Ok(Popped { data: ScatterGather::new(), from: None }))
+            }
+            None => {
+                *popped_as = Some(descriptor);
+                self.wait_for(handle);
+                Poll::Pending
             }
         }
-        pops.push_back(token);
-        self.wait_for(handle);
-        Poll::Pending
     }
 
     #[inline(never)]
@@ -113,9 +115,10 @@ impl ChannelQueues {
                 *pushed += sent;
                 !pushes.is_empty()
             }
-            Ok(Queue::Incoming { receiver, pops }) => {
-                *popped += serve_pops(receiver, pops, arena, completions);
-                !pops.is_empty()
+            Ok(Queue::Incoming { receiver, popped_as }) => {
+                let (received, waits) = serve_pops(receiver, *popped_as, arena, completions);
+                *popped += received;
+                waits
             }
             Err(_) => false,
         });
@@ -149,27 +152,26 @@ fn serve_pushes(
     sent
 }
 
-/// Gives messages to those who wait; returns how many.
+/// Gives messages to those who wait; returns how many, and whether anybody waits still.
 fn serve_pops(
     receiver: &mut Receiver,
-    pops: &mut VecDeque<Token>,
+    popped_as: Option<QueueDescriptor>,
     arena: &Arena,
     completions: &mut Completions,
-) -> u64 {
+) -> (u64, bool) {
     let mut received = 0;
-    while let Some(&token) = pops.front() {
+    while let Some(pop) = popped_as.and_then(|queue| completions.waiting_pop(queue)) {
         let data = match receiver.receive() {
             Some(message) => {
                 received += 1;
                 message.land(arena)
             }
             None if receiver.is_at_end() => ScatterGather::new(),
-            None => break,
+            None => return (received, true),
         };
-        pops.pop_front();
-        completions.complete(token, Outcome::Popped { data, from: None });
+        completions.popped(pop, data, None);
     }
-    received
+    (received, false)
 }
 
 impl Module for ChannelQueues {
@@ -185,7 +187,7 @@ impl Module for ChannelQueues {
             }
             Some(ChannelEnd::Receiver(receiver)) => {
                 receiver.attach(self.sleeper.doorbell());
-                Queue::Incoming { receiver, pops: VecDeque::new() }
+                Queue::Incoming { receiver, popped_as: None }
             }
             None => return Err(Error::InvalidArgument),
         };
@@ -224,18 +226,16 @@ impl Module for ChannelQueues {
         &mut self,
         _now: Instant,
         handle: Handle,
-        token: Token,
+        descriptor: QueueDescriptor,
         _limit: PopLimit,
         _completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
-        self.try_pop(token, handle)
+        self.try_pop(handle, descriptor)
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {
-        match self.queues.get_mut(handle) {
-            Ok(Queue::Outgoing { pushes, .. }) => pushes.retain(|(push, _)| *push != token),
-            Ok(Queue::Incoming { pops, .. }) => pops.retain(|pop| *pop != token),
-            Err(_) => {}
+        if let Ok(Queue::Outgoing { pushes, .. }) = self.queues.get_mut(handle) {
+            pushes.retain(|(push, _)| *push != token);
         }
     }
 

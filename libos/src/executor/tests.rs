@@ -90,7 +90,7 @@ fn a_completed_token_can_still_become_a_future() {
 fn dropping_a_future_cancels_the_operation_and_frees_its_slot() {
     let (libos, puppet, _) = Puppet::installed();
     let queue = libos.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
-    let token = libos.pop(queue).unwrap();
+    let token = libos.accept(queue).unwrap();
     drop(libos.operation(token).unwrap());
     assert_eq!(puppet.0.borrow().cancelled, [token]);
     assert_eq!(libos.metrics().unwrap().value("libos.operations_held"), 0);

@@ -223,7 +223,7 @@ impl LibOs {
             // The handshake is timed from here.
             self.inner.now.set(self.inner.clock.now());
         }
-        modules[module.0].submit(self.now(), handle, token, operation, tables);
+        modules[module.get()].submit(self.now(), handle, token, operation, tables);
         tables.settle(queue, slot);
         state.unflushed = true;
         self.release(state);
@@ -242,7 +242,7 @@ impl LibOs {
         let super::State { tables, modules, pushed, unflushed, .. } = &mut *state;
         let Submission { slot, token, module, handle } =
             tables.submit(queue, OperationKind::Push, claim.is_future())?;
-        let module = &mut *modules[module.0];
+        let module = &mut *modules[module.get()];
         let is_first = !std::mem::replace(pushed, true);
         if is_first {
             // What leaves now must not carry the last poll's time, which may be long ago.
@@ -264,12 +264,29 @@ impl LibOs {
         if limit.segments == 0 || limit.bytes == 0 {
             return Err(Error::InvalidArgument);
         }
+        // Nothing in here calls anything, so that nothing has to be saved for it.
+        if let Ok(mut state) = self.state()
+            && let Some(token) = state.tables.submit_dry_pop(queue, limit, claim.is_future())
+        {
+            return Ok(token);
+        }
+        self.pop_asking(queue, limit, claim)
+    }
+
+    /// A pop on a queue that may have something.
+    #[inline(never)]
+    fn pop_asking(&self, queue: QueueDescriptor, limit: PopLimit, claim: Claim) -> Result<Token, Error> {
         let mut state = self.state()?;
         let super::State { tables, modules, unflushed, .. } = &mut *state;
         let Submission { slot, token, module, handle } =
             tables.submit(queue, OperationKind::Pop, claim.is_future())?;
-        match modules[module.0].pop(self.now(), handle, token, limit, tables) {
-            Poll::Pending => tables.settle(queue, slot),
+        let popped = if tables.is_dry(queue) {
+            Poll::Pending
+        } else {
+            modules[module.get()].pop(self.now(), handle, queue, limit, tables)
+        };
+        match popped {
+            Poll::Pending => tables.settle_pop(queue, slot, limit),
             Poll::Ready(Ok(Popped { data, from })) => {
                 tables.succeed(slot, Outcome::Popped { data, from });
                 // A stream's window may have to be told.
@@ -351,7 +368,7 @@ impl LibOs {
         let now = self.now();
         let mut state = self.state()?;
         let Submission { slot, token, module, handle } = state.tables.close(queue)?;
-        if let Poll::Ready(closed) = state.modules[module.0].close_for(now, handle, token) {
+        if let Poll::Ready(closed) = state.modules[module.get()].close_for(now, handle, token) {
             let outcome = closed.map_or_else(Outcome::Failed, |()| Outcome::Closed);
             state.tables.finish(slot, outcome);
         }
@@ -382,10 +399,7 @@ impl LibOs {
         match state.tables.operations.find_completed(token)? {
             Some(_) => Ok(()),
             None => {
-                // A close that waits has no queue any more.
-                if let Ok((module, handle)) = state.tables.server_of(token) {
-                    state.modules[module.0].cancel(handle, token);
-                }
+                state.cancel(token);
                 state.tables.end(token, Outcome::Failed(Error::Cancelled))?;
                 self.release(state);
                 Ok(())

@@ -122,11 +122,12 @@ impl State {
         &mut self,
         queue: QueueDescriptor,
     ) -> Result<(&mut dyn Module, crate::Handle), Error> {
-        let open = self.tables.descriptors.get(queue)?;
+        let open = self.tables.descriptors.get_mut(queue)?;
         let (module, handle) = (open.module, open.handle);
-        // A shutdown or an option may let out what a wait would otherwise leave lying.
+        // A shutdown or an option may let out what a wait would otherwise leave lying, or change what a pop gets.
+        open.is_dry = false;
         self.unflushed = true;
-        Ok((self.modules[module.0].as_mut(), handle))
+        Ok((self.modules[module.get()].as_mut(), handle))
     }
 
     /// Opens a descriptor for what the first module that can makes.
@@ -139,7 +140,10 @@ impl State {
             match make(module.as_mut()) {
                 Err(Error::NotSupported) => {}
                 Err(error) => return Err(error),
-                Ok(handle) => return self.tables.descriptors.open(ModuleIndex(index), handle),
+                Ok(handle) => {
+                    let module = ModuleIndex::new(index).ok_or(Error::TooManyDescriptors)?;
+                    return self.tables.descriptors.open(module, handle);
+                }
             }
         }
         Err(Error::NotSupported)
@@ -148,18 +152,23 @@ impl State {
     /// Closes a queue without a token for it.
     pub(super) fn close_quietly(&mut self, now: Instant, queue: QueueDescriptor) -> Result<(), Error> {
         let (module, handle) = self.tables.tear_down(queue)?;
-        self.modules[module.0].close(now, handle);
+        self.modules[module.get()].close(now, handle);
         self.unflushed = true;
         Ok(())
+    }
+
+    /// Tells the module that an outstanding operation is given up, if it has it: pops that wait are with us, and a close
+    /// that waits has no queue any more.
+    pub(super) fn cancel(&mut self, token: Token) {
+        if let Ok((module, handle)) = self.tables.server_of(token) {
+            self.modules[module.get()].cancel(handle, token);
+        }
     }
 
     /// Gives an operation up together with its completion. A connection that it accepted is closed.
     pub(super) fn discard(&mut self, now: Instant, token: Token) -> Result<(), Error> {
         if self.tables.operations.find_outstanding(token).is_ok() {
-            // A close that waits has no queue any more.
-            if let Ok((module, handle)) = self.tables.server_of(token) {
-                self.modules[module.0].cancel(handle, token);
-            }
+            self.cancel(token);
             return self.tables.forget(token);
         }
         let slot = self.tables.operations.find_claimed(token)?.ok_or(Error::BadToken)?;

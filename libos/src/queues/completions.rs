@@ -7,7 +7,7 @@ use super::descriptors::{DescriptorTable, Queue};
 use super::operations::{OperationTable, SlotIndex};
 use super::{ModuleIndex, QueueReference};
 use crate::executor::{SharedTasks, WakeTarget};
-use crate::{Error, Handle, OperationKind, Outcome, QueueDescriptor, ScatterGather, Token};
+use crate::{Error, Handle, OperationKind, Outcome, PopLimit, QueueDescriptor, ScatterGather, Token};
 
 /// Operations by kind since the start.
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,6 +23,15 @@ pub(crate) struct Submission {
     pub(crate) token: Token,
     pub(crate) module: ModuleIndex,
     pub(crate) handle: Handle,
+}
+
+/// A pop that waits, and how much it takes. It goes on waiting until [`Completions::popped`] or
+/// [`Completions::pop_failed`].
+#[derive(Debug)]
+pub struct WaitingPop {
+    token: Token,
+    /// How much it takes.
+    pub limit: PopLimit,
 }
 
 /// Where a module posts what became of its operations: the tables of descriptors and of operations. A type and no
@@ -87,12 +96,54 @@ impl Completions {
 
     /// As [`Self::close`], without a token for it.
     pub(crate) fn tear_down(&mut self, queue: QueueDescriptor) -> Result<(ModuleIndex, Handle), Error> {
-        let mut closed = self.descriptors.close(queue)?;
-        while let Some(slot) = self.operations.first(&closed.outstanding) {
-            self.operations.unsettle(slot, &mut closed.outstanding);
+        let Queue { module, handle, mut outstanding, mut pops, is_dry: _ } = self.descriptors.close(queue)?;
+        loop {
+            let operations = &self.operations;
+            let (slot, list) = match (operations.first(&outstanding), operations.first(&pops)) {
+                (Some(one), Some(pop)) if operations.submitted_at(pop) < operations.submitted_at(one) => {
+                    (pop, &mut pops)
+                }
+                (Some(one), _) => (one, &mut outstanding),
+                (None, Some(pop)) => (pop, &mut pops),
+                (None, None) => return Ok((module, handle)),
+            };
+            self.operations.unsettle(slot, list);
             self.finish(slot, Outcome::Failed(Error::Cancelled));
         }
-        Ok((closed.module, closed.handle))
+    }
+
+    /// Takes a pop without its module, which has nothing: the usual case where somebody waits for what comes next. For
+    /// all else `None`, and nothing done.
+    #[inline(always)]
+    pub(crate) fn submit_dry_pop(
+        &mut self,
+        queue: QueueDescriptor,
+        limit: PopLimit,
+        awaited: bool,
+    ) -> Option<Token> {
+        let open = self.descriptors.get_mut(queue).ok()?;
+        if !open.is_dry || !open.pops.is_empty() {
+            return None;
+        }
+        let (slot, token) = self.operations.submit_in_free(queue, OperationKind::Pop, awaited)?;
+        self.operations.set_limit(slot, limit);
+        self.operations.settle(slot, &mut open.pops);
+        self.counts.submitted[OperationKind::Pop.index()] += 1;
+        Some(token)
+    }
+
+    /// True when the module need not be asked for a pop: it has nothing, or others wait for it already.
+    pub(crate) fn is_dry(&self, queue: QueueDescriptor) -> bool {
+        self.descriptors.get(queue).is_ok_and(|open| open.is_dry || !open.pops.is_empty())
+    }
+
+    /// Lets a pop wait, for which the module has nothing.
+    pub(crate) fn settle_pop(&mut self, queue: QueueDescriptor, slot: SlotIndex, limit: PopLimit) {
+        if let Ok(open) = self.descriptors.get_mut(queue) {
+            open.is_dry = true;
+            self.operations.set_limit(slot, limit);
+            self.operations.settle(slot, &mut open.pops);
+        }
     }
 
     /// Ends an outstanding operation.
@@ -110,7 +161,14 @@ impl Completions {
         if !self.operations.is_unsettled(slot)
             && let Ok(open) = self.descriptors.get_mut(queue)
         {
-            self.operations.unsettle(slot, &mut open.outstanding);
+            let list = match self.operations.kind_of(slot) {
+                OperationKind::Pop => &mut open.pops,
+                OperationKind::Accept
+                | OperationKind::Connect
+                | OperationKind::Push
+                | OperationKind::Close => &mut open.outstanding,
+            };
+            self.operations.unsettle(slot, list);
         }
     }
 
@@ -147,9 +205,12 @@ impl Completions {
         Ok(())
     }
 
-    /// Who serves an outstanding operation.
+    /// Who has an outstanding operation.
     pub(crate) fn server_of(&self, token: Token) -> Result<(ModuleIndex, Handle), Error> {
-        let (_, queue) = self.operations.find_outstanding(token)?;
+        let (slot, queue) = self.operations.find_outstanding(token)?;
+        if self.operations.kind_of(slot) == OperationKind::Pop {
+            return Err(Error::BadToken);
+        }
         let queue = self.descriptors.get(queue)?;
         Ok((queue.module, queue.handle))
     }
@@ -179,14 +240,33 @@ impl Completions {
         let _ = self.end(token, outcome);
     }
 
-    /// As [`Self::complete`] with [`Outcome::Popped`], for the data of each packet that somebody waits for.
+    /// The pop that has waited longest on a queue for which the module has something now: data, the end or an error. When
+    /// none does, the module is asked at the next one.
     #[inline(always)]
-    pub fn popped(&mut self, token: Token, data: ScatterGather, from: Option<SocketAddr>) {
-        let Self { descriptors, operations, counts, .. } = self;
-        match operations.complete_lone(descriptors, token, Outcome::Popped { data, from }) {
-            Ok(kind) => counts.completed[kind.index()] += 1,
-            Err(outcome) => self.complete(token, outcome),
+    pub fn waiting_pop(&mut self, queue: QueueDescriptor) -> Option<WaitingPop> {
+        let open = self.descriptors.get_mut(queue).ok()?;
+        match self.operations.first_pop(&open.pops) {
+            Some((token, limit)) => Some(WaitingPop { token, limit }),
+            None => {
+                open.is_dry = false;
+                None
+            }
         }
+    }
+
+    /// Ends a pop that waits with data, and who sent it if it is a datagram.
+    #[inline(always)]
+    pub fn popped(&mut self, pop: WaitingPop, data: ScatterGather, from: Option<SocketAddr>) {
+        let Self { descriptors, operations, counts, .. } = self;
+        match operations.complete_lone_pop(descriptors, pop.token, Outcome::Popped { data, from }) {
+            Ok(()) => counts.completed[OperationKind::Pop.index()] += 1,
+            Err(outcome) => self.complete(pop.token, outcome),
+        }
+    }
+
+    /// Ends a pop that waits with an error.
+    pub fn pop_failed(&mut self, pop: WaitingPop, error: Error) {
+        self.complete(pop.token, Outcome::Failed(error));
     }
 
     /// Ends an accept with the module's handle of the new connection, which gets a descriptor.

@@ -8,7 +8,19 @@ use crate::{Error, Handle, QueueDescriptor};
 
 /// A module's place in the list of installed modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ModuleIndex(pub(crate) usize);
+pub(crate) struct ModuleIndex(u32);
+
+impl ModuleIndex {
+    /// The place `index`, if there are that many modules.
+    pub(crate) fn new(index: usize) -> Option<Self> {
+        u32::try_from(index).ok().map(Self)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A descriptor as the library OS itself remembers it: it does not hit another queue that got the
 /// same number later.
@@ -23,8 +35,12 @@ pub(crate) struct QueueReference {
 pub(crate) struct Queue {
     pub(crate) module: ModuleIndex,
     pub(crate) handle: Handle,
-    /// Outstanding operations, in the order of their submission.
+    /// Outstanding operations other than pops, in the order of their submission.
     pub(crate) outstanding: List,
+    /// Pops that wait, in the order of their submission.
+    pub(crate) pops: List,
+    /// The module had nothing for a pop, and has not looked in vain for one since: the next one need not ask it.
+    pub(crate) is_dry: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +80,7 @@ impl DescriptorTable {
 
     pub(crate) fn open(&mut self, module: ModuleIndex, handle: Handle) -> Result<QueueDescriptor, Error> {
         self.check_room()?;
-        let queue = Queue { module, handle, outstanding: List::EMPTY };
+        let queue = Queue { module, handle, outstanding: List::EMPTY, pops: List::EMPTY, is_dry: false };
         // Every entry below the table's end is either open or in the heap, so with an empty heap the
         // end is the lowest free descriptor.
         if let Some(Reverse(index)) = self.free.pop()
@@ -123,7 +139,7 @@ mod tests {
     use super::*;
 
     fn open(table: &mut DescriptorTable) -> u32 {
-        table.open(ModuleIndex(0), Handle(0)).unwrap().raw()
+        table.open(ModuleIndex::new(0).unwrap(), Handle(0)).unwrap().raw()
     }
 
     #[test]
@@ -140,7 +156,7 @@ mod tests {
     fn a_full_table_refuses_and_takes_again_after_a_close() {
         let mut table = DescriptorTable::new(2);
         assert_eq!((open(&mut table), open(&mut table)), (0, 1));
-        assert_eq!(table.open(ModuleIndex(0), Handle(0)), Err(Error::TooManyDescriptors));
+        assert_eq!(table.open(ModuleIndex::new(0).unwrap(), Handle(0)), Err(Error::TooManyDescriptors));
         table.close(QueueDescriptor::from_raw(0)).unwrap();
         assert_eq!(open(&mut table), 0);
     }

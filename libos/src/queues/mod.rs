@@ -4,7 +4,7 @@ mod completions;
 mod descriptors;
 mod operations;
 
-pub use completions::Completions;
 pub(crate) use completions::Submission;
+pub use completions::{Completions, WaitingPop};
 pub(crate) use descriptors::{ModuleIndex, QueueReference};
 pub(crate) use operations::MAX_OPERATIONS;

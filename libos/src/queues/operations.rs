@@ -1,12 +1,12 @@
 //! The operation table: a slab of slots, threaded through with the lists they are on.
 //!
-//! A slot is free, outstanding or completed. It is on one list at most (the free list, its queue's
-//! outstanding list, or the ready list), so one pair of links is enough, and every step of an
+//! A slot is free, outstanding or completed. It is on one list at most (the free list, one of its queue's
+//! two lists, or the ready list), so one pair of links is enough, and every step of an
 //! operation's life costs the same however many others there are.
 
 use super::descriptors::{DescriptorTable, Queue};
 use crate::executor::WakeTarget;
-use crate::{Completion, Error, OperationKind, Outcome, QueueDescriptor, Token};
+use crate::{Completion, Error, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
 
 /// Bits of a token that hold the slot; the others hold the slot's generation. Even a single slot that
 /// is used ten million times a second meets the same token again after 30 hours only.
@@ -26,6 +26,11 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) const EMPTY: Self = Self { head: NO_SLOT, tail: NO_SLOT };
+
+    #[inline(always)]
+    pub(crate) const fn is_empty(self) -> bool {
+        self.tail == NO_SLOT
+    }
 }
 
 /// How far an operation is, and who is interested: in one byte, so that one comparison asks for both.
@@ -77,8 +82,9 @@ impl Stage {
 struct Slot {
     /// The operation's token, or the next one's when the slot is free.
     token: Token,
-    /// The how-manieth completion this is, so that the earliest of several can be picked.
-    completed_at: u64,
+    /// The how-manieth submission this is, and from when it is completed the how-manieth completion: so that the earliest
+    /// of several can be picked.
+    ordinal: u64,
     queue: QueueDescriptor,
     previous: u32,
     next: u32,
@@ -87,6 +93,8 @@ struct Slot {
     /// `Closed`, which owns nothing, unless the operation is completed.
     outcome: Outcome,
     wake: WakeTarget,
+    /// How much a pop takes that waits.
+    limit: PopLimit,
 }
 
 impl Slot {
@@ -194,21 +202,34 @@ impl OperationTable {
         kind: OperationKind,
         awaited: bool,
     ) -> Result<(SlotIndex, Token), Error> {
+        match self.submit_in_free(queue, kind, awaited) {
+            Some(submitted) => Ok(submitted),
+            None => self.submit_in_new(queue, kind, awaited),
+        }
+    }
+
+    /// [`Self::submit`], while there is a slot that was used before.
+    #[inline(always)]
+    pub(crate) fn submit_in_free(
+        &mut self,
+        queue: QueueDescriptor,
+        kind: OperationKind,
+        awaited: bool,
+    ) -> Option<(SlotIndex, Token)> {
         let index = self.free;
-        let Some(slot) = self.slots.get_mut(index as usize) else {
-            return self.submit_in_new(queue, kind, awaited);
-        };
+        let slot = self.slots.get_mut(index as usize)?;
         // The slot used last is the one still in the cache.
         self.free = slot.next;
         slot.kind = kind;
         slot.queue = queue;
         slot.stage = Stage::SUBMITTED;
+        slot.ordinal = self.submitted;
         self.submitted += 1;
         if awaited {
             slot.stage.0 |= Stage::AWAITED;
             self.claimed += 1;
         }
-        Ok((SlotIndex(index), slot.token))
+        Some((SlotIndex(index), slot.token))
     }
 
     /// True when the operation did not complete while its module had it for the first time. It then has
@@ -218,12 +239,18 @@ impl OperationTable {
         self.slots[index as usize].stage.bare() == Stage::SUBMITTED
     }
 
-    /// Puts an operation at the end of its queue's `outstanding` list.
+    /// Puts an operation at the end of a list of its queue.
     #[inline(always)]
-    pub(crate) fn settle(&mut self, SlotIndex(index): SlotIndex, outstanding: &mut List) {
+    pub(crate) fn settle(&mut self, SlotIndex(index): SlotIndex, list: &mut List) {
         let slot = &mut self.slots[index as usize];
         slot.stage = slot.stage.at(Stage::OUTSTANDING);
-        self.push_back(outstanding, index);
+        self.push_back(list, index);
+    }
+
+    /// Says how much a pop takes that is to wait.
+    #[inline(always)]
+    pub(crate) fn set_limit(&mut self, SlotIndex(index): SlotIndex, limit: PopLimit) {
+        self.slots[index as usize].limit = limit;
     }
 
     /// [`Self::submit`] when all slots are taken: in one more.
@@ -240,7 +267,7 @@ impl OperationTable {
         let index = self.slots.len() as u32;
         self.slots.push(Slot {
             token: token(1, index),
-            completed_at: 0,
+            ordinal: 0,
             queue: QueueDescriptor::from_raw(u32::MAX),
             previous: NO_SLOT,
             next: NO_SLOT,
@@ -248,6 +275,7 @@ impl OperationTable {
             kind: OperationKind::Close,
             outcome: Outcome::Closed,
             wake: WakeTarget::Nobody,
+            limit: PopLimit::default(),
         });
         self.free = index;
         self.submit(queue, kind, awaited)
@@ -304,7 +332,7 @@ impl OperationTable {
     pub(crate) fn find_completed(&self, token: Token) -> Result<Option<(SlotIndex, u64)>, Error> {
         let (index, slot) = self.find(token)?;
         match slot.stage {
-            Stage::COMPLETED => Ok(Some((SlotIndex(index), slot.completed_at))),
+            Stage::COMPLETED => Ok(Some((SlotIndex(index), slot.ordinal))),
             stage if stage.is_awaited() || stage == Stage::FREE => Err(Error::BadToken),
             _ => Ok(None),
         }
@@ -346,7 +374,7 @@ impl OperationTable {
         std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
         let before = slot.stage;
         slot.stage = Stage::COMPLETED;
-        slot.completed_at = self.completed;
+        slot.ordinal = self.completed;
         let kind = slot.kind;
         if before.is_awaited() {
             slot.stage.0 |= Stage::AWAITED;
@@ -356,32 +384,32 @@ impl OperationTable {
         (kind, before.is_watched())
     }
 
-    /// [`Self::unsettle`] and [`Self::complete`] at once, for an operation that nobody watches and is the only one on
-    /// its queue's list, when nothing is on the ready list: the usual case where each is waited for by itself. The
+    /// [`Self::unsettle`] and [`Self::complete`] at once, for a pop that nobody watches and is the only one that waits
+    /// on its queue, when nothing is on the ready list: the usual case where each is waited for by itself. The
     /// outcome back, and nothing done, for all else.
     #[inline(always)]
-    pub(crate) fn complete_lone(
+    pub(crate) fn complete_lone_pop(
         &mut self,
         descriptors: &mut DescriptorTable,
         token: Token,
         outcome: Outcome,
-    ) -> Result<OperationKind, Outcome> {
+    ) -> Result<(), Outcome> {
         let index = token.raw() & INDEX_MASK;
         if let Some(slot) = self.slots.get_mut(index as usize)
             && slot.token == token
             && slot.stage == Stage::OUTSTANDING
             && self.ready.head == NO_SLOT
-            && let Ok(Queue { outstanding, .. }) = descriptors.get_mut(slot.queue)
-            && outstanding.head == outstanding.tail
+            && let Ok(Queue { pops, .. }) = descriptors.get_mut(slot.queue)
+            && pops.head == pops.tail
         {
-            *outstanding = List::EMPTY;
+            *pops = List::EMPTY;
             self.ready = List { head: index as u32, tail: index as u32 };
             self.completed += 1;
             slot.stage = Stage::COMPLETED;
-            slot.completed_at = self.completed;
+            slot.ordinal = self.completed;
             // What was in its place owns nothing.
             std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
-            return Ok(slot.kind);
+            return Ok(());
         }
         Err(outcome)
     }
@@ -391,9 +419,20 @@ impl OperationTable {
         std::mem::take(&mut self.slots[index as usize].wake)
     }
 
-    /// The oldest outstanding operation of a list.
+    /// The first operation of a list.
     pub(crate) fn first(&self, list: &List) -> Option<SlotIndex> {
         (list.head != NO_SLOT).then_some(SlotIndex(list.head))
+    }
+
+    /// The first pop of a queue's list: its token, and how much it takes.
+    #[inline(always)]
+    pub(crate) fn first_pop(&self, pops: &List) -> Option<(Token, PopLimit)> {
+        self.slots.get(pops.head as usize).map(|slot| (slot.token, slot.limit))
+    }
+
+    /// The how-manieth submission an outstanding operation is.
+    pub(crate) fn submitted_at(&self, SlotIndex(index): SlotIndex) -> u64 {
+        self.slots[index as usize].ordinal
     }
 
     /// Takes a completion out and frees its slot.

@@ -9,8 +9,8 @@ use std::task::Poll;
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::{
-    Domain, Error, Handle, Instant, Module, Operation, PopLimit, ScatterGather, Shutdown, SocketKind,
-    SocketOption, SocketOptionName, Token,
+    Domain, Error, Handle, Instant, Module, Operation, PopLimit, QueueDescriptor, ScatterGather, Shutdown,
+    SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// Passes everything on.
@@ -81,11 +81,11 @@ impl<M: Module> Module for SharedModule<M> {
         &mut self,
         now: Instant,
         handle: Handle,
-        token: Token,
+        queue: QueueDescriptor,
         limit: PopLimit,
         completions: &mut Completions,
     ) -> Poll<Result<Popped, Error>> {
-        self.0.borrow_mut().pop(now, handle, token, limit, completions)
+        self.0.borrow_mut().pop(now, handle, queue, limit, completions)
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {

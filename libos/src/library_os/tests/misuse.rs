@@ -45,7 +45,7 @@ fn every_call_from_inside_a_module_is_refused() {
 fn a_future_dropped_inside_a_module_is_given_up_at_the_next_poll() {
     let (libos, puppet, _) = Puppet::installed();
     let queue = libos.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
-    let token = libos.pop(queue).unwrap();
+    let token = libos.accept(queue).unwrap();
     let mut future = Some(libos.operation(token).unwrap());
     puppet.0.borrow_mut().inside = Some(Box::new(move || drop(future.take())));
     libos.poll().unwrap();

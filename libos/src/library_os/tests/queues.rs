@@ -1,7 +1,9 @@
 //! What happens to operations on queues.
 
 use super::support::*;
-use crate::{Config, Domain, Error, Handle, OperationKind, Outcome, QueueDescriptor, SocketKind, Token};
+use crate::{
+    Config, Domain, Error, Handle, OperationKind, Outcome, QueueDescriptor, Shutdown, SocketKind, Token,
+};
 
 #[test]
 fn what_is_pushed_is_popped_in_order_and_not_copied() {
@@ -82,12 +84,18 @@ fn close_cancels_what_is_outstanding_in_order_and_then_completes() {
     let queue = libos.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
     let other = libos.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
     let untouched = libos.pop(other).unwrap();
-    let tokens: Vec<Token> = (0..4).map(|_| libos.pop(queue).unwrap()).collect();
+    let start = |kind| match kind {
+        OperationKind::Pop => libos.pop(queue).unwrap(),
+        OperationKind::Push => libos.push(queue, buffer(&libos, "x")).unwrap(),
+        _ => libos.accept(queue).unwrap(),
+    };
+    let (pop, push, accept) = (OperationKind::Pop, OperationKind::Push, OperationKind::Accept);
+    let tokens: Vec<Token> = [pop, push, accept, pop, pop, push].map(start).into();
     let close = libos.close(queue).unwrap();
     assert_eq!(puppet.0.borrow().closed, [Handle(1)]);
 
     let mut completions = Vec::new();
-    assert_eq!(libos.wait_next(&mut completions, 100, SECOND), Ok(5));
+    assert_eq!(libos.wait_next(&mut completions, 100, SECOND), Ok(7));
     let order: Vec<Token> = completions.iter().map(|completion| completion.token).collect();
     assert_eq!(order, [tokens, vec![close]].concat());
     let (last, cancelled) = completions.split_last().unwrap();
@@ -107,13 +115,45 @@ fn close_cancels_what_is_outstanding_in_order_and_then_completes() {
 fn a_cancelled_operation_completes_as_cancelled_and_the_module_is_told() {
     let (libos, puppet, _) = Puppet::installed();
     let queue = libos.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
-    let token = libos.pop(queue).unwrap();
+    let token = libos.accept(queue).unwrap();
     libos.cancel(token).unwrap();
     assert_eq!(puppet.0.borrow().cancelled, [token]);
     libos.cancel(token).unwrap();
     assert_eq!(puppet.0.borrow().cancelled, [token], "told once");
     let completion = libos.wait(token, SECOND).unwrap();
     assert!(matches!(completion.outcome, Outcome::Failed(Error::Cancelled)));
+}
+
+#[test]
+fn pops_that_wait_are_kept_until_the_module_has_something_and_it_is_asked_once() {
+    let (libos, puppet, _) = Puppet::installed();
+    let queue = libos.socket(Domain::Ipv4, SocketKind::Datagram).unwrap();
+    let [first, cancelled, second] = [0; 3].map(|_| libos.pop(queue).unwrap());
+    libos.cancel(cancelled).unwrap();
+    assert_eq!(puppet.0.borrow().asked, 1);
+    for text in ["one", "two", "three"] {
+        puppet.0.borrow_mut().arrived.push_back(buffer(&libos, text));
+    }
+    for (token, text) in [(first, "one"), (second, "two")] {
+        assert_eq!(popped(&libos.wait(token, SECOND).unwrap()), text);
+    }
+    // Nobody waited for the third: whether there is more is the module's to say.
+    assert_eq!(puppet.0.borrow().asked, 1);
+    let third = libos.pop(queue).unwrap();
+    assert_eq!(popped(&libos.try_take(third).unwrap().unwrap()), "three");
+    assert_eq!(puppet.0.borrow().asked, 2);
+}
+
+#[test]
+fn a_call_that_may_change_what_a_pop_gets_has_the_module_asked_again() {
+    let (libos, puppet, _) = Puppet::installed();
+    let queue = libos.socket(Domain::Ipv4, SocketKind::Stream).unwrap();
+    for asked in 1..3 {
+        libos.cancel(libos.pop(queue).unwrap()).unwrap();
+        libos.cancel(libos.pop(queue).unwrap()).unwrap();
+        assert_eq!(puppet.0.borrow().asked, asked);
+        assert_eq!(libos.shutdown(queue, Shutdown::Read), Err(Error::NotSupported));
+    }
 }
 
 #[test]

@@ -4,15 +4,16 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::memory::ArenaConfig;
 use crate::metrics::MetricsSink;
-use crate::module::Completions;
+use crate::module::{Completions, Popped};
 use crate::time::ManualClock;
 use crate::{
     Arena, Buffer, Completion, Config, Domain, Error, Handle, Instant, LibOs, MemoryQueues, Module,
-    Operation, Outcome, SocketKind, Token,
+    Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather, SocketKind, Token,
 };
 
 /// A small arena.
@@ -53,6 +54,11 @@ pub(crate) const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 pub(crate) struct Strings {
     pub(crate) submitted: Vec<Token>,
     pub(crate) cancelled: Vec<Token>,
+    /// How often it was asked for a pop.
+    pub(crate) asked: usize,
+    pub(crate) popped_as: Option<QueueDescriptor>,
+    /// What there is to be popped.
+    pub(crate) arrived: VecDeque<Buffer>,
     pub(crate) closed: Vec<Handle>,
     pub(crate) next_handle: u64,
     pub(crate) polls: Vec<Instant>,
@@ -114,6 +120,23 @@ impl Module for Puppet {
         self.0.borrow_mut().submitted.push(token);
     }
 
+    fn pop(
+        &mut self,
+        _now: Instant,
+        _handle: Handle,
+        queue: QueueDescriptor,
+        _limit: PopLimit,
+        _completions: &mut Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        let mut strings = self.0.borrow_mut();
+        strings.asked += 1;
+        strings.popped_as = Some(queue);
+        match strings.arrived.pop_front() {
+            Some(data) => Poll::Ready(Ok(Popped { data: data.into(), from: None })),
+            None => Poll::Pending,
+        }
+    }
+
     fn cancel(&mut self, _handle: Handle, token: Token) {
         self.0.borrow_mut().cancelled.push(token);
     }
@@ -131,6 +154,12 @@ impl Module for Puppet {
         for (token, handle) in std::mem::take(&mut strings.to_accept) {
             let result = completions.accepted(token, handle, PEER);
             strings.accept_results.push(result);
+        }
+        while !strings.arrived.is_empty()
+            && let Some(pop) = strings.popped_as.and_then(|queue| completions.waiting_pop(queue))
+        {
+            let data = strings.arrived.pop_front().map(ScatterGather::from).unwrap_or_default();
+            completions.popped(pop, data, None);
         }
         let inside = strings.inside.take();
         drop(strings);

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use crate::metrics::MetricsSink;
-use crate::module::Completions;
+use crate::module::{Completions, Popped};
 use crate::{
-    Buffer, Domain, Error, Handle, Instant, Module, Operation, Outcome, ScatterGather, Shutdown, SocketKind,
-    Token,
+    Buffer, Domain, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, QueueDescriptor,
+    ScatterGather, Shutdown, SocketKind, Token,
 };
 
 #[derive(Default)]
@@ -20,7 +21,7 @@ struct Socket {
     backlog: VecDeque<usize>,
     accepts: VecDeque<Token>,
     connects: VecDeque<(Token, SocketAddr)>,
-    pops: VecDeque<Token>,
+    popped_as: Option<QueueDescriptor>,
     pushes: VecDeque<(Token, ScatterGather, Option<SocketAddr>)>,
     received: VecDeque<(ScatterGather, Option<SocketAddr>)>,
     /// The program sends nothing more.
@@ -28,6 +29,16 @@ struct Socket {
     /// The end of the stream comes after what was received.
     read_ended: bool,
     closed: bool,
+}
+
+impl Socket {
+    /// What a pop gets now.
+    fn next(&mut self) -> Option<Popped> {
+        match self.received.pop_front() {
+            Some((data, from)) => Some(Popped { data, from }),
+            None => self.read_ended.then(|| Popped { data: ScatterGather::new(), from: None }),
+        }
+    }
 }
 
 /// Streams of a limited size, and datagrams without loss.
@@ -132,14 +143,9 @@ impl Pipes {
 
     fn receive(&mut self, to: usize, completions: &mut Completions) {
         let socket = &mut self.sockets[to];
-        while let Some(token) = socket.pops.front() {
-            let (data, from) = match socket.received.pop_front() {
-                Some(received) => received,
-                None if socket.read_ended => (ScatterGather::new(), None),
-                None => return,
-            };
-            completions.complete(*token, Outcome::Popped { data, from });
-            socket.pops.pop_front();
+        while let Some(pop) = socket.popped_as.and_then(|queue| completions.waiting_pop(queue)) {
+            let Some(Popped { data, from }) = socket.next() else { return };
+            completions.popped(pop, data, from);
         }
     }
 }
@@ -200,14 +206,32 @@ impl Module for Pipes {
             Operation::Connect(to) => socket.connects.push_back((token, to)),
             Operation::Push(data) => socket.pushes.push_back((token, data, None)),
             Operation::PushTo(data, to) => socket.pushes.push_back((token, data, Some(to))),
-            Operation::Pop(_) => socket.pops.push_back(token),
+            Operation::Pop(_) => unreachable!("pops do not come this way"),
+        }
+    }
+
+    fn pop(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        queue: QueueDescriptor,
+        _limit: PopLimit,
+        _completions: &mut Completions,
+    ) -> Poll<Result<Popped, Error>> {
+        self.at(handle).popped_as = Some(queue);
+        match self.at(handle).next() {
+            Some(popped) => {
+                // There is room for what the peer could not send.
+                self.dirty = true;
+                Poll::Ready(Ok(popped))
+            }
+            None => Poll::Pending,
         }
     }
 
     fn cancel(&mut self, handle: Handle, token: Token) {
         let socket = self.at(handle);
         socket.accepts.retain(|other| *other != token);
-        socket.pops.retain(|other| *other != token);
         socket.pushes.retain(|(other, _, _)| *other != token);
         socket.connects.retain(|(other, _)| *other != token);
     }
