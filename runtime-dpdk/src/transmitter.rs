@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use arrayvec::ArrayVec;
 use dpdk_sys as sys;
-use libos::runtime::{BURST, Segmentation, TxFrame, TxOffload};
+use libos::runtime::{BURST, Segmentation, TxFrame};
 use libos::{Buffer, FrameBatch};
 
 use crate::counters::DpdkCounters;
@@ -18,8 +18,8 @@ use crate::pools::Pool;
 const MAX_ATTACHED_BYTES: usize = u16::MAX as usize;
 
 /// Where TCP and UDP have their checksum, by which they are told apart.
-const TCP_CHECKSUM_OFFSET: u16 = 16;
-const UDP_CHECKSUM_OFFSET: u16 = 6;
+const TCP_CHECKSUM_OFFSET: u8 = 16;
+const UDP_CHECKSUM_OFFSET: u8 = 6;
 
 const ETHERTYPE_AT: usize = 12;
 const ETHERNET_BYTES: u16 = 14;
@@ -157,7 +157,7 @@ impl Transmitter {
                 Composed::Ready(description, copied_bytes) => {
                     made.frames.push(description);
                     made.copied_bytes.push(copied_bytes);
-                    made.cut |= frame.offload.segmentation.is_some();
+                    made.cut |= frame.offload.segmentation().is_some();
                 }
                 Composed::Refused => return Stop::Refused,
                 Composed::NoRoom => return Stop::NoRoom,
@@ -355,8 +355,9 @@ fn describe(frame: &TxFrame<'_>, sums_ipv4_headers: bool) -> Option<sys::catnip_
         transport_header_bytes: 0,
         segment_bytes: 0,
     };
-    let TxOffload { checksum: Some(checksum), segmentation } = frame.offload else {
-        return frame.offload.segmentation.is_none().then_some(plain);
+    let segmentation = frame.offload.segmentation();
+    let Some(checksum) = frame.offload.checksum() else {
+        return segmentation.is_none().then_some(plain);
     };
     let header = frame.segments.first()?;
     let field = |at: usize| Some(u16::from_be_bytes(*header.get(at..)?.first_chunk()?));

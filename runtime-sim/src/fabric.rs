@@ -274,7 +274,7 @@ impl Switch {
         };
         let mut segment_bytes = 0;
         if !transmitting.cuts_segments
-            && let Some(segmentation) = offload.segmentation
+            && let Some(segmentation) = offload.segmentation()
         {
             segment_bytes = segmentation.segment_bytes;
             checksum = RxChecksum::Verified;

@@ -16,7 +16,7 @@ pub(crate) fn apply(
     offload: TxOffload,
     mut send: impl FnMut(&mut Vec<u8>),
 ) -> Option<()> {
-    match (offload.segmentation, offload.checksum) {
+    match (offload.segmentation(), offload.checksum()) {
         (Some(segmentation), checksum) => {
             return cut(frame, medium, segmentation, checksum.is_some(), send);
         }
@@ -137,10 +137,8 @@ mod tests {
         for ipv6 in [false, true] {
             let (mut bytes, segmentation) = packet(ipv6, 250);
             let transport = if ipv6 { 54 } else { 34 };
-            let offload = TxOffload {
-                checksum: Some(PartialChecksum { start: transport as u16, offset: 16 }),
-                segmentation: Some(segmentation),
-            };
+            let checksum = PartialChecksum { start: transport as u16, offset: 16 };
+            let offload = TxOffload::new(Some(checksum), Some(segmentation));
             let mut frames = Vec::new();
             apply(&mut bytes, Medium::Ethernet, offload, |frame| frames.push(frame.clone())).unwrap();
             assert_eq!(frames.len(), 3);
@@ -173,8 +171,7 @@ mod tests {
         let mut datagram = vec![0xaa; 4];
         datagram.extend([0x12, 0x34, 0x00, 0x35, 0x00, 0x0b, 0x00, 0x40, b'a', b'b', b'c']);
         let checksum = PartialChecksum { start: 4, offset: 6 };
-        apply(&mut datagram, Medium::Ip, TxOffload { checksum: Some(checksum), segmentation: None }, |_| ())
-            .unwrap();
+        apply(&mut datagram, Medium::Ip, TxOffload::new(Some(checksum), None), |_| ()).unwrap();
         // 0x40 stood for the pseudo-header; all words and the checksum sum up to ones.
         assert_eq!(fold(sum(&datagram[4..]) + 0x40), 0xffff);
     }
@@ -183,24 +180,12 @@ mod tests {
     fn an_offload_that_does_not_fit_the_frame_is_refused() {
         let (bytes, segmentation) = packet(false, 50);
         let refused = [
-            TxOffload { checksum: Some(PartialChecksum { start: 1000, offset: 16 }), segmentation: None },
-            TxOffload { checksum: Some(PartialChecksum { start: 100, offset: 16 }), segmentation: None },
-            TxOffload {
-                checksum: None,
-                segmentation: Some(Segmentation { segment_bytes: 0, ..segmentation }),
-            },
-            TxOffload {
-                checksum: None,
-                segmentation: Some(Segmentation { header_bytes: 40, ..segmentation }),
-            },
-            TxOffload {
-                checksum: None,
-                segmentation: Some(Segmentation { header_bytes: 104, ..segmentation }),
-            },
-            TxOffload {
-                checksum: None,
-                segmentation: Some(Segmentation { header_bytes: 999, ..segmentation }),
-            },
+            TxOffload::new(Some(PartialChecksum { start: 1000, offset: 16 }), None),
+            TxOffload::new(Some(PartialChecksum { start: 100, offset: 16 }), None),
+            TxOffload::new(None, Some(Segmentation { segment_bytes: 0, ..segmentation })),
+            TxOffload::new(None, Some(Segmentation { header_bytes: 40, ..segmentation })),
+            TxOffload::new(None, Some(Segmentation { header_bytes: 104, ..segmentation })),
+            TxOffload::new(None, Some(Segmentation { header_bytes: 999, ..segmentation })),
         ];
         for offload in refused {
             assert_eq!(apply(&mut bytes.clone(), Medium::Ethernet, offload, |_| ()), None, "{offload:?}");

@@ -120,8 +120,7 @@ impl PipeEnd {
             TxChecksum::Software => RxChecksum::Unknown,
             TxChecksum::Partial | TxChecksum::Unneeded => RxChecksum::Verified,
         };
-        let segment_bytes = offload.segmentation.map_or(0, |segmentation| segmentation.segment_bytes);
-        RxFrame { head, rest, checksum, segment_bytes }
+        RxFrame { head, rest, checksum, segment_bytes: offload.segment_bytes() }
     }
 
     /// Takes what there is room for off the wire; returns how many frames.
@@ -280,7 +279,7 @@ mod tests {
         let arena = arena();
         let (mut a, mut b) = pipe(PipeConfig { join_bytes: 100, ..PipeConfig::default() }, [&arena, &arena]);
         let segmentation = Segmentation { segment_bytes: 40, header_bytes: 2, ipv6: false };
-        let offload = TxOffload { checksum: None, segmentation: Some(segmentation) };
+        let offload = TxOffload::new(None, Some(segmentation));
         send(&mut a, &[&[b"headers", b" and payload"], &[b"headers", &[7; 100]]], offload);
         let frames = receive(&mut b);
         assert_eq!((bytes(&frames[0]), frames[0].rest.len()), (b"headers and payload".to_vec(), 0));

@@ -28,12 +28,12 @@ pub(crate) struct Received {
 #[inline]
 pub(crate) fn encode(offload: &TxOffload, buffers: u16) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
-    if let Some(checksum) = offload.checksum {
+    if let Some(checksum) = offload.checksum() {
         header[0] = FLAG_NEEDS_CHECKSUM;
         header[6..8].copy_from_slice(&checksum.start.to_le_bytes());
-        header[8..10].copy_from_slice(&checksum.offset.to_le_bytes());
+        header[8..10].copy_from_slice(&u16::from(checksum.offset).to_le_bytes());
     }
-    if let Some(Segmentation { segment_bytes, header_bytes, ipv6 }) = offload.segmentation {
+    if let Some(Segmentation { segment_bytes, header_bytes, ipv6 }) = offload.segmentation() {
         header[1] = if ipv6 { SEGMENTATION_TCP_V6 } else { SEGMENTATION_TCP_V4 };
         header[2..4].copy_from_slice(&header_bytes.to_le_bytes());
         header[4..6].copy_from_slice(&segment_bytes.to_le_bytes());
@@ -76,7 +76,7 @@ mod tests {
         let checksum = Some(PartialChecksum { start: 34, offset: 16 });
         for (ipv6, kind) in [(false, 1), (true, 4)] {
             let segmentation = Some(Segmentation { segment_bytes: 1448, header_bytes: 66, ipv6 });
-            let header = encode(&TxOffload { checksum, segmentation }, 3);
+            let header = encode(&TxOffload::new(checksum, segmentation), 3);
             let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
             assert_eq!(header[..2], [1, kind]);
             assert_eq!([field(2), field(4), field(6), field(8), field(10)], [66, 1448, 34, 16, 3]);

@@ -270,8 +270,7 @@ fn memory_that_is_registered_while_the_link_is_up_is_soon_sent_as_it_is() {
 fn what_is_left_to_the_other_end_is_told_to_it() {
     let checksum = Some(PartialChecksum { start: 34, offset: 16 });
     let segmentation = Some(Segmentation { segment_bytes: 1448, header_bytes: 66, ipv6: false });
-    let offloads =
-        [(TxOffload { checksum, segmentation: None }, 0), (TxOffload { checksum, segmentation }, 1448)];
+    let offloads = [(TxOffload::new(checksum, None), 0), (TxOffload::new(checksum, segmentation), 1448)];
     for config in every_kind().filter(|config| config.offload) {
         let send = |end: &mut Vhost, arena: &Arena| {
             let capabilities = end.capabilities();

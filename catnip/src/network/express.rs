@@ -305,9 +305,9 @@ impl Network {
         let len = header.len() + payload.len();
         let mut sum = Checksum::pseudo_header_v4(source, destination, protocol.protocol().number(), len);
         if self.device.tx_checksum == TxChecksum::Partial {
-            let offset = protocol.checksum_offset() as u16;
+            let offset = protocol.checksum_offset() as u8;
             let partial = PartialChecksum { start: EXPRESS_BYTES as u16, offset };
-            let offload = TxOffload { checksum: Some(partial), segmentation: None };
+            let offload = TxOffload::new(Some(partial), None);
             return (sum.partial(), offload);
         }
         sum.add_bytes(header);

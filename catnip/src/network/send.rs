@@ -288,7 +288,7 @@ impl Network {
             ipv6: path.local.is_ipv6(),
         });
         if self.device.tx_checksum == TxChecksum::Unneeded && !cut {
-            return TxOffload { checksum: None, segmentation };
+            return TxOffload::new(None, segmentation);
         }
         // The device that cuts a packet computes each segment's checksum. Devices are not asked to
         // complete ICMP checksums: not all can.
@@ -321,8 +321,8 @@ impl Network {
             *field = value.to_be_bytes();
         }
         let checksum =
-            partial.then(|| PartialChecksum { start: narrow(start), offset: narrow(checksum_offset) });
-        TxOffload { checksum, segmentation }
+            partial.then(|| PartialChecksum { start: narrow(start), offset: checksum_offset as u8 });
+        TxOffload::new(checksum, segmentation)
     }
 
     /// Queues a finished frame for the device. Nothing is done when there is no memory.

@@ -256,17 +256,22 @@ impl Completions {
 
     /// Ends a pop that waits with data, and who sent it if it is a datagram.
     #[inline(always)]
-    pub fn popped(&mut self, pop: WaitingPop, data: ScatterGather, from: Option<SocketAddr>) {
+    pub fn popped(
+        &mut self,
+        WaitingPop { token, .. }: WaitingPop,
+        data: ScatterGather,
+        from: Option<SocketAddr>,
+    ) {
         let Self { descriptors, operations, counts, .. } = self;
-        match operations.complete_lone_pop(descriptors, pop.token, Outcome::Popped { data, from }) {
+        match operations.complete_lone_pop(descriptors, token, Outcome::Popped { data, from }) {
             Ok(()) => counts.completed[OperationKind::Pop.index()] += 1,
-            Err(outcome) => self.complete(pop.token, outcome),
+            Err(outcome) => self.complete(token, outcome),
         }
     }
 
     /// Ends a pop that waits with an error.
-    pub fn pop_failed(&mut self, pop: WaitingPop, error: Error) {
-        self.complete(pop.token, Outcome::Failed(error));
+    pub fn pop_failed(&mut self, WaitingPop { token, .. }: WaitingPop, error: Error) {
+        self.complete(token, Outcome::Failed(error));
     }
 
     /// Ends an accept with the module's handle of the new connection, which gets a descriptor.

@@ -353,7 +353,7 @@ mod tests {
         let mut batch = FrameBatch::new();
         assert!(batch.take_lone().is_none());
         let checksum = Some(PartialChecksum { start: 34, offset: 16 });
-        let offload = TxOffload { checksum, segmentation: None };
+        let offload = TxOffload::new(checksum, None);
         batch.push_frame(segment(1), offload);
         let front = batch.front().unwrap();
         assert_eq!((batch.len(), front.segments[0].to_vec(), front.offload), (1, vec![1], offload));

@@ -2,6 +2,7 @@
 
 mod batch;
 
+use std::fmt;
 use std::os::fd::RawFd;
 
 use arrayvec::ArrayVec;
@@ -31,7 +32,7 @@ pub enum TxChecksum {
     /// The stack computes them in software.
     Software,
     /// The device completes them: the stack leaves the pseudo-header's sum in the field and fills in
-    /// [`TxOffload::checksum`].
+    /// [`TxOffload::checksum()`].
     Partial,
     /// Nobody: the path is memory between two peers that trust it.
     Unneeded,
@@ -112,7 +113,7 @@ pub struct PartialChecksum {
     /// Bytes from the frame's first to the first summed.
     pub start: u16,
     /// Bytes from `start` to the checksum field.
-    pub offset: u16,
+    pub offset: u8,
 }
 
 /// A TCP segmentation that the device does.
@@ -126,13 +127,76 @@ pub struct Segmentation {
     pub ipv6: bool,
 }
 
-/// What the device has to do to a frame before it goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TxOffload {
-    /// Complete this checksum.
-    pub checksum: Option<PartialChecksum>,
-    /// Cut into segments.
-    pub segmentation: Option<Segmentation>,
+/// What the device has to do to a frame before it goes out: complete a checksum, cut the frame into segments, both, or
+/// nothing, which is the default. One word, because each frame takes it along through every queue.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct TxOffload(u64);
+
+impl TxOffload {
+    // From the lowest bit: where the sum starts, the offset of its field, the flags, and from the highest half on what
+    // segments are like.
+    const OFFSET_SHIFT: u32 = 16;
+    const CHECKSUM: u64 = 1 << 24;
+    const SEGMENTATION: u64 = 1 << 25;
+    const IPV6: u64 = 1 << 26;
+    const HEADER_SHIFT: u32 = 32;
+    const SEGMENT_SHIFT: u32 = 48;
+
+    /// Complete this checksum, and cut into such segments.
+    #[must_use]
+    pub const fn new(checksum: Option<PartialChecksum>, segmentation: Option<Segmentation>) -> Self {
+        let checksum = match checksum {
+            Some(PartialChecksum { start, offset }) => {
+                Self::CHECKSUM | start as u64 | (offset as u64) << Self::OFFSET_SHIFT
+            }
+            None => 0,
+        };
+        let segmentation = match segmentation {
+            Some(Segmentation { segment_bytes, header_bytes, ipv6 }) => {
+                let version = if ipv6 { Self::IPV6 } else { 0 };
+                let sizes = (header_bytes as u64) << Self::HEADER_SHIFT
+                    | (segment_bytes as u64) << Self::SEGMENT_SHIFT;
+                Self::SEGMENTATION | version | sizes
+            }
+            None => 0,
+        };
+        Self(checksum | segmentation)
+    }
+
+    /// The checksum to be completed.
+    #[must_use]
+    pub const fn checksum(self) -> Option<PartialChecksum> {
+        let (start, offset) = (self.0 as u16, (self.0 >> Self::OFFSET_SHIFT) as u8);
+        if self.0 & Self::CHECKSUM != 0 { Some(PartialChecksum { start, offset }) } else { None }
+    }
+
+    /// The segments to cut into.
+    #[must_use]
+    pub const fn segmentation(self) -> Option<Segmentation> {
+        if self.0 & Self::SEGMENTATION == 0 {
+            return None;
+        }
+        let header_bytes = (self.0 >> Self::HEADER_SHIFT) as u16;
+        Some(Segmentation {
+            segment_bytes: self.segment_bytes(),
+            header_bytes,
+            ipv6: self.0 & Self::IPV6 != 0,
+        })
+    }
+
+    /// Payload bytes of each segment, and 0 for a frame that is not to be cut.
+    #[must_use]
+    #[inline(always)]
+    pub const fn segment_bytes(self) -> u16 {
+        (self.0 >> Self::SEGMENT_SHIFT) as u16
+    }
+}
+
+impl fmt::Debug for TxOffload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("TxOffload");
+        debug.field("checksum", &self.checksum()).field("segmentation", &self.segmentation()).finish()
+    }
 }
 
 /// A device queue pair: frames in, frames out, once per poll.

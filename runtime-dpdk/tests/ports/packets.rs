@@ -111,14 +111,13 @@ pub fn headers(version: Version, protocol: Protocol, payload_bytes: usize, field
 /// What the stack asks a device for: the sum, and to cut when it says into what.
 pub fn offload(version: Version, protocol: Protocol, segment_bytes: Option<u16>) -> TxOffload {
     let start = (ETHERNET_BYTES + version.header_bytes()) as u16;
-    TxOffload {
-        checksum: Some(PartialChecksum { start, offset: protocol.checksum_offset() as u16 }),
-        segmentation: segment_bytes.map(|segment_bytes| Segmentation {
-            segment_bytes,
-            header_bytes: start + protocol.header_bytes() as u16,
-            ipv6: version == Version::V6,
-        }),
-    }
+    let checksum = PartialChecksum { start, offset: protocol.checksum_offset() as u8 };
+    let segmentation = segment_bytes.map(|segment_bytes| Segmentation {
+        segment_bytes,
+        header_bytes: start + protocol.header_bytes() as u16,
+        ipv6: version == Version::V6,
+    });
+    TxOffload::new(Some(checksum), segmentation)
 }
 
 /// What the stack leaves in the field for the device to complete.

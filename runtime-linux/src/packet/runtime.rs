@@ -115,7 +115,7 @@ impl Packet {
     fn count_sent(&mut self, frame: &TxFrame<'_>) {
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += frame.len() as u64;
-        self.counters.tx_segmented_frames += u64::from(frame.offload.segmentation.is_some());
+        self.counters.tx_segmented_frames += u64::from(frame.offload.segmentation().is_some());
     }
 }
 

@@ -97,7 +97,7 @@ impl Tap {
             Ok(length) => {
                 self.counters.tx_frames += 1;
                 self.counters.tx_bytes += length.saturating_sub(HEADER_BYTES) as u64;
-                self.counters.tx_segmented_frames += u64::from(frame.offload.segmentation.is_some());
+                self.counters.tx_segmented_frames += u64::from(frame.offload.segmentation().is_some());
                 Ok(Offered::Taken)
             }
             Err(error) => self.refusal(&error),

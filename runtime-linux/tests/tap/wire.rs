@@ -134,6 +134,6 @@ impl Tcp {
             ipv6: false,
         });
         let checksum = Some(PartialChecksum { start: TCP_AT as u16, offset: 16 });
-        (frame, TxOffload { checksum, segmentation })
+        (frame, TxOffload::new(checksum, segmentation))
     }
 }

@@ -144,10 +144,7 @@ fn offloads_are_done_by_the_device_or_left_to_a_receiver_that_takes_them() {
     payload.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
     payload.resize(40 + 3000, 7);
     let segmentation = Segmentation { segment_bytes: 1000, header_bytes: 54, ipv6: false };
-    let offload = TxOffload {
-        checksum: Some(PartialChecksum { start: 34, offset: 16 }),
-        segmentation: Some(segmentation),
-    };
+    let offload = TxOffload::new(Some(PartialChecksum { start: 34, offset: 16 }), Some(segmentation));
     for (cuts_segments, expected) in [(true, vec![(1054, 0); 3]), (false, vec![(3054, 1000)])] {
         let mut net = net(2, |port, _| {
             port.transmitting.cuts_segments = cuts_segments;

@@ -203,7 +203,7 @@ impl Back {
                     counters.tx_bytes += bytes;
                     counters.tx_copied_frames += 1;
                     counters.tx_copied_bytes += bytes;
-                    counters.tx_segmented_frames += u64::from(frame.offload.segmentation.is_some());
+                    counters.tx_segmented_frames += u64::from(frame.offload.segmentation().is_some());
                 }
                 Sent::Refused => counters.tx_refused += 1,
                 Sent::NoRoom => {

@@ -433,7 +433,7 @@ impl Sent {
         }
         counters.tx_frames += 1;
         counters.tx_bytes += bytes as u64;
-        counters.tx_segmented_frames += u64::from(offload.segmentation.is_some());
+        counters.tx_segmented_frames += u64::from(offload.segmentation().is_some());
         let header = header::encode(&offload, 0);
         let in_front = first.prepend_by(HEADER_BYTES, |room| room.copy_from_slice(&header));
         let further = rest.as_slice().iter().filter(|segment| !segment.is_empty()).count();

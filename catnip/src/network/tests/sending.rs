@@ -145,7 +145,7 @@ fn a_device_that_completes_checksums_finds_the_pseudo_headers_sum() {
         let mut data = buffer(&network, b"data");
         send_udp(&mut network, NOW, &mut path, Payload::Whole(&mut data)).unwrap();
         let frame = &take_frames(&mut network)[0];
-        assert_eq!(frame.offload.checksum, Some(PartialChecksum { start, offset: 6 }));
+        assert_eq!(frame.offload.checksum(), Some(PartialChecksum { start, offset: 6 }));
         let field = &frame.bytes[usize::from(start) + 6..][..2];
         let expected = Checksum::pseudo_header(path.local, path.remote, 17, 12).partial();
         assert_eq!(field, expected.to_be_bytes());
@@ -177,10 +177,10 @@ fn a_packet_for_segmentation_says_its_whole_length_and_how_to_cut_it() {
         send_tcp(&mut network, &mut path, Payload::Whole(&mut data), Some(1460)).unwrap();
         let frame = &take_frames(&mut network)[0];
         assert_eq!(
-            frame.offload.segmentation,
+            frame.offload.segmentation(),
             Some(Segmentation { segment_bytes: 1460, header_bytes, ipv6 })
         );
-        assert!(frame.offload.checksum.is_some());
+        assert!(frame.offload.checksum().is_some());
         let length =
             if ipv6 { [frame.bytes[18], frame.bytes[19]] } else { [frame.bytes[16], frame.bytes[17]] };
         assert_eq!(u16::from_be_bytes(length), if ipv6 { 40_020 } else { 40_040 });

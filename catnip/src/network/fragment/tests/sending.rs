@@ -52,7 +52,7 @@ fn datagrams_larger_than_the_path_arrive_whole() {
                 let frames = take_frames(&mut network);
                 let most = mtu + 14;
                 assert!(frames.iter().all(|frame| frame.bytes.len() <= most && frame.segments <= 2));
-                assert!(frames.iter().all(|frame| frame.offload.checksum.is_none()));
+                assert!(frames.iter().all(|frame| frame.offload.checksum().is_none()));
                 assert_eq!(received(&mut host_2(), &frames), [data.clone(), data], "{mtu} {len}");
                 let counters = network.counters();
                 assert_eq!(counters.ip_frag_oks, 2);
