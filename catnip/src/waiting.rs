@@ -6,14 +6,25 @@ use libos::{PopLimit, ScatterGather};
 
 /// Whoever waits for data. What is waited for is handed over as it arrives.
 pub trait Waiting {
-    /// Stands for one who waits.
+    /// Stands for one who waits on a connection.
     type Ticket;
 
-    /// Takes out who has waited longest on the datagram socket with this number. [`Self::datagram`] follows.
-    fn next_for_datagram(&mut self, user_data: u64) -> Option<Self::Ticket>;
+    /// Gives a datagram to who has waited longest on the datagram socket with this number.
+    ///
+    /// # Errors
+    /// The datagram's data, when nobody waits.
+    fn offer_datagram(
+        &mut self,
+        user_data: u64,
+        from: SocketAddr,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather>;
 
-    /// Ends a wait on a datagram socket with a datagram and who sent it.
-    fn datagram(&mut self, ticket: Self::Ticket, from: SocketAddr, data: ScatterGather);
+    /// Gives data to who has waited longest on the connection with this number.
+    ///
+    /// # Errors
+    /// The data, when nobody waits, or not for so much, or for more than this.
+    fn offer_data(&mut self, user_data: u64, data: ScatterGather) -> Result<(), ScatterGather>;
 
     /// Takes out who has waited longest on the connection with this number, and how much they want.
     /// [`Self::data`] follows.
@@ -30,12 +41,17 @@ pub struct Nobody;
 impl Waiting for Nobody {
     type Ticket = std::convert::Infallible;
 
-    fn next_for_datagram(&mut self, _user_data: u64) -> Option<Self::Ticket> {
-        None
+    fn offer_datagram(
+        &mut self,
+        _user_data: u64,
+        _from: SocketAddr,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather> {
+        Err(data)
     }
 
-    fn datagram(&mut self, ticket: Self::Ticket, _from: SocketAddr, _data: ScatterGather) {
-        match ticket {}
+    fn offer_data(&mut self, _user_data: u64, data: ScatterGather) -> Result<(), ScatterGather> {
+        Err(data)
     }
 
     fn next_for_data(&mut self, _user_data: u64) -> Option<(Self::Ticket, PopLimit)> {

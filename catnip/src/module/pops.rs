@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use libos::module::{Completions, WaitingPop};
 use libos::{PopLimit, ScatterGather};
 
-use super::sockets::{Datagram, Socket};
+use super::sockets::{Datagram, Socket, Stream};
 use crate::slab::{Key, Slab};
 use crate::waiting::Waiting;
 
@@ -21,20 +21,37 @@ impl Waiting for Pops<'_> {
     type Ticket = WaitingPop;
 
     #[inline(always)]
-    fn next_for_datagram(&mut self, user_data: u64) -> Option<WaitingPop> {
+    fn offer_datagram(
+        &mut self,
+        user_data: u64,
+        from: SocketAddr,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather> {
         match self.sockets.get(Key::from_bits(user_data)) {
             Some(Socket::Datagram(Datagram { popped_as: Some(queue), .. })) => {
-                self.completions.waiting_pop(*queue)
+                self.completions.give(*queue, data, Some(from))
             }
-            Some(Socket::Datagram(Datagram { popped_as: None, .. })) => None,
+            Some(Socket::Datagram(Datagram { popped_as: None, .. })) => Err(data),
             Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
-            | None => None,
+            | None => Err(data),
         }
     }
 
     #[inline(always)]
-    fn datagram(&mut self, pop: WaitingPop, from: SocketAddr, data: ScatterGather) {
-        self.completions.popped(pop, data, Some(from));
+    fn offer_data(&mut self, user_data: u64, data: ScatterGather) -> Result<(), ScatterGather> {
+        if self.in_burst {
+            return Err(data);
+        }
+        match self.sockets.get(Key::from_bits(user_data)) {
+            Some(Socket::Stream(Stream { popped_as: Some(queue), .. })) => {
+                self.completions.give(*queue, data, None)
+            }
+            Some(Socket::Stream(Stream { popped_as: None, .. })) => Err(data),
+            Some(
+                Socket::Fresh(_) | Socket::Closing { .. } | Socket::Datagram(_) | Socket::Listener { .. },
+            )
+            | None => Err(data),
+        }
     }
 
     #[inline(always)]

@@ -274,20 +274,22 @@ impl Connection {
         if self.rcv.shut {
             return;
         }
-        if self.rcv.queue.len_bytes() == 0
-            && let Some((ticket, limit)) = waiting.next_for_data(self.user_data)
-        {
-            if limit.bytes >= data.len() {
-                waiting.data(ticket, data.into());
-                self.consider_window_update();
-                return;
+        let mut data = ScatterGather::from(data);
+        if self.rcv.queue.len_bytes() == 0 {
+            match waiting.offer_data(self.user_data, data) {
+                Ok(()) => return self.consider_window_update(),
+                Err(refused) => data = refused,
             }
-            self.rcv.queue.push(data, network.arena());
-            waiting.data(ticket, self.take_queued(limit));
-        } else {
-            self.rcv.queue.push(data, network.arena());
         }
-        self.raise(Readiness::READABLE, events);
+        self.queue_expected(data, network);
+        self.announce_data(waiting, events);
+    }
+
+    #[inline(never)]
+    fn queue_expected(&mut self, data: ScatterGather, network: &mut Network) {
+        for buffer in data {
+            self.rcv.queue.push(buffer, network.arena());
+        }
     }
 
     /// Some of what is in flight is acknowledged, and nothing is amiss.

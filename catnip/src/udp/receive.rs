@@ -56,42 +56,27 @@ impl UdpLayer {
             network.keep_header(&frame, plain);
             return self.refuse(now, network, &plain.packet(frame));
         };
-        let from = SocketAddr::new(source, source_port);
-        let start = plain.start + udp::HEADER_BYTES;
-        if frame.segment_bytes == 0
-            && plain.end > start
+        let segment_bytes = frame.segment_bytes;
+        // A plain frame has no further buffers to drop.
+        std::mem::forget(frame.rest);
+        let mut data = frame.head;
+        data.truncate(plain.end);
+        data.advance(plain.start + udp::HEADER_BYTES);
+        let mut data = ScatterGather::from(data);
+        if segment_bytes == 0
             && let Some(socket) = self.sockets.get_index_mut(index)
             && socket.has_nothing_to_tell()
-            && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
         {
-            self.counters.in_datagrams += 1;
-            // A plain frame has no further buffers to drop.
-            std::mem::forget(frame.rest);
-            let mut data = frame.head;
-            data.truncate(plain.end);
-            data.advance(start);
-            waiting.datagram(ticket, from, data.into());
-            return;
+            let from = SocketAddr::new(source, source_port);
+            match waiting.offer_datagram(socket.user_data, from, data) {
+                Ok(()) => {
+                    self.counters.in_datagrams += 1;
+                    return;
+                }
+                Err(refused) => data = refused,
+            }
         }
-        self.keep_plain(index, from, plain, frame, events, waiting);
-    }
-
-    /// As [`Self::on_packet`], for a packet of the usual kind that has a socket and takes no straight way from there.
-    #[inline(never)]
-    fn keep_plain(
-        &mut self,
-        index: u32,
-        from: SocketAddr,
-        plain: Plain,
-        frame: RxFrame,
-        events: &mut EventQueue,
-        waiting: &mut impl Waiting,
-    ) {
-        let RxFrame { mut head, rest, segment_bytes, .. } = frame;
-        head.truncate(plain.end);
-        head.advance(plain.start + udp::HEADER_BYTES);
-        let data = ScatterGather::from_parts(head, rest);
-        self.deliver(index, from, Body { data, segment_bytes }, events, waiting);
+        self.keep(index, SocketAddr::new(source, source_port), Body { data, segment_bytes }, events);
     }
 
     /// Tells the sender that there is nobody.
@@ -114,15 +99,24 @@ impl UdpLayer {
         events: &mut EventQueue,
         waiting: &mut impl Waiting,
     ) {
-        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
-        if body.segment_bytes == 0
-            && socket.has_nothing_to_tell()
-            && let Some(ticket) = waiting.next_for_datagram(socket.user_data)
-        {
-            self.counters.in_datagrams += 1;
-            waiting.datagram(ticket, from, body.data);
-            return;
+        let Some(socket) = self.sockets.get_index_mut(index) else { return };
+        let Body { mut data, segment_bytes } = body;
+        if segment_bytes == 0 && socket.has_nothing_to_tell() {
+            match waiting.offer_datagram(socket.user_data, from, data) {
+                Ok(()) => {
+                    self.counters.in_datagrams += 1;
+                    return;
+                }
+                Err(refused) => data = refused,
+            }
         }
+        self.keep(index, from, Body { data, segment_bytes }, events);
+    }
+
+    /// Queues what nobody waits for.
+    #[inline(never)]
+    fn keep(&mut self, index: u32, from: SocketAddr, body: Body, events: &mut EventQueue) {
+        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
         let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
         inbox.take_body(from, body);
         if !socket.queue.is_empty() {

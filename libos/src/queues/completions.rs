@@ -254,19 +254,54 @@ impl Completions {
         }
     }
 
-    /// Ends a pop that waits with data, and who sent it if it is a datagram.
+    /// Gives what has arrived for a queue to the pop that has waited longest on it: a datagram with its sender to any, a
+    /// stream's data to one that takes it whole. As [`Self::waiting_pop`] and [`Self::popped`], for each packet.
+    ///
+    /// # Errors
+    /// The data, when no such pop waits.
     #[inline(always)]
+    pub fn give(
+        &mut self,
+        queue: QueueDescriptor,
+        data: ScatterGather,
+        from: Option<SocketAddr>,
+    ) -> Result<(), ScatterGather> {
+        let Self { descriptors, operations, counts, .. } = self;
+        if let Ok(Queue { pops, .. }) = descriptors.get_mut(queue)
+            && let Some(lone) = operations.lone_pop(pops)
+            && (from.is_some() || data.len() <= lone.limit().bytes)
+        {
+            lone.complete(pops, Outcome::Popped { data, from });
+            counts.completed[OperationKind::Pop.index()] += 1;
+            return Ok(());
+        }
+        self.give_to_first(queue, data, from)
+    }
+
+    #[inline(never)]
+    fn give_to_first(
+        &mut self,
+        queue: QueueDescriptor,
+        data: ScatterGather,
+        from: Option<SocketAddr>,
+    ) -> Result<(), ScatterGather> {
+        match self.waiting_pop(queue) {
+            Some(pop) if from.is_some() || data.len() <= pop.limit.bytes => {
+                self.popped(pop, data, from);
+                Ok(())
+            }
+            _ => Err(data),
+        }
+    }
+
+    /// Ends a pop that waits with data, and who sent it if it is a datagram.
     pub fn popped(
         &mut self,
         WaitingPop { token, .. }: WaitingPop,
         data: ScatterGather,
         from: Option<SocketAddr>,
     ) {
-        let Self { descriptors, operations, counts, .. } = self;
-        match operations.complete_lone_pop(descriptors, token, Outcome::Popped { data, from }) {
-            Ok(()) => counts.completed[OperationKind::Pop.index()] += 1,
-            Err(outcome) => self.complete(token, outcome),
-        }
+        self.complete(token, Outcome::Popped { data, from });
     }
 
     /// Ends a pop that waits with an error.

@@ -4,7 +4,6 @@
 //! two lists, or the ready list), so one pair of links is enough, and every step of an
 //! operation's life costs the same however many others there are.
 
-use super::descriptors::{DescriptorTable, Queue};
 use crate::executor::WakeTarget;
 use crate::{Completion, Error, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
 
@@ -124,6 +123,34 @@ impl Slot {
 /// The token of a slot's generation, which is not 0, so that no token is.
 const fn token(generation: u64, index: u32) -> Token {
     Token::from_raw((generation << INDEX_BITS) | index as u64)
+}
+
+/// A pop that [`OperationTable::lone_pop`] found.
+pub(crate) struct LonePop<'a> {
+    slot: &'a mut Slot,
+    index: u32,
+    ready: &'a mut List,
+    completed: &'a mut u64,
+}
+
+impl LonePop<'_> {
+    /// How much it takes.
+    #[inline(always)]
+    pub(crate) fn limit(&self) -> PopLimit {
+        self.slot.limit
+    }
+
+    /// [`OperationTable::unsettle`] and [`OperationTable::complete`] at once. `pops` is the list it is on.
+    #[inline(always)]
+    pub(crate) fn complete(self, pops: &mut List, outcome: Outcome) {
+        *pops = List::EMPTY;
+        *self.ready = List { head: self.index, tail: self.index };
+        *self.completed += 1;
+        self.slot.stage = Stage::COMPLETED;
+        self.slot.ordinal = *self.completed;
+        // What was in its place owns nothing.
+        std::mem::forget(std::mem::replace(&mut self.slot.outcome, outcome));
+    }
 }
 
 /// A slot that a token was found to stand for. Good until the operation goes on to its next stage.
@@ -384,34 +411,15 @@ impl OperationTable {
         (kind, before.is_watched())
     }
 
-    /// [`Self::unsettle`] and [`Self::complete`] at once, for a pop that nobody watches and is the only one that waits
-    /// on its queue, when nothing is on the ready list: the usual case where each is waited for by itself. The
-    /// outcome back, and nothing done, for all else.
+    /// The first pop of its queue's list, if nobody watches it, it is the only one that waits there, and nothing is on the
+    /// ready list: the usual case where each is waited for by itself.
     #[inline(always)]
-    pub(crate) fn complete_lone_pop(
-        &mut self,
-        descriptors: &mut DescriptorTable,
-        token: Token,
-        outcome: Outcome,
-    ) -> Result<(), Outcome> {
-        let index = token.raw() & INDEX_MASK;
-        if let Some(slot) = self.slots.get_mut(index as usize)
-            && slot.token == token
-            && slot.stage == Stage::OUTSTANDING
-            && self.ready.head == NO_SLOT
-            && let Ok(Queue { pops, .. }) = descriptors.get_mut(slot.queue)
-            && pops.head == pops.tail
-        {
-            *pops = List::EMPTY;
-            self.ready = List { head: index as u32, tail: index as u32 };
-            self.completed += 1;
-            slot.stage = Stage::COMPLETED;
-            slot.ordinal = self.completed;
-            // What was in its place owns nothing.
-            std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
-            return Ok(());
-        }
-        Err(outcome)
+    pub(crate) fn lone_pop(&mut self, pops: &List) -> Option<LonePop<'_>> {
+        let index = pops.head;
+        let slot = self.slots.get_mut(index as usize)?;
+        let is_lone =
+            pops.head == pops.tail && slot.stage == Stage::OUTSTANDING && self.ready.head == NO_SLOT;
+        is_lone.then_some(LonePop { slot, index, ready: &mut self.ready, completed: &mut self.completed })
     }
 
     /// Whom to wake for a slot.

@@ -118,13 +118,20 @@ struct Patient {
 impl Waiting for Patient {
     type Ticket = u64;
 
-    fn next_for_datagram(&mut self, user_data: u64) -> Option<u64> {
-        self.waits = self.waits.checked_sub(1)?;
-        Some(user_data)
+    fn offer_datagram(
+        &mut self,
+        user_data: u64,
+        _from: SocketAddr,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather> {
+        let Some(left) = self.waits.checked_sub(1) else { return Err(data) };
+        self.waits = left;
+        self.got.push((user_data, data.to_vec()));
+        Ok(())
     }
 
-    fn datagram(&mut self, user_data: u64, _from: SocketAddr, data: ScatterGather) {
-        self.got.push((user_data, data.to_vec()));
+    fn offer_data(&mut self, _user_data: u64, data: ScatterGather) -> Result<(), ScatterGather> {
+        Err(data)
     }
 
     fn next_for_data(&mut self, _user_data: u64) -> Option<(u64, PopLimit)> {
