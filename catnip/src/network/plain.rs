@@ -17,8 +17,8 @@ const UDP: u8 = Protocol::Udp.number();
 const DESTINATION_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 /// Version 4 and a header of five words.
 const VERSION_AND_LENGTH: u8 = 0x45;
-/// More fragments, or an offset.
-const FRAGMENT_MASK: u16 = u16::from_ne_bytes([0x3f, 0xff]);
+/// Of the second word: more fragments, or an offset.
+const FRAGMENT_MASK: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
 
 /// A packet of the usual kind, and where in its frame it is.
 #[derive(Debug, Clone, Copy)]
@@ -130,19 +130,18 @@ impl Network {
                 return None;
             }
         }
-        let word = |index: usize| {
-            let at = index * 4;
-            [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]
-        };
+        // A chunk and not its bytes: these would be read one by one.
+        let (words, _) = packet.as_chunks::<4>();
+        let word = |index: usize| words[index];
         let words = [word(0), word(1), word(2), word(3), word(4)].map(u32::from_ne_bytes);
         let [.., source, destination] = words;
         let sum = words.into_iter().map(u64::from).sum::<u64>();
-        let [version, traffic_class, l0, l1] = word(0);
-        let [_, _, f0, f1] = word(1);
-        let [_, protocol, _, _] = word(2);
-        let total_len = usize::from(u16::from_be_bytes([l0, l1]));
+        // Parts of words that are in registers: read from memory once more, each byte would cost as much as a word.
+        let [version, traffic_class, _, _] = words[0].to_ne_bytes();
+        let total_len = usize::from(u32::from_be(words[0]) as u16);
+        let [_, protocol, _, _] = words[2].to_ne_bytes();
         let usual = version == VERSION_AND_LENGTH
-            && u16::from_ne_bytes([f0, f1]) & FRAGMENT_MASK == 0
+            && words[1] & FRAGMENT_MASK == 0
             && self.plain.destination == u64::from(destination)
             && (MIN_PACKET_BYTES..=frame.head.len() - LINK_BYTES).contains(&total_len)
             && checksum::is_right_sum(sum)

@@ -73,11 +73,8 @@ impl PlainEnds {
 impl Expected {
     #[inline(always)]
     fn parse(segment: &[u8]) -> Option<Self> {
-        let words = segment.first_chunk::<STAMPED_BYTES>()?;
-        let word = |index: usize| {
-            let at = index * 4;
-            u32::from_be_bytes([words[at], words[at + 1], words[at + 2], words[at + 3]])
-        };
+        let (words, _) = segment.first_chunk::<STAMPED_BYTES>()?.as_chunks::<4>();
+        let word = |index: usize| u32::from_be_bytes(words[index]);
         let control = word(3);
         if control & CONTROL_MASK != CONTROL || word(5) != u32::from_be_bytes(STAMP_LEAD) {
             return None;
