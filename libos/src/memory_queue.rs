@@ -8,8 +8,8 @@ use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
 use crate::{
-    Config, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather,
-    SetupError, Token,
+    Config, Error, Handle, Instant, Module, Outcome, PopLimit, QueueDescriptor, ScatterGather, SetupError,
+    Token,
 };
 
 const DEFAULT_LIMIT: usize = 1024;
@@ -75,18 +75,6 @@ impl Module for MemoryQueues {
 
     fn queue(&mut self) -> Result<Handle, Error> {
         Ok(self.queues.insert(MemoryQueue::default()))
-    }
-
-    /// For what these queues do not do.
-    fn submit(
-        &mut self,
-        _now: Instant,
-        _handle: Handle,
-        token: Token,
-        _operation: Operation,
-        completions: &mut Completions,
-    ) {
-        completions.complete(token, Outcome::Failed(Error::NotSupported));
     }
 
     fn push(

@@ -9,8 +9,8 @@ pub use crate::queues::{Completions, WaitingPop};
 use crate::channel::ChannelEnd;
 use crate::metrics::MetricsSink;
 use crate::{
-    Domain, Error, FilterMode, GroupMembership, Instant, Operation, PopLimit, QueueDescriptor, ScatterGather,
-    Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Instant, PopLimit, QueueDescriptor, ScatterGather, Shutdown,
+    SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 /// A module's own name for one of its queues.
@@ -38,7 +38,7 @@ pub enum Departure {
 /// A part of the library OS that serves queues: a protocol stack, in-memory queues, storage.
 ///
 /// The library OS owns descriptors and tokens; the module owns what is behind its handles. An
-/// operation is handed over with [`Module::submit`], [`Module::push`] or [`Module::pop`] and ended once: by the
+/// operation is handed over with [`Module::accept`], [`Module::connect`], [`Module::push`] or [`Module::pop`] and ended once: by the
 /// answer, or through [`Completions`], in the call itself or in a later [`Module::poll`]. Operations of one direction on one handle
 /// complete in the order in which they were submitted. Pops that wait are the library OS's to keep: a module that has
 /// something for a queue looks who waits with [`Completions::waiting_pop`].
@@ -169,22 +169,45 @@ pub trait Module {
         Err(Error::NotSupported)
     }
 
-    /// Starts an operation. `now` is the time of the last poll or later. Pops come through [`Self::pop`], and pushes
-    /// through [`Self::push`], unless a module leaves it as it is.
-    fn submit(
+    /// Takes the next incoming connection of a listening socket. The end is posted with [`Completions::accepted`], in
+    /// this call or later. `now` is the time of the last poll or later.
+    ///
+    /// # Errors
+    /// What the accept fails with at once; [`Error::NotSupported`] for what does not listen.
+    fn accept(
         &mut self,
         now: Instant,
         handle: Handle,
         token: Token,
-        operation: Operation,
         completions: &mut Completions,
-    );
+    ) -> Result<(), Error> {
+        let _ = (now, handle, token, completions);
+        Err(Error::NotSupported)
+    }
 
-    /// Starts an [`Operation::PushTo`], or without `to` an [`Operation::Push`]. Most pushes end at once: then
-    /// the answer is the end, and nothing is posted. On [`Poll::Pending`] the end is posted, in this call
-    /// or later, and what is left to do with `data` was taken out of it.
+    /// Connects a socket. On [`Poll::Pending`] the end is posted, in this call or later. `now` is the present.
+    ///
+    /// # Errors
+    /// What the connect fails with at once; [`Error::NotSupported`] for what has no peers.
+    fn connect(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        peer: SocketAddr,
+        completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        let _ = (now, handle, token, peer, completions);
+        Poll::Ready(Err(Error::NotSupported))
+    }
+
+    /// Sends `data`, with `to` to that address. Most pushes end at once: then the answer is the end, and nothing is posted.
+    /// On [`Poll::Pending`] the end is posted in a later call, and what is left to do with `data` was taken out of it.
     ///
     /// With [`Departure::Now`] the time is the present, and what there is to be sent is sent in this call.
+    ///
+    /// # Errors
+    /// What the push fails with; [`Error::NotSupported`] for queues into which nothing goes.
     #[allow(clippy::too_many_arguments, reason = "the one call that is made for each message")]
     fn push(
         &mut self,
@@ -196,14 +219,8 @@ pub trait Module {
         departure: Departure,
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
-        let _ = departure;
-        let data = std::mem::take(data);
-        let operation = match to {
-            Some(to) => Operation::PushTo(data, *to),
-            None => Operation::Push(data),
-        };
-        self.submit(now, handle, token, operation, completions);
-        Poll::Pending
+        let _ = (now, handle, token, data, to, departure, completions);
+        Poll::Ready(Err(Error::NotSupported))
     }
 
     /// Answers a pop with what there is, and with [`Poll::Pending`] when there is nothing: then the pop waits, and the

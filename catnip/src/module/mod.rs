@@ -16,8 +16,8 @@ use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::runtime::RxBatch;
 use libos::{
-    Domain, Error, FilterMode, GroupMembership, Handle, Instant, Module, Operation, PopLimit,
-    QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, Module, PopLimit, QueueDescriptor, Runtime,
+    ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use crate::slab::{Key, Slab};
@@ -175,15 +175,25 @@ impl<R: Runtime> Module for StackModule<R> {
         self.peer_of(handle)
     }
 
-    fn submit(
+    fn accept(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        completions: &mut Completions,
+    ) -> Result<(), Error> {
+        self.start_accept(handle, token, completions)
+    }
+
+    fn connect(
         &mut self,
         now: Instant,
         handle: Handle,
         token: Token,
-        operation: Operation,
-        completions: &mut Completions,
-    ) {
-        self.start(now, handle, token, operation, completions);
+        peer: SocketAddr,
+        _completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.start_connect(now, handle, token, peer)
     }
 
     fn push(

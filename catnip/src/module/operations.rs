@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 
 use libos::module::{Completions, Popped, WaitingPop};
-use libos::{
-    Error, Handle, Instant, Operation, Outcome, PopLimit, QueueDescriptor, Runtime, ScatterGather, Token,
-};
+use libos::{Error, Handle, Instant, Outcome, PopLimit, QueueDescriptor, Runtime, ScatterGather, Token};
 
 use super::StackModule;
 use super::datagrams;
@@ -16,34 +14,6 @@ use crate::slab::Key;
 use crate::stack::Stack;
 
 impl<R: Runtime> StackModule<R> {
-    /// Starts an operation and posts what became of it.
-    pub(super) fn start(
-        &mut self,
-        now: Instant,
-        handle: Handle,
-        token: Token,
-        operation: Operation,
-        completions: &mut Completions,
-    ) {
-        let ended = match operation {
-            Operation::Push(mut data) => {
-                self.start_push(now, handle, token, &mut data, None).map_ok(|()| Outcome::Pushed)
-            }
-            Operation::PushTo(mut data, to) => {
-                self.start_push(now, handle, token, &mut data, Some(&to)).map_ok(|()| Outcome::Pushed)
-            }
-            // These have a call of their own.
-            Operation::Pop(_) => Poll::Ready(Err(Error::NotSupported)),
-            Operation::Connect(remote) => {
-                self.connect(now, handle, token, remote).map_ok(|()| Outcome::Connected)
-            }
-            Operation::Accept => self.accept(handle, token, completions),
-        };
-        if let Poll::Ready(ended) = ended {
-            completions.complete(token, ended.unwrap_or_else(Outcome::Failed));
-        }
-    }
-
     #[inline(always)]
     pub(super) fn start_push(
         &mut self,
@@ -89,14 +59,14 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    fn accept(
+    pub(super) fn start_accept(
         &mut self,
         handle: Handle,
         token: Token,
         completions: &mut Completions,
-    ) -> Poll<Result<Outcome, Error>> {
+    ) -> Result<(), Error> {
         let key = Key::from_bits(handle.0);
-        Poll::Ready(Err(match self.sockets.get_mut(key) {
+        Err(match self.sockets.get_mut(key) {
             Some(Socket::Stream(_)) => Error::InvalidArgument,
             Some(_) if self.device_failed => Error::DeviceFailed,
             Some(Socket::Datagram(_)) => Error::NotSupported,
@@ -104,14 +74,14 @@ impl<R: Runtime> StackModule<R> {
                 accepts.push(token, ());
                 let id = *id;
                 self.serve_accepts(key, id, completions);
-                return Poll::Pending;
+                return Ok(());
             }
             Some(Socket::Fresh(_)) => Error::InvalidArgument,
             Some(Socket::Closing { .. }) | None => Error::BadDescriptor,
-        }))
+        })
     }
 
-    fn connect(
+    pub(super) fn start_connect(
         &mut self,
         now: Instant,
         handle: Handle,

@@ -11,8 +11,8 @@ use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
 use crate::{
-    Arena, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather,
-    SetupError, Token,
+    Arena, Error, Handle, Instant, Module, Outcome, PopLimit, QueueDescriptor, ScatterGather, SetupError,
+    Token,
 };
 
 #[derive(Debug)]
@@ -192,18 +192,6 @@ impl Module for ChannelQueues {
             None => return Err(Error::InvalidArgument),
         };
         Ok(self.queues.insert(queue))
-    }
-
-    /// For what these queues do not do.
-    fn submit(
-        &mut self,
-        _now: Instant,
-        _handle: Handle,
-        token: Token,
-        _operation: Operation,
-        completions: &mut Completions,
-    ) {
-        completions.complete(token, Outcome::Failed(Error::NotSupported));
     }
 
     fn push(

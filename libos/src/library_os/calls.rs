@@ -205,25 +205,36 @@ impl LibOs {
             Operation::Push(mut data) => self.push_for(queue, &mut data, None, claim),
             Operation::PushTo(mut data, to) => self.push_for(queue, &mut data, Some(&to), claim),
             Operation::Pop(limit) => self.pop_for(queue, limit, claim),
-            Operation::Accept | Operation::Connect(_) => self.submit_rare(queue, operation, claim),
+            Operation::Accept => self.accept_for(queue, claim),
+            Operation::Connect(peer) => self.connect_for(queue, peer, claim),
         }
     }
 
-    fn submit_rare(
-        &self,
-        queue: QueueDescriptor,
-        operation: Operation,
-        claim: Claim,
-    ) -> Result<Token, Error> {
-        let kind = operation.kind();
+    fn accept_for(&self, queue: QueueDescriptor, claim: Claim) -> Result<Token, Error> {
         let mut state = self.state()?;
         let super::State { tables, modules, .. } = &mut *state;
-        let Submission { slot, token, module, handle } = tables.submit(queue, kind, claim.is_future())?;
-        if kind == OperationKind::Connect {
-            // The handshake is timed from here.
-            self.inner.now.set(self.inner.clock.now());
+        let Submission { slot, token, module, handle } =
+            tables.submit(queue, OperationKind::Accept, claim.is_future())?;
+        if let Err(error) = modules[module.get()].accept(self.now(), handle, token, tables) {
+            tables.complete(token, Outcome::Failed(error));
         }
-        modules[module.get()].submit(self.now(), handle, token, operation, tables);
+        tables.settle(queue, slot);
+        state.unflushed = true;
+        self.release(state);
+        Ok(token)
+    }
+
+    fn connect_for(&self, queue: QueueDescriptor, peer: SocketAddr, claim: Claim) -> Result<Token, Error> {
+        let mut state = self.state()?;
+        let super::State { tables, modules, .. } = &mut *state;
+        let Submission { slot, token, module, handle } =
+            tables.submit(queue, OperationKind::Connect, claim.is_future())?;
+        // The handshake is timed from here.
+        self.inner.now.set(self.inner.clock.now());
+        let ended = modules[module.get()].connect(self.now(), handle, token, peer, tables);
+        if let Poll::Ready(ended) = ended {
+            tables.complete(token, ended.map_or_else(Outcome::Failed, |()| Outcome::Connected));
+        }
         tables.settle(queue, slot);
         state.unflushed = true;
         self.release(state);
@@ -240,8 +251,7 @@ impl LibOs {
     ) -> Result<Token, Error> {
         let mut state = self.state()?;
         let super::State { tables, modules, pushed, unflushed, .. } = &mut *state;
-        let Submission { slot, token, module, handle } =
-            tables.submit(queue, OperationKind::Push, claim.is_future())?;
+        let (module, handle, token) = tables.begin_push(queue)?;
         let module = &mut *modules[module.get()];
         let is_first = !std::mem::replace(pushed, true);
         if is_first {
@@ -250,9 +260,8 @@ impl LibOs {
         }
         let departure = if is_first { Departure::Now } else { Departure::WithPoll };
         match module.push(self.now(), handle, token, data, to, departure, tables) {
-            Poll::Ready(Ok(())) => tables.succeed(slot, Outcome::Pushed),
-            Poll::Ready(Err(error)) => tables.finish(slot, Outcome::Failed(error)),
-            Poll::Pending => tables.settle(queue, slot),
+            Poll::Ready(ended) => tables.end_push(queue, claim.is_future(), ended),
+            Poll::Pending => tables.settle_push(queue, claim.is_future())?,
         }
         *unflushed = !is_first;
         self.release(state);
@@ -303,7 +312,7 @@ impl LibOs {
     /// # Errors
     /// See [`Self::submit`].
     pub fn accept(&self, queue: QueueDescriptor) -> Result<Token, Error> {
-        self.submit_rare(queue, Operation::Accept, Claim::Program)
+        self.accept_for(queue, Claim::Program)
     }
 
     /// Connects to a peer. Completes as [`Outcome::Connected`].
@@ -311,7 +320,7 @@ impl LibOs {
     /// # Errors
     /// See [`Self::submit`].
     pub fn connect(&self, queue: QueueDescriptor, peer: SocketAddr) -> Result<Token, Error> {
-        self.submit_rare(queue, Operation::Connect(peer), Claim::Program)
+        self.connect_for(queue, peer, Claim::Program)
     }
 
     /// Sends to the connected peer, or appends to the in-memory queue. Nothing is copied. Completes as

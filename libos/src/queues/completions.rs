@@ -57,6 +57,40 @@ impl Completions {
         }
     }
 
+    /// A push on its way to the module that serves the queue: its handle, and the token, which is the push's once the module
+    /// has answered, by [`Self::end_push`] or [`Self::settle_push`].
+    #[inline(always)]
+    pub(crate) fn begin_push(
+        &mut self,
+        queue: QueueDescriptor,
+    ) -> Result<(ModuleIndex, Handle, Token), Error> {
+        let &Queue { module, handle, .. } = self.descriptors.get(queue)?;
+        Ok((module, handle, self.operations.next_token()?))
+    }
+
+    /// A push that its module has ended.
+    #[inline(always)]
+    pub(crate) fn end_push(&mut self, queue: QueueDescriptor, awaited: bool, ended: Result<(), Error>) {
+        const PUSH: usize = OperationKind::Push.index();
+        self.counts.submitted[PUSH] += 1;
+        self.counts.completed[PUSH] += 1;
+        let outcome = match ended {
+            Ok(()) => Outcome::Pushed,
+            Err(error) => {
+                self.counts.failed[PUSH] += 1;
+                Outcome::Failed(error)
+            }
+        };
+        self.operations.submit_completed(queue, OperationKind::Push, awaited, outcome);
+    }
+
+    /// A push that waits at its module.
+    pub(crate) fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<(), Error> {
+        let Submission { slot, .. } = self.submit(queue, OperationKind::Push, awaited)?;
+        self.settle(queue, slot);
+        Ok(())
+    }
+
     /// Gives the operation a token and says who serves it. With `awaited` the completion is a
     /// future's. Once the module has had the operation, [`Self::settle`] follows.
     #[inline(always)]

@@ -220,6 +220,43 @@ impl OperationTable {
         if self.used() < self.limit { Ok(()) } else { Err(Error::TooManyOperations) }
     }
 
+    /// The token that the next operation gets.
+    #[inline(always)]
+    pub(crate) fn next_token(&mut self) -> Result<Token, Error> {
+        match self.slots.get(self.free as usize) {
+            Some(slot) => Ok(slot.token),
+            None => self.grow().map(|index| token(1, index)),
+        }
+    }
+
+    /// An operation that begins and ends at once. [`Self::next_token`] has given its token.
+    #[inline(always)]
+    pub(crate) fn submit_completed(
+        &mut self,
+        queue: QueueDescriptor,
+        kind: OperationKind,
+        awaited: bool,
+        outcome: Outcome,
+    ) {
+        let index = self.free;
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        self.free = slot.next;
+        self.submitted += 1;
+        self.completed += 1;
+        slot.kind = kind;
+        slot.queue = queue;
+        slot.ordinal = self.completed;
+        // What was in its place owns nothing.
+        std::mem::forget(std::mem::replace(&mut slot.outcome, outcome));
+        slot.stage = Stage::COMPLETED;
+        if awaited {
+            slot.stage.0 |= Stage::AWAITED;
+            self.claimed += 1;
+        } else {
+            self.make_ready(index);
+        }
+    }
+
     /// Takes a slot. Once the module has had it, [`Self::settle`] follows. With `awaited`, the
     /// completion is a future's from the start, as after [`Self::claim`].
     #[inline(always)]
@@ -281,14 +318,20 @@ impl OperationTable {
     }
 
     /// [`Self::submit`] when all slots are taken: in one more.
-    #[cold]
-    #[inline(never)]
     fn submit_in_new(
         &mut self,
         queue: QueueDescriptor,
         kind: OperationKind,
         awaited: bool,
     ) -> Result<(SlotIndex, Token), Error> {
+        self.grow()?;
+        self.submit_in_free(queue, kind, awaited).ok_or(Error::TooManyOperations)
+    }
+
+    /// Makes one more slot, the only free one.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) -> Result<u32, Error> {
         self.check_room()?;
         // Fits: the limit is at most `MAX_OPERATIONS`.
         let index = self.slots.len() as u32;
@@ -305,7 +348,7 @@ impl OperationTable {
             limit: PopLimit::default(),
         });
         self.free = index;
-        self.submit(queue, kind, awaited)
+        Ok(index)
     }
 
     /// The slot of a token, with the stage it is in if the token is good.

@@ -9,8 +9,8 @@ use std::task::Poll;
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::{
-    Domain, Error, Handle, Instant, Module, Operation, PopLimit, QueueDescriptor, ScatterGather, Shutdown,
-    SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, Handle, Instant, Module, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
+    SocketOption, SocketOptionName, Token,
 };
 
 /// Passes everything on.
@@ -53,15 +53,25 @@ impl<M: Module> Module for SharedModule<M> {
         self.0.borrow().peer_address(handle)
     }
 
-    fn submit(
+    fn accept(
         &mut self,
         now: Instant,
         handle: Handle,
         token: Token,
-        operation: Operation,
         completions: &mut Completions,
-    ) {
-        self.0.borrow_mut().submit(now, handle, token, operation, completions);
+    ) -> Result<(), Error> {
+        self.0.borrow_mut().accept(now, handle, token, completions)
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        token: Token,
+        peer: SocketAddr,
+        completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.0.borrow_mut().connect(now, handle, token, peer, completions)
     }
 
     fn push(

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::memory::ArenaConfig;
 use crate::metrics::MetricsSink;
-use crate::module::{Completions, Popped};
+use crate::module::{Completions, Departure, Popped};
 use crate::time::ManualClock;
 use crate::{
-    Arena, Buffer, Completion, Config, Domain, Error, Handle, Instant, LibOs, MemoryQueues, Module,
-    Operation, Outcome, PopLimit, QueueDescriptor, ScatterGather, SocketKind, Token,
+    Arena, Buffer, Completion, Config, Domain, Error, Handle, Instant, LibOs, MemoryQueues, Module, Outcome,
+    PopLimit, QueueDescriptor, ScatterGather, SocketKind, Token,
 };
 
 /// A small arena.
@@ -109,15 +109,41 @@ impl Module for Puppet {
         Ok(Handle(strings.next_handle))
     }
 
-    fn submit(
+    fn accept(
         &mut self,
         _now: Instant,
         _handle: Handle,
         token: Token,
-        _operation: Operation,
         _completions: &mut Completions,
-    ) {
+    ) -> Result<(), Error> {
         self.0.borrow_mut().submitted.push(token);
+        Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        _now: Instant,
+        _handle: Handle,
+        token: Token,
+        _peer: SocketAddr,
+        _completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.0.borrow_mut().submitted.push(token);
+        Poll::Pending
+    }
+
+    fn push(
+        &mut self,
+        _now: Instant,
+        _handle: Handle,
+        token: Token,
+        _data: &mut ScatterGather,
+        _to: Option<&SocketAddr>,
+        _departure: Departure,
+        _completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.0.borrow_mut().submitted.push(token);
+        Poll::Pending
     }
 
     fn pop(

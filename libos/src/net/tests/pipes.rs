@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::task::Poll;
 
 use crate::metrics::MetricsSink;
-use crate::module::{Completions, Popped};
+use crate::module::{Completions, Departure, Popped};
 use crate::{
-    Buffer, Domain, Error, Handle, Instant, Module, Operation, Outcome, PopLimit, QueueDescriptor,
-    ScatterGather, Shutdown, SocketKind, Token,
+    Buffer, Domain, Error, Handle, Instant, Module, Outcome, PopLimit, QueueDescriptor, ScatterGather,
+    Shutdown, SocketKind, Token,
 };
 
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl Pipes {
         })
     }
 
-    fn connect(&mut self, from: usize, completions: &mut Completions) {
+    fn serve_connects(&mut self, from: usize, completions: &mut Completions) {
         for (token, to) in std::mem::take(&mut self.sockets[from].connects) {
             self.sockets[from].peer_address = Some(to);
             let outcome = if self.sockets[from].datagram {
@@ -87,7 +87,7 @@ impl Pipes {
         }
     }
 
-    fn accept(&mut self, listener: usize, completions: &mut Completions) {
+    fn serve_accepts(&mut self, listener: usize, completions: &mut Completions) {
         while let (Some(token), Some(accepted)) =
             (self.sockets[listener].accepts.front(), self.sockets[listener].backlog.front())
         {
@@ -191,23 +191,44 @@ impl Module for Pipes {
         self.sockets[handle.0 as usize].peer_address.ok_or(Error::NotConnected)
     }
 
-    fn submit(
+    fn accept(
         &mut self,
         _now: Instant,
         handle: Handle,
         token: Token,
-        operation: Operation,
         _completions: &mut Completions,
-    ) {
+    ) -> Result<(), Error> {
         self.dirty = true;
-        let socket = self.at(handle);
-        match operation {
-            Operation::Accept => socket.accepts.push_back(token),
-            Operation::Connect(to) => socket.connects.push_back((token, to)),
-            Operation::Push(data) => socket.pushes.push_back((token, data, None)),
-            Operation::PushTo(data, to) => socket.pushes.push_back((token, data, Some(to))),
-            Operation::Pop(_) => unreachable!("pops do not come this way"),
-        }
+        self.at(handle).accepts.push_back(token);
+        Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        peer: SocketAddr,
+        _completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.dirty = true;
+        self.at(handle).connects.push_back((token, peer));
+        Poll::Pending
+    }
+
+    fn push(
+        &mut self,
+        _now: Instant,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        _departure: Departure,
+        _completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        self.dirty = true;
+        self.at(handle).pushes.push_back((token, std::mem::take(data), to.copied()));
+        Poll::Pending
     }
 
     fn pop(
@@ -248,10 +269,10 @@ impl Module for Pipes {
     fn poll(&mut self, _now: Instant, completions: &mut Completions) {
         self.dirty = false;
         for index in 0..self.sockets.len() {
-            self.connect(index, completions);
+            self.serve_connects(index, completions);
         }
         for index in 0..self.sockets.len() {
-            self.accept(index, completions);
+            self.serve_accepts(index, completions);
             self.send(index, completions);
         }
         for index in 0..self.sockets.len() {
