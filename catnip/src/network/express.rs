@@ -14,9 +14,6 @@ use crate::slab::Key;
 use crate::wire::checksum::{self, Checksum};
 use crate::wire::{ethernet, ipv4};
 
-/// Largest packet that IPv4's length field expresses.
-const MAX_PACKET_BYTES: usize = 65535;
-
 const TOTAL_LENGTH_OFFSET: usize = ethernet::HEADER_BYTES + 2;
 const CHECKSUM_OFFSET: usize = ethernet::HEADER_BYTES + 10;
 
@@ -259,7 +256,7 @@ impl Network {
         let ready = express.epoch == self.neighbors.epoch()
             && now < express.usable_until
             && express.kind == kind
-            && packet_len <= path.mtu.min(MAX_PACKET_BYTES)
+            && packet_len <= path.mtu
             && !self.transmit_queue_is_full();
         if !ready {
             return None;
@@ -277,7 +274,7 @@ impl Network {
             PlainProtocol::Udp if path.policy.dont_fragment => 0,
             PlainProtocol::Udp => self.identifications.next_v4(path.identification),
         };
-        // Not above 65535 bytes, see above.
+        // No MTU is more than that expresses, see [`crate::StackConfig`].
         let total_len = packet_len as u16;
         let sum = u32::from(express.sum) + u32::from(total_len) + u32::from(identification);
         let [length, identification] = [total_len, identification].map(u16::to_be_bytes);

@@ -102,6 +102,7 @@ impl LibOsBuilder {
                 device_arena,
                 options,
                 abandoned: RefCell::default(),
+                has_abandoned: Cell::new(false),
                 on_idle: RefCell::new(self.on_idle),
                 sleeper: RefCell::new(Sleeper::default()),
                 executor,

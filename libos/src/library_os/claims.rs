@@ -45,7 +45,10 @@ impl LibOs {
                 state.give_up(self.now(), &abandoned);
                 self.release(state);
             }
-            Err(_) => self.inner.abandoned.borrow_mut().push(abandoned),
+            Err(_) => {
+                self.inner.abandoned.borrow_mut().push(abandoned);
+                self.inner.has_abandoned.set(true);
+            }
         }
     }
 }

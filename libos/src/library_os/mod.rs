@@ -56,6 +56,7 @@ pub(crate) struct Inner {
     options: Options,
     /// What was dropped while the state was borrowed, to be given up at the next poll.
     abandoned: RefCell<Vec<Abandoned>>,
+    has_abandoned: Cell<bool>,
     on_idle: RefCell<Option<IdleHook>>,
     sleeper: RefCell<idle::Sleeper>,
     executor: Executor,

@@ -35,7 +35,7 @@ impl LibOs {
     ) -> Result<(Instant, RefMut<'a, State>), Error> {
         let now = self.inner.clock.now();
         self.inner.now.set(now);
-        if !self.inner.abandoned.borrow().is_empty() {
+        if self.inner.has_abandoned.get() {
             self.give_up_abandoned(now, &mut state);
         }
         state.poll(now);
@@ -59,6 +59,7 @@ impl LibOs {
     #[cold]
     #[inline(never)]
     fn give_up_abandoned(&self, now: Instant, state: &mut State) {
+        self.inner.has_abandoned.set(false);
         let abandoned = self.inner.abandoned.take();
         abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
     }

@@ -92,11 +92,19 @@ struct Slot {
     /// `Closed`, which owns nothing, unless the operation is completed.
     outcome: Outcome,
     wake: WakeTarget,
-    /// How much a pop takes that waits.
-    limit: PopLimit,
+    /// How much a pop takes that waits: segments and bytes. There is no room for more than 32 bits, and nothing holds more.
+    limit: [u32; 2],
 }
 
+const _: () = assert!(size_of::<Slot>() == 128);
+
 impl Slot {
+    #[inline(always)]
+    const fn limit(&self) -> PopLimit {
+        let [segments, bytes] = self.limit;
+        PopLimit { segments: segments as usize, bytes: bytes as usize }
+    }
+
     /// Puts the slot in front of the `free` ones.
     #[inline(always)]
     fn free(&mut self, free: &mut u32, index: u32) {
@@ -137,7 +145,7 @@ impl LonePop<'_> {
     /// How much it takes.
     #[inline(always)]
     pub(crate) fn limit(&self) -> PopLimit {
-        self.slot.limit
+        self.slot.limit()
     }
 
     /// [`OperationTable::unsettle`] and [`OperationTable::complete`] at once. `pops` is the list it is on.
@@ -166,11 +174,11 @@ pub(crate) struct OperationTable {
     ready: List,
     /// Of the slots in use, those of operations that a future waits for.
     claimed: usize,
-    /// Operations that were ever submitted, that completed, whose completion was taken out, and that ended
-    /// without one.
+    /// Operations that were ever submitted, whose completion was taken out, that completed, and that ended
+    /// without completion.
     submitted: u64,
-    completed: u64,
     taken: u64,
+    completed: u64,
     forgotten: u64,
 }
 
@@ -314,7 +322,8 @@ impl OperationTable {
     /// Says how much a pop takes that is to wait.
     #[inline(always)]
     pub(crate) fn set_limit(&mut self, SlotIndex(index): SlotIndex, limit: PopLimit) {
-        self.slots[index as usize].limit = limit;
+        let narrow = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
+        self.slots[index as usize].limit = [narrow(limit.segments), narrow(limit.bytes)];
     }
 
     /// [`Self::submit`] when all slots are taken: in one more.
@@ -345,7 +354,7 @@ impl OperationTable {
             kind: OperationKind::Close,
             outcome: Outcome::Closed,
             wake: WakeTarget::Nobody,
-            limit: PopLimit::default(),
+            limit: [0; 2],
         });
         self.free = index;
         Ok(index)
@@ -478,7 +487,7 @@ impl OperationTable {
     /// The first pop of a queue's list: its token, and how much it takes.
     #[inline(always)]
     pub(crate) fn first_pop(&self, pops: &List) -> Option<(Token, PopLimit)> {
-        self.slots.get(pops.head as usize).map(|slot| (slot.token, slot.limit))
+        self.slots.get(pops.head as usize).map(|slot| (slot.token, slot.limit()))
     }
 
     /// The how-manieth submission an outstanding operation is.
