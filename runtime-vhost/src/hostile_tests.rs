@@ -24,6 +24,7 @@ use crate::link::{event_fd, lock};
 use crate::ring::{Access, DriverRing, Piece, Position, RingKind, RingMemory, RingOptions};
 use crate::{Vhost, VhostConfig, VhostQueue, VhostRole};
 
+mod back_ends;
 mod memory;
 mod visitors;
 

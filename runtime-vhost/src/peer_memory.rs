@@ -61,23 +61,29 @@ impl PeerMemory {
         if regions.len() != files.len() || regions.is_empty() {
             return Err(format!("{} regions of memory with {} files", regions.len(), files.len()));
         }
-        let regions = regions.iter().zip(files).map(|(region, file)| map_region(region, file, trusted));
-        Ok(Self { regions: regions.collect::<Result<_, _>>()? })
+        let none = Self { regions: Vec::with_capacity(regions.len()) };
+        regions
+            .iter()
+            .zip(files)
+            .try_fold(none, |known, (region, file)| known.and(map_region(region, file, trusted)?))
     }
 
     /// The same memory and one more region, or another one at the same place: QEMU 7.2 tells of each region once for each of its queue
     /// pairs.
     pub fn with(&self, region: &VhostUserMemoryRegion, file: &File, trusted: bool) -> Result<Self, String> {
-        let added = map_region(region, file, trusted)?;
-        let Self { mut regions } = self.without(region);
-        if regions.len() >= MAX_REGIONS {
+        self.without(region).and(map_region(region, file, trusted)?)
+    }
+
+    /// With a region more.
+    fn and(mut self, added: PeerRegion) -> Result<Self, String> {
+        if self.regions.len() >= MAX_REGIONS {
             return Err(format!("more than {MAX_REGIONS} regions of memory"));
         }
-        if regions.iter().any(|known| known.overlaps(&added)) {
+        if self.regions.iter().any(|known| known.overlaps(&added)) {
             return Err("a region of memory at the addresses of another one".to_owned());
         }
-        regions.push(added);
-        Ok(Self { regions })
+        self.regions.push(added);
+        Ok(self)
     }
 
     /// The same memory less one region, if it is there.

@@ -27,6 +27,10 @@ use crate::system;
 /// How long a front end that stops a ring is kept waiting for a program that does not poll.
 const SEEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After a front end that broke the rules the next one is waited with for so long: one that comes again and again is nothing that
+/// a processor, or the log, is full of.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// How most links end.
 const LEFT: &str = "the front end left";
 
@@ -56,6 +60,7 @@ pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> std::result::Re
         }
         if !left {
             log::warn!("{}: {end}; waiting for the next front end", config.name());
+            system::wait_readable([&link.control], PAUSE);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{FrontSetup, Stop};
 use crate::config::VhostConfig;
 use crate::features::Features;
 use crate::link::socket::{self, Listener};
-use crate::link::{Link, Phase, lock};
+use crate::link::{FOREVER, Link, Phase, lock};
 use crate::ring::{Position, RingKind};
 use crate::system;
 
@@ -22,7 +22,6 @@ use crate::system;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most regions of memory that a back end is told of, whatever more it takes.
 const MAX_SLOTS: usize = 64;
-const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// What the control thread does, from the first connection to the last ring's end.
 pub(crate) fn control(link: &Arc<Link>, config: &VhostConfig) -> Result<(), String> {

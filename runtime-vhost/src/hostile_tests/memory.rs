@@ -21,6 +21,58 @@ fn memory_beyond_its_file_is_refused() {
 }
 
 #[test]
+fn regions_over_one_another_or_beyond_all_addresses_are_refused() {
+    type Change = fn(&mut VhostUserMemoryRegionInfo);
+    let changes: [(&str, Change); 6] = [
+        ("at the addresses of another one", |_| {}),
+        ("at the addresses of another one", |second| second.guest_phys_addr = 1 << 40),
+        ("at the addresses of another one", |second| second.userspace_addr = 1 << 40),
+        // The crate that reads messages refuses these.
+        ("invalid message", |second| second.guest_phys_addr = u64::MAX - 5),
+        ("invalid message", |second| second.memory_size = u64::MAX),
+        ("invalid message", |second| second.mmap_offset = u64::MAX),
+    ];
+    for (expected, change) in changes {
+        let reason = refusal(|imposter, _| {
+            let file = imposter.region.shared_fd().unwrap();
+            let first = imposter.memory(REGION_BYTES, &file);
+            let mut second = imposter.memory(REGION_BYTES, &file);
+            change(&mut second);
+            imposter.frontend.set_mem_table(&[first, second]).unwrap_err();
+        });
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+/// The memory of a file costs nothing as long as nobody touches it, so a front end may share more than there is.
+#[test]
+fn files_larger_than_all_addresses_are_an_error_or_nothing() {
+    let reason = refusal(|imposter, _| {
+        let bytes = 1_u64 << 45;
+        let vast = || {
+            // SAFETY: the name is a C string.
+            let file = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_ALLOW_SEALING) };
+            // SAFETY: the descriptor is new, and nobody else has it.
+            let file = unsafe { File::from_raw_fd(file) };
+            file.set_len(bytes).unwrap();
+            // SAFETY: takes no pointers.
+            assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) }, 0);
+            file
+        };
+        let files = [(); 8].map(|()| vast());
+        let regions = (1..).zip(&files).map(|(at, file)| VhostUserMemoryRegionInfo {
+            guest_phys_addr: at << 50,
+            userspace_addr: at << 50,
+            memory_size: bytes,
+            mmap_offset: 0,
+            mmap_handle: file.as_raw_fd(),
+        });
+        imposter.frontend.set_mem_table(&regions.collect::<Vec<_>>()).unwrap_err();
+    });
+    assert!(reason.starts_with("mmap: "), "{reason}");
+}
+
+#[test]
 fn regions_that_come_and_go_one_by_one_are_checked_as_all_others() {
     type Mistake = fn(&mut Imposter) -> vhost::Result<()>;
     let mistakes: [(&str, Mistake); 4] = [

@@ -25,6 +25,8 @@ use crate::system;
 
 /// Between two looks at whether a queue has seen what it has to see. It is woken before.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// More than anything is waited for.
+pub(crate) const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// How far the link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,7 +266,7 @@ impl LinkHandle {
     /// Waits until `ready` says that the link is far enough, as long as the configuration allows.
     pub fn wait_for<T>(&self, ready: impl Fn(&Phase) -> Option<T>) -> Result<T, SetupError> {
         let failed = |call, reason: String| SetupError::Device { device: self.config.name(), call, reason };
-        let deadline = Instant::now() + self.config.wait_for_peer;
+        let deadline = Instant::now() + self.config.wait_for_peer.min(FOREVER);
         let outcome = self.link.wait(deadline, |phase| match phase {
             Phase::Failed { reason, .. } => Some(Err(failed("negotiate", reason.clone()))),
             phase => ready(phase).map(Ok),
