@@ -75,7 +75,7 @@ guest() {
     result=$(timeout "$timeout_s" qemu-system-x86_64 -M q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max -smp 2 -m 2560 \
         -nodefaults -no-user-config -nographic -serial stdio -no-reboot \
         -kernel "${image:?}" -initrd "$here/initial.cpio" \
-        -append 'console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on hugepages=320' \
+        -append 'console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on hugepages=400' \
         -device intel-iommu,intremap=on,device-iotlb=on,aw-bits=48 \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -netdev hubport,id=n0,hubid=0 -device e1000,netdev=n0,addr=04.0,mac=02:00:00:00:00:04,romfile= \

@@ -19,6 +19,9 @@ const BYTES_PER_DESCRIPTOR: usize = 24 << 10;
 /// Without hugepages, memory that is not used costs nothing: room for further ports.
 const SMALL_PAGES_FACTOR: usize = 4;
 
+/// Devices are told the addresses that the program uses.
+const ADDRESSES_OF_OURS: &str = "--iova-mode=va";
+
 static INITIALISED: OnceLock<Result<(), SetupError>> = OnceLock::new();
 
 /// What arguments depend on beside the configuration.
@@ -92,7 +95,13 @@ fn arguments(config: &DpdkConfig, heap_bytes: usize, machine: &Machine) -> Vec<S
         // Taking over every device that DPDK can have is nothing a program should do unasked.
         match pci_address(&config.device) {
             Some(_) => arguments.extend(["-a".into(), config.device.clone()]),
-            None => arguments.push("--no-pci".into()),
+            None => {
+                arguments.push("--no-pci".into());
+                if !mentions(&["--iova-mode"]) && !arguments.iter().any(|known| known == ADDRESSES_OF_OURS) {
+                    // Root's EAL would take physical addresses where it sees them, which no virtual device has a use for.
+                    arguments.push(ADDRESSES_OF_OURS.into());
+                }
+            }
         }
     }
     arguments.extend(given.iter().cloned());
@@ -108,7 +117,7 @@ fn memory_arguments(config: &DpdkConfig, heap_bytes: usize, machine: &Machine) -
     }
     let mib = if config.memory_mib == 0 { mib * SMALL_PAGES_FACTOR } else { mib };
     // Without hugepages there are no physical addresses to be had.
-    let fixed = ["--no-huge", "--no-shconf", "--single-file-segments", "--iova-mode=va", "-m"];
+    let fixed = ["--no-huge", "--no-shconf", "--single-file-segments", ADDRESSES_OF_OURS, "-m"];
     fixed.into_iter().map(str::to_owned).chain([mib.to_string()]).collect()
 }
 
@@ -190,9 +199,13 @@ mod tests {
             line(&tap, 0),
             format!("{common} --no-huge --no-shconf --single-file-segments --iova-mode=va -m 1728 --no-pci")
         );
-        assert_eq!(line(&tap, 1024), format!("{common} --in-memory --single-file-segments -m 432 --no-pci"));
+        assert_eq!(
+            line(&tap, 1024),
+            format!("{common} --in-memory --single-file-segments -m 432 --no-pci --iova-mode=va")
+        );
         let pci = DpdkConfig { device: "0000:00:04.0".into(), memory_mib: 99, ..DpdkConfig::default() };
         assert!(line(&pci, 0).ends_with("-m 99 -a 0000:00:04.0"));
+        assert!(line(&pci, 1024).ends_with("-m 99 -a 0000:00:04.0"), "the bus says which addresses");
     }
 
     #[test]

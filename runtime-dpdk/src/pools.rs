@@ -13,6 +13,7 @@ use libos::{Arena, Buffer, SetupError};
 
 use crate::failure::{describe, failed, last_number};
 use crate::mbufs::{Burst, Mbuf};
+use crate::registration::while_shared;
 
 /// Mbufs that a thread keeps for itself, so that most are taken and given back without an atomic.
 const CACHE_MBUFS: usize = 256;
@@ -63,13 +64,13 @@ impl Pool {
         let (count_c, room) = (count as u32, (room_bytes.min(MAX_ROOM_BYTES) + HEADROOM_BYTES) as u16);
         let (name, cache) = (name.as_ptr(), CACHE_MBUFS as u32);
         // SAFETY: the name ends with a zero and is copied.
-        let raw = unsafe {
+        let make = || unsafe {
             match layout {
                 PoolLayout::Any => sys::rte_pktmbuf_pool_create(name, count_c, cache, 0, room, ANY_SOCKET),
                 PoolLayout::OnePiece => sys::catnip_pool_in_one_piece(name, count_c, cache, room, ANY_SOCKET),
             }
         };
-        Self::made(raw, count, port, call)
+        Self::made(while_shared(make), count, port, call)
     }
 
     fn made(
@@ -112,7 +113,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         if self.is_whole() {
             // SAFETY: nobody has an mbuf of it.
-            unsafe { sys::rte_mempool_free(self.as_ptr()) };
+            while_shared(|| unsafe { sys::rte_mempool_free(self.as_ptr()) });
         }
     }
 }
@@ -201,7 +202,7 @@ impl BufferPool {
         let name = name(port, call)?;
         // SAFETY: the areas are live memory of the arena that is the pool's from here on; the name and the areas'
         // descriptions are copied.
-        let raw = unsafe {
+        let make = || unsafe {
             sys::rte_pktmbuf_pool_create_extbuf(
                 name.as_ptr(),
                 count as u32,
@@ -213,7 +214,8 @@ impl BufferPool {
                 areas.len() as u32,
             )
         };
-        let this = Self { pool: Pool::made(raw, count, port, call)?, room_bytes };
+        let pool = Pool::made(while_shared(make), count, port, call)?;
+        let this = Self { pool, room_bytes };
         let mbufs = this.take_all();
         if mbufs.len() != count {
             return Err(failed(port, "rte_mempool_get_bulk", "a new pool is not whole"));

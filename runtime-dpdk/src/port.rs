@@ -173,9 +173,10 @@ fn find(config: &DpdkConfig) -> Result<(u16, bool), SetupError> {
         return Ok((id, false));
     }
     let device = in_c(&label, &config.device)?;
+    registration::expect_sharing(&label);
     // SAFETY: a text that ends with a zero.
     let probe = || unsafe { sys::rte_dev_probe(device.as_ptr()) };
-    check(&label, "rte_dev_probe", registration::while_shared(&label, probe))?;
+    check(&label, "rte_dev_probe", registration::while_shared(probe))?;
     match port_number(&label)? {
         Some(id) => Ok((id, true)),
         None => Err(failed(&label, "rte_dev_probe", "the device has no Ethernet port of its name")),
@@ -225,6 +226,8 @@ impl Port {
         }
         let mtu = mtu(config, &name, id, &info)?;
         let driver = text(info.driver_name);
+        // One that the user's arguments for EAL made was not probed here.
+        registration::expect_sharing(&driver);
         let withdrawn =
             if drivers::refuses_full_segments(&driver) { sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO } else { 0 };
         let offered = Offered {
@@ -241,7 +244,7 @@ impl Port {
         let key = spreading.as_ref().map(|spread| &*spread.key);
         let interrupts = !drivers::refuses_interrupts(&driver);
         let configure = || configure(&name, id, (queues, mtu, interrupts), &negotiated, key);
-        let interrupts = registration::while_shared(&name, configure)?;
+        let interrupts = registration::while_shared(configure)?;
         // SAFETY: the port is valid.
         let accepted = unsafe { sys::rte_eth_dev_set_mtu(id, mtu as u16) };
         if accepted != 0 && current_mtu(id) != Some(mtu) && config.mtu != 0 {
@@ -343,14 +346,13 @@ impl Port {
         queue: u16,
         receive_pool: *mut sys::rte_mempool,
     ) -> Result<(), SetupError> {
+        let (id, rx, tx) = (self.id, self.rx_descriptors, self.tx_descriptors);
         // SAFETY: the port is configured for as many queues; no configuration means the driver's own.
-        unsafe {
-            let (id, rx, tx) = (self.id, self.rx_descriptors, self.tx_descriptors);
-            let result = sys::rte_eth_rx_queue_setup(id, queue, rx, 0, ptr::null(), receive_pool);
-            check(&self.name, "rte_eth_rx_queue_setup", result)?;
-            let result = sys::rte_eth_tx_queue_setup(id, queue, tx, 0, ptr::null());
-            check(&self.name, "rte_eth_tx_queue_setup", result)?;
-        }
+        let receive = || unsafe { sys::rte_eth_rx_queue_setup(id, queue, rx, 0, ptr::null(), receive_pool) };
+        check(&self.name, "rte_eth_rx_queue_setup", registration::while_shared(receive))?;
+        // SAFETY: as above.
+        let transmit = || unsafe { sys::rte_eth_tx_queue_setup(id, queue, tx, 0, ptr::null()) };
+        check(&self.name, "rte_eth_tx_queue_setup", registration::while_shared(transmit))?;
         state.set_up += 1;
         if state.set_up == self.queues {
             self.start(state)?;
@@ -369,7 +371,7 @@ impl Port {
         self.events.watch(self.id, &self.name)?;
         // SAFETY: the port is configured, with all queues set up.
         let start = || unsafe { sys::rte_eth_dev_start(self.id) };
-        check(&self.name, "rte_eth_dev_start", registration::while_shared(&self.name, start))?;
+        check(&self.name, "rte_eth_dev_start", registration::while_shared(start))?;
         state.started = true;
         if let Some(Spread { key, spreading, device_entries }) = &self.spreading {
             let told = Spreading::tell_key(self.id, key, self.negotiated.rss_functions)
@@ -440,12 +442,12 @@ impl Port {
             return;
         }
         // SAFETY: the port is valid. A device that was pulled out refuses what it can't do any more.
-        unsafe {
+        registration::while_shared(|| unsafe {
             if state.started {
                 sys::rte_eth_dev_stop(self.id);
             }
             sys::rte_eth_dev_close(self.id);
-        }
+        });
         state.started = false;
     }
 }
@@ -456,7 +458,7 @@ impl Drop for Port {
         self.close(&mut self.lock());
         if self.plugged && !self.events.is_destroyed() {
             // SAFETY: the device exists, and its port is closed.
-            unsafe { sys::rte_dev_remove(self.device.0) };
+            registration::while_shared(|| unsafe { sys::rte_dev_remove(self.device.0) });
         }
     }
 }

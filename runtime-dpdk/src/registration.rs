@@ -1,7 +1,9 @@
 //! Registered memory as DPDK knows it: regions of the process, and regions made from DPDK's own heap.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dpdk_sys as sys;
@@ -28,6 +30,9 @@ struct Known {
 
 /// Regions that were registered with DPDK: a process-wide table, as DPDK's is.
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// Some driver of this process tells its peer of all memory that DPDK knows.
+static SHARES: AtomicBool = AtomicBool::new(false);
 
 /// Regions that were made from DPDK's heap: first address and bytes.
 static HEAP_REGIONS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
@@ -131,17 +136,30 @@ fn announce(port: &str, base: usize, len: usize) -> Result<(), SetupError> {
     check(port, "rte_extmem_register", result).map(drop)
 }
 
-/// Does something in which the device's driver may tell its peer of the memory that DPDK knows. Where the driver does, DPDK knows
-/// of none but its own meanwhile.
-pub(crate) fn while_shared<T>(port: &str, this: impl FnOnce() -> T) -> T {
-    if !drivers::shares_all_memory(port) {
+/// From now on there is a device whose driver tells its peer of all memory that DPDK knows, each time that DPDK's own grows or shrinks.
+pub(crate) fn expect_sharing(device: &str) {
+    if drivers::shares_all_memory(device) {
+        SHARES.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does something for which DPDK may take memory or give some back, or a driver tell its peer of it. Where a driver does that, DPDK
+/// knows of no memory but its own meanwhile. What is done waits for no other thread, and registers nothing.
+pub(crate) fn while_shared<T>(this: impl FnOnce() -> T) -> T {
+    thread_local! {
+        /// This is being done: what is done may let go of the last buffer of a region that DPDK's heap then takes back.
+        static IN_IT: Cell<bool> = const { Cell::new(false) };
+    }
+    if !SHARES.load(Ordering::Relaxed) || IN_IT.get() {
         return this();
     }
     let known = lock(&KNOWN);
     known.iter().for_each(unregister);
+    IN_IT.set(true);
     let done = this();
+    IN_IT.set(false);
     for Known { base, len, .. } in known.iter() {
-        if let Err(error) = announce(port, *base, *len) {
+        if let Err(error) = announce("all ports", *base, *len) {
             log::warn!("{error}: DPDK knows {len} bytes of memory no more");
         }
     }
@@ -174,7 +192,8 @@ fn unregister(known: &Known) {
 pub(crate) fn region_from_heap(port: &str, bytes: usize) -> Result<Region, SetupError> {
     let bytes = bytes.next_multiple_of(HEAP_REGION_ALIGN_BYTES as usize);
     // SAFETY: takes any size; zeroed, as regions are initialised memory.
-    let memory = unsafe { sys::rte_zmalloc(ptr::null(), bytes, HEAP_REGION_ALIGN_BYTES) };
+    let allocate = || unsafe { sys::rte_zmalloc(ptr::null(), bytes, HEAP_REGION_ALIGN_BYTES) };
+    let memory = while_shared(allocate);
     let Some(base) = NonNull::new(memory.cast::<u8>()) else {
         let reason = format!(
             "{} bytes for [memory] region_mib: {}; more memory for DPDK (dpdk.memory_mib) or a smaller region",
@@ -188,7 +207,7 @@ pub(crate) fn region_from_heap(port: &str, bytes: usize) -> Result<Region, Setup
     let release = move || {
         lock(&HEAP_REGIONS).retain(|other| *other != entry);
         // SAFETY: came from `rte_zmalloc`, and nobody uses it any more.
-        unsafe { sys::rte_free(entry.0 as *mut c_void) };
+        while_shared(|| unsafe { sys::rte_free(entry.0 as *mut c_void) });
     };
     // SAFETY: the memory is initialised, ours alone, and stays until it is released.
     Ok(unsafe { Region::from_foreign(base, bytes, release) })

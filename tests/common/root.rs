@@ -12,6 +12,6 @@ pub fn enter<F: FnOnce()>(body: F) {
     if is_root {
         namespace::enter("-n", body);
     } else {
-        eprintln!("left out: attaching XDP programs needs root on the machine; run the tests as root");
+        eprintln!("left out: this needs root on the machine; run the tests as root");
     }
 }

@@ -9,6 +9,7 @@
 
 mod cores;
 mod echo;
+mod growing;
 mod idle;
 mod kernel;
 mod lossy;

@@ -13,6 +13,8 @@ mod xdp;
 #[path = "../dpdk/echo.rs"]
 #[allow(dead_code, reason = "shared with the tests on DPDK, which use all of it")]
 mod echo;
+#[path = "../dpdk/growing.rs"]
+mod growing;
 #[path = "../tap/echo.rs"]
 mod kernel_echo;
 #[path = "../tap/link.rs"]
@@ -24,6 +26,8 @@ mod namespace;
 mod noise;
 #[path = "../dpdk/processes.rs"]
 mod processes;
+#[path = "../common/root.rs"]
+mod root;
 #[path = "../common/transfer.rs"]
 #[allow(dead_code, reason = "shared with the tests on veth, which use all of it")]
 mod transfer;
