@@ -71,7 +71,10 @@ export PATH=/usr/bin:$PATH
 mkdir -p "$here"
 # Two at a time would build into each other.
 exec 9>"$here/lock"
-flock 9
+flock --nonblock 9 || {
+    echo "waiting for another build in $here to end" >&2
+    flock 9
+}
 source=$(source_folder)
 # The libraries find each other, wherever the program looks that loads one of them.
 export LDFLAGS="-Wl,-rpath,$here/install/lib ${LDFLAGS-}"

@@ -43,8 +43,9 @@ pub(crate) fn mirrors_address(driver: &str) -> bool {
 }
 
 /// True for a driver that offers to cut frames and then refuses to: it takes the link's header for part of the MTU, so that
-/// segments of a full MTU are too large for it. One of those below net_failsafe may be such.
-pub(crate) fn refuses_full_segments(driver: &str) -> bool {
+/// segments of a full MTU are too large for it, makes no more than 64 of a frame, and none of IPv6, which it sends whole. One of
+/// those below net_failsafe may be such.
+pub(crate) fn refuses_to_cut(driver: &str) -> bool {
     matches!(driver, "net_tap" | "net_failsafe")
 }
 

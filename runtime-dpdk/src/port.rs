@@ -229,7 +229,7 @@ impl Port {
         // One that the user's arguments for EAL made was not probed here.
         registration::expect_sharing(&driver);
         let withdrawn =
-            if drivers::refuses_full_segments(&driver) { sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO } else { 0 };
+            if drivers::refuses_to_cut(&driver) { sys::CATNIP_RTE_ETH_TX_OFFLOAD_TCP_TSO } else { 0 };
         let offered = Offered {
             rx_offloads: info.rx_offload_capa,
             tx_offloads: info.tx_offload_capa & !withdrawn,
