@@ -26,6 +26,8 @@ const INSIDE: &str = "CATNIP_TEST_NAMESPACE";
 const ENTERED: &str = "[test runs in its namespace]";
 /// A body that takes longer hangs, and is ended.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// So many seconds instead.
+const TIMEOUT_S: &str = "CATNIP_TEST_TIMEOUT_S";
 
 /// Runs `body` in new namespaces: `-Urn` for a network to rule over, `-U` for a user without rights.
 ///
@@ -37,9 +39,11 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub fn enter<F: FnOnce()>(unshare_flags: &str, body: F) {
     if env::var_os(INSIDE).is_some() {
         println!("{ENTERED}");
-        thread::spawn(|| {
-            thread::sleep(TIMEOUT);
-            eprintln!("the test did not end within {TIMEOUT:?}");
+        let seconds = env::var(TIMEOUT_S).ok().and_then(|seconds| seconds.parse().ok());
+        let timeout = seconds.map_or(TIMEOUT, Duration::from_secs);
+        thread::spawn(move || {
+            thread::sleep(timeout);
+            eprintln!("the test did not end within {timeout:?}");
             abort();
         });
         return body();

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use catnip_os::catnip::{Stack, StackConfig, StackModule};
-use catnip_os::libos::{Arena, Config, Error, LibOs, Runtime};
+use catnip_os::libos::{Arena, Config, Error, LibOs, LibOsBuilder, Runtime};
 use runtime_linux::tap::{Tap, TapConfig};
 use socket2::{Socket, Type};
 
@@ -63,7 +63,16 @@ pub fn open(config: &Config) -> LibOs {
 
 /// The library OS on a new device with something between the two, which `wrap` makes.
 pub fn open_through<R: Runtime + 'static>(config: &Config, wrap: impl FnOnce(Tap, &Arena) -> R) -> LibOs {
-    let libos = LibOs::builder().config(config).build().unwrap();
+    open_with(LibOs::builder(), config, wrap)
+}
+
+/// As [`open_through`], with what the builder says.
+pub fn open_with<R: Runtime + 'static>(
+    builder: LibOsBuilder,
+    config: &Config,
+    wrap: impl FnOnce(Tap, &Arena) -> R,
+) -> LibOs {
+    let libos = builder.config(config).build().unwrap();
     let tap = Tap::open(&TapConfig::from_config(config).unwrap(), libos.device_arena()).unwrap().remove(0);
     let device = wrap(tap, libos.device_arena());
     let settings = StackConfig::from_config(config, device.capabilities()).unwrap();

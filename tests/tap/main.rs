@@ -45,3 +45,4 @@ mod tagger;
 mod transfer;
 #[path = "../common/tshark.rs"]
 mod tshark;
+mod zero_window;
