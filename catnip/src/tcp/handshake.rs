@@ -374,6 +374,9 @@ impl Connection {
         // Data that left before the handshake was over began with it.
         if !self.is_early() || self.retransmissions > 0 {
             self.congestion.on_established(u32::from(self.snd.mss), cx.now);
+            if let Some(rtt_ns) = self.rtt.srtt_ns() {
+                self.congestion.on_first_rtt(rtt_ns);
+            }
         }
         self.retransmissions = 0;
         self.restart_retransmission(cx);

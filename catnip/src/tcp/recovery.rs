@@ -372,9 +372,13 @@ impl Connection {
 
     fn leave_recovery(&mut self, repair: &mut Repair, cx: &Context<'_>) {
         repair.rack.on_recovered();
-        if self.recovery.phase == Phase::Recovery {
-            repair.reduction = None;
-            self.congestion.on_recovery_exit(self.pipe_bytes(), cx.now);
+        match self.recovery.phase {
+            Phase::Open => {}
+            Phase::Recovery => {
+                repair.reduction = None;
+                self.congestion.on_recovery_exit(self.pipe_bytes(), cx.now);
+            }
+            Phase::Timeout => self.congestion.on_timeout_repaired(cx.now),
         }
         repair.check = TimeoutCheck::Settled;
         self.recovery.phase = Phase::Open;
@@ -535,7 +539,11 @@ impl Connection {
         match self.recovery.duplicates.on_progress(self.snd.una, acked_bytes, self.snd.mss) {
             Action::Continue => {}
             Action::EnterRecovery => self.enter_unselective_recovery(cx),
-            Action::RetransmitNext | Action::ResendProbe => self.retransmit_front(cx),
+            Action::RetransmitNext => {
+                self.sent.note_unselective_loss(self.snd.mss.into());
+                self.retransmit_front(cx);
+            }
+            Action::ResendProbe => self.retransmit_front(cx),
             Action::ExitRecovery => self.congestion.on_recovery_exit(self.snd.in_flight(), cx.now),
         }
         self.recovery.quiet = !self.recovery.duplicates.is_repairing();
@@ -563,6 +571,7 @@ impl Connection {
     /// The segment at SND.UNA is lost, which is a sign of congestion.
     fn enter_unselective_recovery(&mut self, cx: &mut Context<'_>) {
         cx.counters.fast_retransmits += 1;
+        self.sent.note_unselective_loss(self.snd.mss.into());
         self.ecn.on_reduction(self.snd.max);
         self.congestion.on_loss(&LossEvent {
             now: cx.now,

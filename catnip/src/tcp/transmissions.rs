@@ -302,6 +302,11 @@ impl Transmissions {
         self.given_up_bytes
     }
 
+    /// The segment in front was lost, which duplicate acknowledgments told: its record tells nothing of it.
+    pub(super) const fn note_unselective_loss(&mut self, bytes: u32) {
+        self.given_up_bytes = self.given_up_bytes.wrapping_add(bytes);
+    }
+
     /// True until all is delivered that was sent when [`Self::mark_app_limited`] was called.
     #[must_use]
     pub const fn is_app_limited(&self) -> bool {

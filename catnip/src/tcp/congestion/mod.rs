@@ -107,6 +107,9 @@ pub trait CongestionControl: fmt::Debug {
     /// The handshake is over; a segment carries up to `mss_bytes` of data.
     fn on_established(&mut self, mss_bytes: u32, now: Instant);
 
+    /// The handshake measured a round-trip time. Called after [`Self::on_established`], if at all.
+    fn on_first_rtt(&mut self, _rtt_ns: u64) {}
+
     /// The path carries other segments than was thought.
     fn on_mss_change(&mut self, mss_bytes: u32);
 
@@ -122,6 +125,9 @@ pub trait CongestionControl: fmt::Debug {
     /// The retransmission timer went off with `bytes_in_flight` unacknowledged. `first` is false when
     /// the same segment had timed out before. Called before [`Self::on_established`] for a lost SYN.
     fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, now: Instant);
+
+    /// All that a timeout gave up was acknowledged.
+    fn on_timeout_repaired(&mut self, _now: Instant) {}
 
     /// The last loss or timeout turned out to be none: nothing had been lost (RFC 5682, RFC 3522). What was
     /// reduced for it may be restored.

@@ -63,6 +63,10 @@ impl CongestionControl for Congestion {
         dispatch!(self, algorithm => algorithm.on_established(mss_bytes, now));
     }
 
+    fn on_first_rtt(&mut self, rtt_ns: u64) {
+        dispatch!(self, algorithm => algorithm.on_first_rtt(rtt_ns));
+    }
+
     fn on_mss_change(&mut self, mss_bytes: u32) {
         dispatch!(self, algorithm => algorithm.on_mss_change(mss_bytes));
     }
@@ -82,6 +86,10 @@ impl CongestionControl for Congestion {
 
     fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, now: Instant) {
         dispatch!(self, algorithm => algorithm.on_timeout(bytes_in_flight, first, now));
+    }
+
+    fn on_timeout_repaired(&mut self, now: Instant) {
+        dispatch!(self, algorithm => algorithm.on_timeout_repaired(now));
     }
 
     fn on_spurious(&mut self, now: Instant) {

@@ -1,11 +1,12 @@
-//! BBR version 3 (draft-ietf-ccwg-bbr): keeps in flight what the path holds, by a model of its bandwidth and its
+//! BBR version 3 (draft-ietf-ccwg-bbr-06): keeps in flight what the path holds, by a model of its bandwidth and its
 //! shortest round-trip time, and paces.
 //!
 //! This file has the variables and what follows from them, the window and the rate; `model` has the path's model
-//! and its bounds, `phases` the states. Names are the draft's. Three things differ from it: randomness comes from
-//! a generator seeded by the time and the connection's progress; what is sent in ProbeRTT is not marked as limited
-//! by the application, as samples of that state are left out; and losses are judged with the delivery that revealed
-//! them, not segment by segment, so that the losses of a round of Startup are counted by such deliveries.
+//! and its bounds, `phases` the states, `undo` what is remembered of them while a loss may turn out to be none. Names are
+//! the draft's. Three things differ from it: randomness comes from a generator seeded by the time and the connection's
+//! progress; losses are judged with the delivery that revealed them, not segment by segment, so that the losses of a round
+//! of Startup are counted by such deliveries; and what an undo goes back to is remembered when recovery begins, not again
+//! in each round of it that loses more.
 //!
 //! The draft takes marks for signs of congestion beside losses and leaves open how they count. Here a report of marks,
 //! of which there is at most one for a window of data (RFC 3168), counts as a round with too many losses does: the
@@ -15,6 +16,7 @@ mod model;
 mod phases;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use libos::Instant;
 
@@ -24,6 +26,7 @@ use super::{
 };
 use model::Model;
 use phases::{AckPhase, Phase};
+use undo::Undo;
 
 /// A factor in hundredths.
 type Percent = u64;
@@ -78,13 +81,20 @@ pub struct Bbr {
     cycle_stamp: Instant,
     bw_probe_wait_ns: u64,
     rounds_since_bw_probe: u32,
-    /// BBR.bw_probe_up_rounds, BBR.bw_probe_up_acks and BBR.probe_up_cnt, the latter two in bytes.
+    /// BBR.prev_probe_too_high and BBR.prev_probe_precautionary: the last probe for bandwidth lost too much; the present
+    /// one ended where that was, to see whether it still does.
+    prev_probe_too_high: bool,
+    prev_probe_precautionary: bool,
+    /// BBR.bw_probe_up_rounds, BBR.bw_probe_up_acked and BBR.probe_up_acked_per_inc, the latter two in bytes.
     bw_probe_up_rounds: u32,
     bw_probe_up_bytes: u64,
     probe_up_bytes: u64,
     /// BBR.probe_rtt_done_stamp, and whether a round has passed since it was set.
     probe_rtt_done_stamp: Option<Instant>,
     probe_rtt_round_done: bool,
+    /// C.delivered from which on, and up to which, segments were sent in ProbeRTT.
+    probe_rtt_sent: Option<(u64, u64)>,
+    undo: Undo,
     seed: u64,
 }
 
@@ -116,11 +126,15 @@ impl Bbr {
             cycle_stamp: Instant::ZERO,
             bw_probe_wait_ns: 0,
             rounds_since_bw_probe: 0,
+            prev_probe_too_high: false,
+            prev_probe_precautionary: false,
             bw_probe_up_rounds: 0,
             bw_probe_up_bytes: 0,
             probe_up_bytes: u64::MAX,
             probe_rtt_done_stamp: None,
             probe_rtt_round_done: false,
+            probe_rtt_sent: None,
+            undo: Undo::default(),
             seed: 0,
         };
         bbr.enter_startup();
@@ -141,7 +155,7 @@ impl Bbr {
         (x >> 16) % limit
     }
 
-    /// BBRInitPacingRate (§5.6.2): the initial window in a millisecond, until a round trip was measured.
+    /// InitPacingRate (§5.6.2): the initial window in a millisecond, until a round trip was measured.
     fn init_pacing_rate(&mut self) {
         let rtt_ns = self.model.min_rtt_ns().unwrap_or(NOMINAL_RTT_NS).max(1);
         let nominal = u64::from(self.cwnd_bytes).saturating_mul(NS_PER_S) / rtt_ns;
@@ -180,6 +194,12 @@ impl Bbr {
         self.with_quantization(self.bdp_bytes(bw, gain))
     }
 
+    /// UpdateMaxInflight (§5.6.4.2): BBR.max_inflight.
+    fn max_inflight_bytes(&self) -> u32 {
+        let bdp = self.bdp_bytes(self.model.bw(), self.cwnd_gain);
+        self.with_quantization(bdp.saturating_add(self.model.extra_acked_bytes()))
+    }
+
     /// BBRQuantizationBudget (§5.6.4.2).
     fn with_quantization(&self, inflight_bytes: u32) -> u32 {
         let offload_budget = self.quantum_bytes().saturating_mul(3);
@@ -189,8 +209,7 @@ impl Bbr {
 
     /// BBRSetCwnd (§5.6.4.6).
     fn set_cwnd(&mut self, sample: &RateSample) {
-        let target = self.inflight_bytes(self.model.bw(), self.cwnd_gain);
-        let max_inflight = target.saturating_add(self.model.extra_acked_bytes());
+        let max_inflight = self.max_inflight_bytes();
         let grown = self.cwnd_bytes.saturating_add(sample.newly_delivered_bytes);
         if self.full_bw_reached {
             self.cwnd_bytes = grown.min(max_inflight);
@@ -212,7 +231,7 @@ impl Bbr {
         let cap = match self.phase {
             Phase::ProbeBwDown | Phase::ProbeBwRefill | Phase::ProbeBwUp => self.model.inflight_longterm,
             Phase::ProbeRtt | Phase::ProbeBwCruise => self.inflight_with_headroom(),
-            Phase::Startup | Phase::Drain => u32::MAX,
+            Phase::Startup | Phase::Drain { .. } => u32::MAX,
         };
         let cap = cap.min(self.model.inflight_shortterm).max(self.min_pipe_bytes());
         self.cwnd_bytes = self.cwnd_bytes.min(cap);
@@ -265,7 +284,13 @@ impl CongestionControl for Bbr {
         self.in_recovery = event.in_recovery;
     }
 
+    fn on_first_rtt(&mut self, rtt_ns: u64) {
+        self.model.begin_with_rtt(rtt_ns);
+        self.init_pacing_rate();
+    }
+
     fn on_delivery(&mut self, sample: &RateSample) {
+        let sample = &self.limited_by_probe_rtt(sample);
         self.seed = self.seed.wrapping_add(sample.delivered_total_bytes);
         let had_rtt = self.model.min_rtt_ns().is_some();
         // What was in flight before this acknowledgment, against what might have been.
@@ -296,7 +321,7 @@ impl CongestionControl for Bbr {
         match event.kind {
             LossKind::FastRetransmit => {
                 // The model bounds the window (§5.6.4.4); what it was is remembered for when recovery is over.
-                self.save_cwnd();
+                self.remember_for_undo();
                 self.in_recovery = true;
             }
             // The delivery that comes with it takes it into the model.
@@ -310,18 +335,20 @@ impl CongestionControl for Bbr {
     }
 
     fn on_timeout(&mut self, _bytes_in_flight: u32, first: bool, _now: Instant) {
-        // BBROnEnterRTO (§5.6.4.4): everything in flight counts as lost.
+        // OnEnterRTO (§5.6.4.4): everything in flight counts as lost.
         if first {
-            self.save_cwnd();
+            self.remember_for_undo();
         }
         self.cwnd_bytes = self.mss_bytes;
     }
 
-    fn on_spurious(&mut self, _now: Instant) {
-        // §5.5.10.3: nothing was lost, so that no bound was found.
+    fn on_timeout_repaired(&mut self, _now: Instant) {
+        // §5.6.4.4: as after any recovery.
         self.restore_cwnd();
-        self.model.reset_shortterm_bounds();
-        self.model.inflight_longterm = u32::MAX;
+    }
+
+    fn on_spurious(&mut self, _now: Instant) {
+        self.take_back_loss();
     }
 
     fn on_idle(&mut self, _now: Instant) {

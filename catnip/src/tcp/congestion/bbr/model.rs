@@ -56,6 +56,8 @@ pub(super) struct Model {
     next_round_delivered: u64,
     pub(super) round_start: bool,
     rounds: u32,
+    /// C.delivered.
+    delivered_bytes: u64,
     /// BBR.loss_round_delivered, BBR.loss_round_start, BBR.loss_in_round.
     loss_round_delivered: u64,
     loss_round_start: bool,
@@ -90,6 +92,7 @@ impl Model {
             next_round_delivered: 0,
             round_start: false,
             rounds: 0,
+            delivered_bytes: 0,
             loss_round_delivered: 0,
             loss_round_start: false,
             loss_in_round: false,
@@ -107,6 +110,21 @@ impl Model {
 
     pub(super) const fn min_rtt_ns(&self) -> Option<u64> {
         self.min_rtt_ns
+    }
+
+    /// OnInit (§5.2.1): what was measured before the first delivery.
+    pub(super) fn begin_with_rtt(&mut self, rtt_ns: u64) {
+        self.min_rtt_ns = Some(rtt_ns.max(1));
+    }
+
+    /// C.delivered as of the last sample.
+    pub(super) const fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
+    }
+
+    /// BBR.round_count; wraps.
+    pub(super) const fn rounds(&self) -> u32 {
+        self.rounds
     }
 
     pub(super) fn max_bw(&self) -> u64 {
@@ -140,6 +158,23 @@ impl Model {
         self.next_round_delivered = delivered_total_bytes;
     }
 
+    /// HandleSpuriousLossDetection (§5.5.11.2): the bounds are no lower than these.
+    pub(super) fn raise_bounds_to(
+        &mut self,
+        bw_shortterm: u64,
+        inflight_shortterm: u32,
+        inflight_longterm: u32,
+    ) {
+        self.bw_shortterm = self.bw_shortterm.max(bw_shortterm);
+        self.inflight_shortterm = self.inflight_shortterm.max(inflight_shortterm);
+        self.inflight_longterm = self.inflight_longterm.max(inflight_longterm);
+        self.loss_in_round = false;
+    }
+
+    pub(super) const fn bw_shortterm(&self) -> u64 {
+        self.bw_shortterm
+    }
+
     pub(super) fn reset_shortterm_bounds(&mut self) {
         self.bw_shortterm = u64::MAX;
         self.inflight_shortterm = u32::MAX;
@@ -159,6 +194,7 @@ impl Model {
 
     /// BBRUpdateLatestDeliverySignals and BBRUpdateRound (§5.5.1, §5.5.10.3). True when a round trip has passed.
     pub(super) fn on_sample(&mut self, sample: &RateSample) -> bool {
+        self.delivered_bytes = sample.delivered_total_bytes;
         self.bw_latest = self.bw_latest.max(sample.bytes_per_s());
         let delivered = u32::try_from(sample.delivered_bytes()).unwrap_or(u32::MAX);
         self.inflight_latest = self.inflight_latest.max(delivered);
@@ -277,6 +313,7 @@ impl Bbr {
 
     /// BBRHandleInflightTooHigh (§5.5.10.2).
     fn handle_too_much(&mut self, sample: &RateSample) {
+        self.prev_probe_too_high = true;
         // Once for each time that bandwidth is probed.
         self.bw_probe_samples = false;
         if !sample.app_limited {
@@ -285,12 +322,13 @@ impl Bbr {
             self.model.inflight_longterm = sample.sent_in_flight_bytes.max(target);
         }
         if self.phase == Phase::ProbeBwUp {
+            self.undo.left(Phase::ProbeBwUp);
             self.start_probe_bw_down(sample.delivered_total_bytes, sample.now);
         }
     }
 
-    /// BBRAdaptLongTermModel (§5.5.10.2).
-    pub(super) fn adapt_longterm_model(&mut self, sample: &RateSample, marked: bool) {
+    /// AdaptLongTermModel (§5.3.3.9). True when it decided on the next state.
+    pub(super) fn adapt_longterm_model(&mut self, sample: &RateSample, marked: bool) -> bool {
         if self.model.round_start {
             match self.ack_phase {
                 AckPhase::ProbeStarting => self.ack_phase = AckPhase::ProbeFeedback,
@@ -300,6 +338,12 @@ impl Bbr {
                     self.ack_phase = AckPhase::Init;
                     if self.phase.is_probe_bw() && !sample.app_limited {
                         self.model.advance_max_bw();
+                    }
+                    // §5.3.3.6: where the last probe lost too much, this one did not. The next goes on from there.
+                    if self.phase.is_probe_bw() && self.prev_probe_precautionary && !self.prev_probe_too_high
+                    {
+                        self.start_probe_bw_refill(sample.delivered_total_bytes);
+                        return true;
                     }
                 }
                 AckPhase::Init | AckPhase::Refilling | AckPhase::ProbeFeedback => {}
@@ -315,6 +359,7 @@ impl Bbr {
                 self.raise_longterm_bound(sample);
             }
         }
+        false
     }
 
     /// BBRProbeInflightLongtermUpward (§5.3.3.6).
@@ -335,10 +380,11 @@ impl Bbr {
         }
     }
 
-    /// BBRRaiseInflightLongtermSlope (§5.3.3.6): twice as many segments in each round as in the one before.
+    /// RaiseInflightLongtermSlope (§5.3.3.9): twice as many segments in each round as in the one before, but no more than
+    /// were acknowledged.
     pub(super) fn raise_longterm_slope(&mut self) {
         let growth_segments = 1 << self.bw_probe_up_rounds;
         self.bw_probe_up_rounds = (self.bw_probe_up_rounds + 1).min(30);
-        self.probe_up_bytes = (u64::from(self.cwnd_bytes) / growth_segments).max(1);
+        self.probe_up_bytes = (u64::from(self.cwnd_bytes) / growth_segments).max(self.mss_bytes.into());
     }
 }

@@ -26,6 +26,8 @@ const STARTUP_FULL_LOSSES: u8 = 6;
 const STARTUP_LOSS_THRESHOLD: Percent = 2;
 /// Windows of Startup with marks that end it.
 const STARTUP_FULL_MARKS: u8 = 2;
+/// Rounds after which Drain is over though the queue is not (§5.3.2).
+const MAX_DRAIN_ROUNDS: u32 = 3;
 /// Rounds after which bandwidth is probed at the latest, so that flows of Reno have their share (§5.3.3.5).
 const MAX_ROUNDS_BETWEEN_PROBES: u32 = 63;
 
@@ -33,7 +35,10 @@ const MAX_ROUNDS_BETWEEN_PROBES: u32 = 63;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Startup,
-    Drain,
+    /// Since that round.
+    Drain {
+        start_round: u32,
+    },
     ProbeBwDown,
     ProbeBwCruise,
     ProbeBwRefill,
@@ -45,7 +50,7 @@ impl Phase {
     pub(super) const fn is_probe_bw(self) -> bool {
         match self {
             Self::ProbeBwDown | Self::ProbeBwCruise | Self::ProbeBwRefill | Self::ProbeBwUp => true,
-            Self::Startup | Self::Drain | Self::ProbeRtt => false,
+            Self::Startup | Self::Drain { .. } | Self::ProbeRtt => false,
         }
     }
 
@@ -53,7 +58,7 @@ impl Phase {
     const fn looks_for_bandwidth(self) -> bool {
         match self {
             Self::Startup | Self::ProbeBwRefill | Self::ProbeBwUp => true,
-            Self::Drain | Self::ProbeBwDown | Self::ProbeBwCruise | Self::ProbeRtt => false,
+            Self::Drain { .. } | Self::ProbeBwDown | Self::ProbeBwCruise | Self::ProbeRtt => false,
         }
     }
 }
@@ -83,10 +88,7 @@ impl Bbr {
         if self.model.on_sample(sample) {
             self.rounds_since_bw_probe = self.rounds_since_bw_probe.saturating_add(1);
         }
-        // What is sent in ProbeRTT is little on purpose.
-        if self.phase != Phase::ProbeRtt {
-            self.model.update_max_bw(sample);
-        }
+        self.model.update_max_bw(sample);
         self.model.adapt_shortterm_bounds(self.phase.looks_for_bandwidth(), self.cwnd_bytes);
         self.model.update_aggregation(sample, self.full_bw_reached, self.cwnd_bytes);
         self.check_full_bw(sample);
@@ -108,21 +110,32 @@ impl Bbr {
         self.set_phase(Phase::Startup, STARTUP_PACING_GAIN, CWND_GAIN);
     }
 
-    fn reset_full_bw(&mut self, full_bw: u64) {
+    /// A sample of what was sent in ProbeRTT tells what this allowed, not what the path carries: it counts as one that the
+    /// program limited (§5.3.4.3, MarkConnectionAppLimited).
+    pub(super) fn limited_by_probe_rtt(&mut self, sample: &RateSample) -> RateSample {
+        let Some((from, until)) = self.probe_rtt_sent else { return *sample };
+        if sample.prior_delivered_bytes > until && self.phase != Phase::ProbeRtt {
+            self.probe_rtt_sent = None;
+        }
+        let was_then = (from..=until).contains(&sample.prior_delivered_bytes);
+        RateSample { app_limited: sample.app_limited || was_then, ..*sample }
+    }
+
+    pub(super) fn reset_full_bw(&mut self, full_bw: u64) {
         self.full_bw = full_bw;
         self.full_bw_count = 0;
         self.full_bw_now = false;
     }
 
-    /// BBRCheckFullBWReached (§5.3.1.2).
+    /// CheckFullBWReached (§5.3.1.2).
     fn check_full_bw(&mut self, sample: &RateSample) {
-        if self.full_bw_now || sample.app_limited {
+        if self.full_bw_now || !self.model.round_start || sample.app_limited {
             return;
         }
         let bw = sample.bytes_per_s();
         if bw.saturating_mul(100) >= self.full_bw.saturating_mul(FULL_BW_GROWTH) {
             self.reset_full_bw(bw);
-        } else if self.model.round_start {
+        } else {
             self.full_bw_count += 1;
             if self.full_bw_count >= FULL_BW_ROUNDS {
                 self.full_bw_now = true;
@@ -142,6 +155,7 @@ impl Bbr {
                 && self.startup_losses >= STARTUP_FULL_LOSSES
                 && u64::from(sample.lost_bytes) * 100 > threshold;
             if lost_too_much || self.startup_marks >= STARTUP_FULL_MARKS {
+                self.undo.left(Phase::Startup);
                 self.full_bw_reached = true;
                 let bdp = self.bdp_bytes(self.model.max_bw(), 100);
                 self.model.inflight_longterm = bdp.max(self.model.inflight_latest());
@@ -149,14 +163,16 @@ impl Bbr {
             self.startup_losses = 0;
         }
         if self.full_bw_reached {
-            self.set_phase(Phase::Drain, DRAIN_PACING_GAIN, CWND_GAIN);
+            let start_round = self.model.rounds();
+            self.set_phase(Phase::Drain { start_round }, DRAIN_PACING_GAIN, CWND_GAIN);
         }
     }
 
-    /// BBRCheckDrainDone (§5.3.2).
+    /// CheckDrainDone (§5.3.2): the queue is gone, or others keep it full and the bandwidth was taken for larger than it is.
     fn check_drain_done(&mut self, sample: &RateSample) {
+        let Phase::Drain { start_round } = self.phase else { return };
         let drained = sample.in_flight_bytes <= self.inflight_bytes(self.model.bw(), 100);
-        if self.phase == Phase::Drain && drained {
+        if drained || self.model.rounds().wrapping_sub(start_round) > MAX_DRAIN_ROUNDS {
             self.start_probe_bw_down(sample.delivered_total_bytes, sample.now);
         }
     }
@@ -178,12 +194,13 @@ impl Bbr {
         self.set_phase(Phase::ProbeBwCruise, 100, CWND_GAIN);
     }
 
-    fn start_probe_bw_refill(&mut self, sample: &RateSample) {
+    pub(super) fn start_probe_bw_refill(&mut self, delivered_total_bytes: u64) {
         self.model.reset_shortterm_bounds();
         self.bw_probe_up_rounds = 0;
         self.bw_probe_up_bytes = 0;
+        self.prev_probe_precautionary = false;
         self.ack_phase = AckPhase::Refilling;
-        self.model.start_round(sample.delivered_total_bytes);
+        self.model.start_round(delivered_total_bytes);
         self.set_phase(Phase::ProbeBwRefill, 100, CWND_GAIN);
     }
 
@@ -202,19 +219,21 @@ impl Bbr {
         if !self.full_bw_reached {
             return;
         }
-        self.adapt_longterm_model(sample, marked);
+        if self.adapt_longterm_model(sample, marked) {
+            return;
+        }
         match self.phase {
-            Phase::Startup | Phase::Drain | Phase::ProbeRtt => {}
+            Phase::Startup | Phase::Drain { .. } | Phase::ProbeRtt => {}
             Phase::ProbeBwDown => {
                 if self.is_time_to_probe_bw(sample) {
-                    self.start_probe_bw_refill(sample);
+                    self.start_probe_bw_refill(sample.delivered_total_bytes);
                 } else if self.is_time_to_cruise(sample) {
                     self.start_probe_bw_cruise();
                 }
             }
             Phase::ProbeBwCruise => {
                 if self.is_time_to_probe_bw(sample) {
-                    self.start_probe_bw_refill(sample);
+                    self.start_probe_bw_refill(sample.delivered_total_bytes);
                 }
             }
             Phase::ProbeBwRefill => {
@@ -225,6 +244,8 @@ impl Bbr {
             }
             Phase::ProbeBwUp => {
                 if self.is_time_to_go_down(sample) {
+                    // It has not lost too much, yet.
+                    self.prev_probe_too_high = false;
                     self.start_probe_bw_down(sample.delivered_total_bytes, sample.now);
                 }
             }
@@ -244,8 +265,14 @@ impl Bbr {
             && sample.in_flight_bytes <= self.inflight_bytes(self.model.max_bw(), 100)
     }
 
-    /// BBRIsTimeToGoDown (§5.3.3.6).
+    /// IsTimeToGoDown (§5.3.3.9).
     fn is_time_to_go_down(&mut self, sample: &RateSample) -> bool {
+        if self.prev_probe_too_high && sample.in_flight_bytes >= self.model.inflight_longterm {
+            // §5.3.3.6: so much in flight was too much the last time. Whether it still is takes a round trip to learn,
+            // for which it need not be held there.
+            self.prev_probe_precautionary = true;
+            return true;
+        }
         if self.cwnd_limited && self.cwnd_bytes >= self.model.inflight_longterm {
             // The bound is the limit, and not the path.
             self.reset_full_bw(sample.bytes_per_s());
@@ -277,6 +304,9 @@ impl Bbr {
 
     /// BBRHandleProbeRTT (§5.3.4.3).
     fn handle_probe_rtt(&mut self, sample: &RateSample) {
+        let until = sample.delivered_total_bytes.saturating_add(sample.in_flight_bytes.into());
+        let from = self.probe_rtt_sent.map_or(sample.delivered_total_bytes, |(from, _)| from);
+        self.probe_rtt_sent = Some((from, until));
         if self.probe_rtt_done_stamp.is_some() {
             self.probe_rtt_round_done |= self.model.round_start;
             if self.probe_rtt_round_done {

@@ -307,6 +307,9 @@ fn after_recovery_and_timeouts_the_window_comes_back() {
     assert_eq!(path.bbr.cwnd_bytes(), MSS);
     path.bbr.on_spurious(path.now);
     assert!(path.bbr.cwnd_bytes() >= before);
+    path.bbr.on_timeout(before, true, path.now);
+    path.bbr.on_timeout_repaired(path.now);
+    assert!(path.bbr.cwnd_bytes() >= before);
 }
 
 #[test]
@@ -378,4 +381,139 @@ fn the_filter_of_two_spans_is_the_largest_sample_of_the_last_two_that_had_any() 
             prop_assert_eq!(filter.max(), expected);
         }
     });
+}
+
+/// Lets time pass until the sender is in such a state; how many milliseconds that took.
+fn until(path: &mut Path, most_ms: u64, is_meant: impl Fn(Phase) -> bool) -> u64 {
+    for ms in 0..most_ms {
+        if is_meant(path.bbr.phase) {
+            return ms;
+        }
+        path.run(1);
+    }
+    panic!("it stays in {:?}", path.bbr.phase)
+}
+
+#[test]
+fn the_round_trip_time_of_the_handshake_spreads_the_first_window() {
+    let mut bbr = Bbr::new();
+    bbr.on_established(MSS, Instant::from_millis(1_000));
+    bbr.on_first_rtt(20 * MS);
+    // Ten segments in 20 ms, times 2.77.
+    assert_eq!((bbr.pacing_rate(), bbr.cwnd_bytes()), (Some(1_385_000), 10 * MSS));
+    let mut path = Path::new(10_000_000, 20, 100);
+    path.bbr.on_first_rtt(20 * MS);
+    path.run(2_000);
+    assert!(path.utilisation_percent(2_000) >= 90);
+}
+
+#[test]
+fn drain_ends_after_three_rounds_though_the_queue_stays() {
+    let mut path = Path::new(10_000_000, 20, 400);
+    until(&mut path, 1_000, |phase| matches!(phase, Phase::Drain { .. }));
+    // Others fill the path: what is in flight does not come down to what the model says.
+    let mut rounds = 0;
+    while matches!(path.bbr.phase, Phase::Drain { .. }) {
+        let round = RateSample { in_flight_bytes: 5_000_000, ..sample(&path, path.delivered_bytes) };
+        path.delivered_bytes = round.delivered_total_bytes;
+        path.bbr.on_delivery(&round);
+        rounds += 1;
+    }
+    assert_eq!((rounds, path.bbr.phase), (4, Phase::ProbeBwDown));
+}
+
+#[test]
+fn after_a_probe_that_lost_too_much_the_next_one_ends_where_that_was_and_the_third_goes_on() {
+    let mut path = Path::new(10_000_000, 20, 10);
+    until(&mut path, 10_000, |phase| phase == Phase::ProbeBwUp);
+    // It lost too much, with so much in flight.
+    path.bbr.prev_probe_too_high = true;
+    path.bbr.model.inflight_longterm = 180_000;
+    until(&mut path, 20, |phase| phase == Phase::ProbeBwDown);
+    assert!(path.bbr.prev_probe_precautionary && !path.bbr.prev_probe_too_high);
+    // A round trip later nothing was lost of it: the next probe follows without a cruise.
+    let waited_ms = until(&mut path, 100, |phase| phase == Phase::ProbeBwRefill);
+    assert!(waited_ms <= 45, "{waited_ms}");
+    until(&mut path, 100, |phase| phase == Phase::ProbeBwUp);
+    assert!(!path.bbr.prev_probe_precautionary);
+}
+
+#[test]
+fn the_bound_on_what_is_in_flight_grows_by_no_more_than_what_is_acknowledged() {
+    let mut path = Path::new(10_000_000, 20, 100);
+    path.run(3_000);
+    path.bbr.bw_probe_up_rounds = 0;
+    let per_segment: Vec<u64> = (0..12)
+        .map(|_| {
+            path.bbr.raise_longterm_slope();
+            path.bbr.probe_up_bytes
+        })
+        .collect();
+    assert_eq!(per_segment[0], u64::from(path.bbr.cwnd_bytes()));
+    assert_eq!(per_segment[1], per_segment[0] / 2);
+    assert_eq!(per_segment[11], u64::from(MSS), "{per_segment:?}");
+}
+
+#[test]
+fn what_was_lost_for_nothing_is_taken_back_and_what_earlier_losses_found_is_not() {
+    let mut path = Path::new(10_000_000, 20, 100);
+    path.run(3_000);
+    path.bbr.model.inflight_longterm = 300_000;
+    path.bbr.on_loss(&lost(path.in_flight_bytes, path.now));
+    path.bbr.model.inflight_longterm = 100_000;
+    path.bbr.model.inflight_shortterm = 100_000;
+    path.bbr.on_spurious(path.now);
+    assert_eq!(path.bbr.model.inflight_longterm, 300_000);
+    assert_eq!(path.bbr.model.inflight_shortterm, u32::MAX);
+    // A second report of the same finds nothing to take back.
+    path.bbr.on_spurious(path.now);
+    assert_eq!(path.bbr.model.inflight_longterm, 300_000);
+}
+
+#[test]
+fn startup_and_probing_that_a_loss_for_nothing_ended_go_on() {
+    for (left, after) in [(Phase::Startup, Phase::Startup), (Phase::ProbeBwUp, Phase::ProbeBwRefill)] {
+        let mut path = Path::new(10_000_000, 20, 100);
+        path.run(3_000);
+        until(&mut path, 10_000, |phase| phase == Phase::ProbeBwCruise);
+        path.bbr.on_loss(&lost(path.in_flight_bytes, path.now));
+        path.bbr.undo.left(left);
+        path.bbr.on_spurious(path.now);
+        assert_eq!((path.bbr.phase, path.bbr.full_bw_reached), (after, left != Phase::Startup));
+        path.run(3_000);
+        assert!(path.utilisation_percent(2_000) >= 90, "{left:?}");
+    }
+}
+
+/// The sample of a segment that was sent when so much had been delivered.
+fn sample(path: &Path, prior_delivered_bytes: u64) -> RateSample {
+    RateSample {
+        now: path.now,
+        delivered_total_bytes: path.delivered_bytes + u64::from(MSS),
+        prior_delivered_bytes,
+        interval_ns: 20 * MS,
+        newly_delivered_bytes: MSS,
+        newly_lost_bytes: 0,
+        in_flight_bytes: path.in_flight_bytes,
+        sent_in_flight_bytes: path.in_flight_bytes,
+        lost_bytes: 0,
+        rtt_ns: None,
+        app_limited: false,
+    }
+}
+
+#[test]
+fn what_is_sent_while_the_round_trip_time_is_probed_says_nothing_of_the_bandwidth() {
+    let mut path = Path::new(10_000_000, 20, 100);
+    path.run(4_000);
+    until(&mut path, 5_000, |phase| phase == Phase::ProbeRtt);
+    let (before, from) = (path.bbr.model.max_bw(), path.delivered_bytes);
+    until(&mut path, 1_000, |phase| phase != Phase::ProbeRtt);
+    let (sent_then, sent_before) = (sample(&path, path.delivered_bytes), sample(&path, from - 100_000));
+    assert!(path.bbr.limited_by_probe_rtt(&sent_then).app_limited);
+    assert!(!path.bbr.limited_by_probe_rtt(&sent_before).app_limited);
+    path.run(300);
+    assert!(path.bbr.model.max_bw() >= before * 98 / 100, "{} of {before}", path.bbr.model.max_bw());
+    let sent_later = sample(&path, path.delivered_bytes);
+    assert!(!path.bbr.limited_by_probe_rtt(&sent_later).app_limited);
 }
