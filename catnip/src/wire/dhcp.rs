@@ -23,6 +23,8 @@ const FIXED_BYTES: usize = 236;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const SERVER_NAME: std::ops::Range<usize> = 44..108;
 const FILE: std::ops::Range<usize> = 108..FIXED_BYTES;
+/// Nobody says to take less than this (RFC 2132 section 9.10).
+const LEAST_MAX_BYTES: u16 = 576;
 /// The flag of those who cannot take unicasts yet (RFC 2131 section 4.1).
 const BROADCAST_FLAG: u8 = 0x80;
 
@@ -142,7 +144,9 @@ impl ClientMessage {
         bytes[..4].copy_from_slice(&[BOOT_REQUEST, ETHERNET, 6, 0]);
         bytes[4..8].copy_from_slice(&self.transaction.to_be_bytes());
         bytes[8..10].copy_from_slice(&self.seconds.to_be_bytes());
-        if self.client.is_unspecified() {
+        // RFC 2131 section 4.4.1, table 5: what asks for no answer has no flags, and what is given up is not asked about.
+        let asks = matches!(self.kind, MessageType::Discover | MessageType::Request);
+        if asks && self.client.is_unspecified() {
             bytes[10] = BROADCAST_FLAG;
         }
         bytes[12..16].copy_from_slice(&self.client.octets());
@@ -154,17 +158,15 @@ impl ClientMessage {
             options.extend([kind, len].into_iter().chain(body.iter().copied()));
         };
         put(option::MESSAGE_TYPE, &[self.kind.number()]);
-        let [a, b, c, d, e, f] = self.hardware;
-        put(option::CLIENT_IDENTIFIER, &[ETHERNET, a, b, c, d, e, f]);
+        put(option::CLIENT_IDENTIFIER, &client_identifier(self.hardware));
         if let Some(requested) = self.requested {
             put(option::REQUESTED_ADDRESS, &requested.octets());
         }
         if let Some(server) = self.server {
             put(option::SERVER_IDENTIFIER, &server.octets());
         }
-        // RFC 2131 section 4.4.1, table 5: what is given up is not asked about.
-        if matches!(self.kind, MessageType::Discover | MessageType::Request) {
-            put(option::MAX_SIZE, &self.max_bytes.to_be_bytes());
+        if asks {
+            put(option::MAX_SIZE, &self.max_bytes.max(LEAST_MAX_BYTES).to_be_bytes());
             let wanted = [
                 option::SUBNET_MASK,
                 option::ROUTERS,
@@ -193,36 +195,68 @@ impl ServerMessage {
         }
         let mut hardware = [0; 6];
         hardware.copy_from_slice(&fixed[28..34]);
-        let mut message = Self {
-            kind: MessageType::Discover,
+        let mut read = Options::default();
+        read.add_all(options)?;
+        // RFC 2131 section 4.1: options may go on in fields that are not used for what they are for.
+        let [overload] = read.first(option::OVERLOAD).unwrap_or([0]);
+        if overload & 1 != 0 {
+            read.add_all(&fixed[FILE])?;
+        }
+        if overload & 2 != 0 {
+            read.add_all(&fixed[SERVER_NAME])?;
+        }
+        let [kind] = read.first(option::MESSAGE_TYPE)?;
+        let kind = MessageType::from_number(kind)?;
+        let is_servers = matches!(kind, MessageType::Offer | MessageType::Ack | MessageType::Nak);
+        // RFC 6842 section 3: who told an identifier takes no answer to another one.
+        let identifier = read.body(option::CLIENT_IDENTIFIER);
+        if !is_servers || (!identifier.is_empty() && identifier != client_identifier(hardware)) {
+            return None;
+        }
+        let address = |kind| read.first(kind).map(Ipv4Addr::from_octets);
+        Some(Self {
+            kind,
             transaction: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
             hardware,
             yours: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
-            server: None,
-            prefix_length: None,
-            routers: ArrayVec::new(),
-            name_servers: ArrayVec::new(),
-            mtu: None,
-            lease_s: None,
-            renewal_s: None,
-            rebinding_s: None,
-        };
-        let mut read = Read::default();
-        message.read_options(options, &mut read)?;
-        // RFC 2131 section 4.1: options may go on in fields that are not used for what they are for.
-        let overload = read.overload;
-        if overload & 1 != 0 {
-            message.read_options(&fixed[FILE], &mut read)?;
-        }
-        if overload & 2 != 0 {
-            message.read_options(&fixed[SERVER_NAME], &mut read)?;
-        }
-        message.kind = read.kind?;
-        matches!(message.kind, MessageType::Offer | MessageType::Ack | MessageType::Nak).then_some(message)
+            server: address(option::SERVER_IDENTIFIER),
+            prefix_length: address(option::SUBNET_MASK).and_then(prefix_length),
+            routers: addresses(read.body(option::ROUTERS)),
+            name_servers: addresses(read.body(option::NAME_SERVERS)),
+            mtu: read.first(option::MTU).map(u16::from_be_bytes),
+            lease_s: read.first(option::LEASE_TIME).map(u32::from_be_bytes),
+            renewal_s: read.first(option::RENEWAL_TIME).map(u32::from_be_bytes),
+            rebinding_s: read.first(option::REBINDING_TIME).map(u32::from_be_bytes),
+        })
     }
+}
 
+/// Options that are read.
+const READ: [u8; 11] = [
+    option::SUBNET_MASK,
+    option::ROUTERS,
+    option::NAME_SERVERS,
+    option::MTU,
+    option::LEASE_TIME,
+    option::OVERLOAD,
+    option::MESSAGE_TYPE,
+    option::SERVER_IDENTIFIER,
+    option::RENEWAL_TIME,
+    option::REBINDING_TIME,
+    option::CLIENT_IDENTIFIER,
+];
+/// Bytes that are read of each.
+const LONGEST_BYTES: usize = 4 * MAX_LISTED;
+
+/// A message's options. One that comes in several pieces is the pieces in a row (RFC 3396 section 7).
+#[derive(Debug, Default)]
+struct Options {
+    bodies: [ArrayVec<u8, LONGEST_BYTES>; READ.len()],
+}
+
+impl Options {
     /// Each option takes at least a byte, so the walk ends.
-    fn read_options(&mut self, mut bytes: &[u8], read: &mut Read) -> Option<()> {
+    fn add_all(&mut self, mut bytes: &[u8]) -> Option<()> {
         while let Some((&kind, rest)) = bytes.split_first() {
             match kind {
                 option::PAD => bytes = rest,
@@ -230,7 +264,7 @@ impl ServerMessage {
                 _ => {
                     let (&len, rest) = rest.split_first()?;
                     let (body, rest) = rest.split_at_checked(usize::from(len))?;
-                    self.read_option(kind, body, read);
+                    self.add(kind, body);
                     bytes = rest;
                 }
             }
@@ -238,44 +272,34 @@ impl ServerMessage {
         Some(())
     }
 
-    /// What has a wrong length is as good as not there.
-    fn read_option(&mut self, kind: u8, body: &[u8], read: &mut Read) {
-        match kind {
-            option::MESSAGE_TYPE => {
-                read.kind = body.first().and_then(|number| MessageType::from_number(*number));
-            }
-            option::OVERLOAD => read.overload = body.first().copied().unwrap_or(0),
-            option::SERVER_IDENTIFIER => self.server = address(body),
-            option::SUBNET_MASK => self.prefix_length = address(body).and_then(prefix_length),
-            option::ROUTERS => self.routers = addresses(body),
-            option::NAME_SERVERS => self.name_servers = addresses(body),
-            option::MTU => self.mtu = body.try_into().ok().map(u16::from_be_bytes),
-            option::LEASE_TIME => self.lease_s = seconds(body),
-            option::RENEWAL_TIME => self.renewal_s = seconds(body),
-            option::REBINDING_TIME => self.rebinding_s = seconds(body),
-            _ => {}
+    fn add(&mut self, kind: u8, body: &[u8]) {
+        if let Some((_, known)) = READ.iter().zip(&mut self.bodies).find(|(read, _)| **read == kind) {
+            let room = known.remaining_capacity();
+            known.extend(body.iter().copied().take(room));
         }
+    }
+
+    /// What an option says; nothing when it is not there.
+    fn body(&self, kind: u8) -> &[u8] {
+        READ.iter().zip(&self.bodies).find(|(read, _)| **read == kind).map_or(&[], |(_, body)| body)
+    }
+
+    /// An option of so many bytes, the first where somebody sent it twice. What has a wrong length is as good as not
+    /// there.
+    fn first<const BYTES: usize>(&self, kind: u8) -> Option<[u8; BYTES]> {
+        let body = self.body(kind);
+        body.first_chunk().filter(|_| body.len().is_multiple_of(BYTES)).copied()
     }
 }
 
-/// What of a message's options is about the message.
-#[derive(Debug, Default)]
-struct Read {
-    kind: Option<MessageType>,
-    overload: u8,
-}
-
-fn address(body: &[u8]) -> Option<Ipv4Addr> {
-    body.try_into().ok().map(Ipv4Addr::from_octets)
+/// The identifier of a client with that hardware address (RFC 2132 section 9.14).
+const fn client_identifier([a, b, c, d, e, f]: Address) -> [u8; 7] {
+    [ETHERNET, a, b, c, d, e, f]
 }
 
 fn addresses(body: &[u8]) -> ArrayVec<Ipv4Addr, MAX_LISTED> {
     let (listed, _) = body.as_chunks::<4>();
     listed.iter().copied().map(Ipv4Addr::from_octets).take(MAX_LISTED).collect()
-}
-
-fn seconds(body: &[u8]) -> Option<u32> {
-    body.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// The length of a mask whose ones all come first.
@@ -343,6 +367,38 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_option_in_pieces_is_one_and_an_option_that_comes_twice_counts_once() {
+        let mut bytes = reply(7, HARDWARE, Ipv4Addr::UNSPECIFIED, &[]);
+        bytes.truncate(FIXED_BYTES + 4);
+        // RFC 3396 section 5: what is split goes on in the file's field, then in the server's name.
+        bytes.extend([53, 1, 5, 53, 1, 5, 54, 2, 192, 0, 3, 3, 192, 0, 2, 52, 1, 3, 51, 4, 0, 0, 0, 60, 255]);
+        bytes[FILE.start..FILE.start + 8].copy_from_slice(&[54, 1, 2, 3, 2, 254, 192, 255]);
+        bytes[SERVER_NAME.start..SERVER_NAME.start + 9].copy_from_slice(&[54, 1, 9, 3, 3, 0, 2, 253, 255]);
+        let message = ServerMessage::parse(&bytes).unwrap();
+        assert_eq!(message.server, Some(Ipv4Addr::new(192, 0, 2, 9)));
+        let routers = [254, 253].map(|last| Ipv4Addr::new(192, 0, 2, last));
+        assert_eq!((message.routers.as_slice(), message.lease_s), (&routers[..], Some(60)));
+        assert_eq!(message.kind, MessageType::Ack);
+        // However many pieces there are, no more is kept than is read.
+        let many: Vec<u8> = [53, 1, 5].into_iter().chain([6, 4, 9, 9, 9, 9].repeat(40)).collect();
+        let message = ServerMessage::parse(&reply(7, HARDWARE, Ipv4Addr::UNSPECIFIED, &many)).unwrap();
+        assert_eq!(message.name_servers.len(), MAX_LISTED);
+    }
+
+    #[test]
+    fn an_answer_to_another_client_identifier_is_nobodys() {
+        let to = |identifier: &[u8]| {
+            let mut options = vec![53, 1, 5, 61, identifier.len() as u8];
+            options.extend(identifier);
+            ServerMessage::parse(&reply(7, HARDWARE, Ipv4Addr::UNSPECIFIED, &options))
+        };
+        assert!(to(&[1, 2, 0, 0, 0, 0, 1]).is_some());
+        for other in [&[1, 2, 0, 0, 0, 0, 2][..], &[1, 2, 0, 0, 0, 0, 1, 0], &[0, 2, 0, 0, 0, 0, 1], &[7]] {
+            assert_eq!(to(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
     fn malformed_messages_are_refused_and_malformed_options_left_out() {
         let good = reply(7, HARDWARE, Ipv4Addr::UNSPECIFIED, &OPTIONS);
         for (name, offset, value) in [
@@ -389,7 +445,16 @@ pub(crate) mod tests {
         assert_eq!(bytes[236..243], [99, 130, 83, 99, 53, 1, 3]);
         assert!(bytes.windows(6).any(|window| window == [50, 4, 192, 0, 2, 77]));
         assert!(bytes.windows(6).any(|window| window == [54, 4, 192, 0, 2, 254]));
+        assert!(bytes.windows(4).any(|window| window == [57, 2, 0x05, 0xdc]));
         let bound = ClientMessage { client: Ipv4Addr::new(192, 0, 2, 77), ..message }.compose();
         assert_eq!(bound[10..16], [0, 0, 192, 0, 2, 77]);
+        let narrow = ClientMessage { max_bytes: 300, ..message }.compose();
+        assert!(narrow.windows(4).any(|window| window == [57, 2, 0x02, 0x40]));
+        // Table 5: no flag, and nothing asked for.
+        for kind in [MessageType::Decline, MessageType::Release] {
+            let given_up = ClientMessage { kind, ..message }.compose();
+            assert_eq!(given_up[10], 0);
+            assert!(!given_up[240..].windows(2).any(|window| window == [55, 7] || window == [57, 2]));
+        }
     }
 }

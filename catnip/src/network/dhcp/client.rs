@@ -20,6 +20,9 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(4);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(64);
 /// Each interval is so much longer or shorter.
 const SPREAD: Duration = Duration::from_secs(1);
+/// A lease is renewed so much of its first part early at most, so that hosts whose leases began together do not ask
+/// together (RFC 2131 section 4.4.5).
+const RENEWAL_SPREAD: u64 = 16;
 /// Requests for an offer before another is looked for.
 const MAX_REQUESTS: u8 = 4;
 /// Least time between requests to prolong a lease (RFC 2131 section 4.4.5).
@@ -108,6 +111,8 @@ pub(in crate::network) struct DhcpClient {
     transaction: u32,
     /// When it began to look for an address.
     started_at: Instant,
+    /// What the last message that looked for servers said of the time since then.
+    looked_for_s: u16,
     /// When there is next something to be done.
     due: Instant,
     conflicts: u8,
@@ -133,6 +138,7 @@ impl DhcpClient {
             max_bytes: u16::try_from(mtu).unwrap_or(u16::MAX),
             transaction: random.next_u32(),
             started_at: now,
+            looked_for_s: 0,
             due: now.plus_nanos(delay_ns) + asking.patience(),
             conflicts: 0,
             refusals: 0,
@@ -189,7 +195,7 @@ impl DhcpClient {
         }
         match &mut self.state {
             State::Init => match self.heard.take() {
-                Some(lease) => Some(self.begin(*lease)),
+                Some(lease) => Some(self.begin(now, *lease)),
                 None => {
                     self.transaction = self.random.next_u32();
                     self.discover(now, 1)
@@ -222,13 +228,17 @@ impl DhcpClient {
     fn discover(&mut self, now: Instant, sent: u8) -> Option<Action> {
         self.state = State::Selecting { sent };
         self.due = now + self.interval(sent);
-        Some(Action::Send(self.message(now, MessageType::Discover), Destination::Broadcast))
+        let message = self.message(now, MessageType::Discover);
+        self.looked_for_s = message.seconds;
+        Some(Action::Send(message, Destination::Broadcast))
     }
 
     fn request(&self, now: Instant, offer: &Lease) -> Action {
         let message = ClientMessage {
             requested: Some(own(offer)),
             server: Some(offer.server),
+            // RFC 2131 section 3.1 (3): so that relays take it to the same servers.
+            seconds: self.looked_for_s,
             ..self.message(now, MessageType::Request)
         };
         Action::Send(message, Destination::Broadcast)
@@ -274,7 +284,7 @@ impl DhcpClient {
             }),
             (State::Requesting { offer, .. }, MessageType::Ack) => {
                 let agreed = |lease: &Lease| lease.server == offer.server && own(lease) == own(offer);
-                granted.filter(agreed).map(|lease| self.begin(lease))
+                granted.filter(agreed).map(|lease| self.begin(now, lease))
             }
             (State::Requesting { offer, .. }, MessageType::Nak) if message.server == Some(offer.server) => {
                 self.counters.messages_in += 1;
@@ -287,7 +297,9 @@ impl DhcpClient {
                 let same = |new: &Lease| may && own(new) == own(lease);
                 granted.filter(same).map(|lease| {
                     self.counters.renewals += 1;
-                    Action::Prolong(self.bind(lease))
+                    // It has been ours for that long.
+                    self.conflicts = 0;
+                    Action::Prolong(self.bind(now, lease))
                 })
             }
             (State::Bound { lease, prolonging }, MessageType::Nak) if *prolonging != Prolonging::NotYet => {
@@ -323,7 +335,7 @@ impl DhcpClient {
         let action = match (message.kind, Lease::granted(now, message), bound) {
             (MessageType::Ack, Some(lease), Some(address)) if own(&lease) == address => {
                 self.counters.renewals += 1;
-                Some(Action::Prolong(self.bind(lease)))
+                Some(Action::Prolong(self.bind(now, lease)))
             }
             (MessageType::Ack, Some(lease), Some(address)) => {
                 self.start_again(now);
@@ -331,7 +343,7 @@ impl DhcpClient {
                 self.due = now;
                 Some(Action::End(address))
             }
-            (MessageType::Ack, Some(lease), None) => Some(self.begin(lease)),
+            (MessageType::Ack, Some(lease), None) => Some(self.begin(now, lease)),
             (MessageType::Nak, _, Some(address)) => {
                 self.refused(now);
                 Some(Action::End(address))
@@ -354,15 +366,19 @@ impl DhcpClient {
         action
     }
 
-    fn begin(&mut self, lease: Lease) -> Action {
+    fn begin(&mut self, now: Instant, lease: Lease) -> Action {
         self.counters.leases += 1;
-        Action::Begin(self.bind(lease))
+        Action::Begin(self.bind(now, lease))
     }
 
-    fn bind(&mut self, lease: Lease) -> Box<Lease> {
+    fn bind(&mut self, now: Instant, lease: Lease) -> Box<Lease> {
         self.refusals = 0;
         let ask_at = match self.asking {
-            Asking::First => lease.renew_at,
+            Asking::First if lease.renew_at == Instant::FAR_FUTURE => lease.renew_at,
+            Asking::First => {
+                let after_ns = lease.renew_at.nanos_since(now);
+                now.plus_nanos(self.random.range(after_ns - after_ns / RENEWAL_SPREAD, after_ns))
+            }
             // By then the other core would have been heard to renew it.
             Asking::Later => lease.rebind_at,
         };
@@ -386,6 +402,7 @@ impl DhcpClient {
         let message = ClientMessage {
             requested: Some(own(lease)),
             server: Some(lease.server),
+            seconds: 0,
             ..self.message(now, MessageType::Decline)
         };
         self.counters.declines += 1;
@@ -400,8 +417,12 @@ impl DhcpClient {
     pub(super) fn release(&mut self, now: Instant) -> Option<(Option<Action>, Ipv4Addr)> {
         let lease = self.lease()?;
         let (client, server) = (own(lease), lease.server);
-        let message =
-            ClientMessage { client, server: Some(server), ..self.message(now, MessageType::Release) };
+        let message = ClientMessage {
+            client,
+            server: Some(server),
+            seconds: 0,
+            ..self.message(now, MessageType::Release)
+        };
         self.start_again(now);
         self.due = Instant::FAR_FUTURE;
         let tell = Action::Send(message, Destination::Server(server));

@@ -11,8 +11,9 @@ use crate::wire::dhcp::{MAX_LISTED, ServerMessage};
 
 /// In seconds of a lease: for ever.
 const INFINITY: u32 = u32::MAX;
-/// Nobody is made to renew more often than leases of this length ask for.
-const MIN_LEASE_S: u32 = 60;
+/// Nobody is made to renew more often than leases of this length ask for, which are those of portals that a guest has yet
+/// to pass.
+const MIN_LEASE_S: u32 = 10;
 
 /// An address and what goes with it, for a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl Lease {
         let possible = !matches!(first, 0 | 127 | 224..)
             && (1..=32).contains(&length)
             && address.broadcast() != Some(own)
+            && !is_network(own, length)
+            && own != server
             && lease_s >= MIN_LEASE_S;
         if !possible || !is_host(server) {
             return None;
@@ -64,6 +67,11 @@ impl Lease {
             expires_at,
         })
     }
+}
+
+/// True for the address of the network itself, of which those of one or two hosts have none (RFC 3021).
+fn is_network(address: Ipv4Addr, length: u8) -> bool {
+    length < 31 && address.to_bits().unbounded_shl(length.into()) == 0
 }
 
 fn is_host(address: Ipv4Addr) -> bool {
@@ -151,12 +159,22 @@ mod tests {
             ("a group", yours("224.0.0.1")),
             ("loopback", yours("127.0.0.1")),
             ("the broadcast address", yours("192.0.2.255")),
+            ("the network's address", yours("192.0.2.0")),
+            ("the server's own", yours("192.0.2.254")),
             ("no server", ServerMessage { server: None, ..message() }),
             ("no time", ServerMessage { lease_s: None, ..message() }),
-            ("hardly any time", ServerMessage { lease_s: Some(59), ..message() }),
+            ("hardly any time", ServerMessage { lease_s: Some(9), ..message() }),
             ("the whole world as network", ServerMessage { prefix_length: Some(0), ..message() }),
         ] {
             assert_eq!(Lease::granted(Instant::ZERO, &message), None, "{name}");
+        }
+        for (length, last) in [(31, 0), (31, 1), (32, 0)] {
+            let message = ServerMessage {
+                yours: Ipv4Addr::new(203, 0, 113, last),
+                prefix_length: Some(length),
+                ..message()
+            };
+            assert!(Lease::granted(Instant::ZERO, &message).is_some(), "{length} {last}");
         }
     }
 }

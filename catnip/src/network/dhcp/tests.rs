@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use libos::memory::ArenaConfig;
 use libos::{Arena, Error, Instant};
 
+use super::client::{Action, DhcpClient};
+use crate::network::asking::Asking;
 use crate::network::testing::*;
 use crate::network::{AddressOrigin, AddressState, ConflictDetection, Ingress, Network};
 use crate::random::Random;
@@ -12,7 +14,7 @@ use crate::stack::StackConfig;
 use crate::steering::{CoreShare, HashKey};
 use crate::wire::arp::{ArpPacket, Operation};
 use crate::wire::dhcp::tests::reply;
-use crate::wire::dhcp::{CLIENT_PORT, SERVER_PORT};
+use crate::wire::dhcp::{CLIENT_PORT, SERVER_PORT, ServerMessage};
 use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::ipv4::Ipv4Header;
 
@@ -45,6 +47,8 @@ struct Asked {
     client: Ipv4Addr,
     requested: Option<Ipv4Addr>,
     server: Option<Ipv4Addr>,
+    seconds: u8,
+    flags: u8,
 }
 
 fn address(bytes: &[u8]) -> Ipv4Addr {
@@ -66,6 +70,8 @@ fn asked(frame: &Sent) -> Option<Asked> {
         client: address(&message[12..]),
         requested: None,
         server: None,
+        seconds: message[9],
+        flags: message[10],
     };
     let mut options = &message[240..];
     while options[0] != 255 {
@@ -136,6 +142,8 @@ fn an_address_is_discovered_requested_and_used_with_what_goes_with_it() {
         client: NOBODY,
         requested: None,
         server: None,
+        seconds: 0,
+        flags: 0x80,
     };
     assert_eq!(sent, [(0, discover.clone())]);
     let request = hand(&mut network, at(1), &answer_with(discover.transaction, v4(77), &grant(OFFER)));
@@ -172,6 +180,61 @@ fn an_offer_whose_server_says_no_more_is_given_up_for_another() {
     hand(&mut network, at(1), &answer_with(transaction, v4(77), &grant(OFFER)));
     let kinds: Vec<u8> = run(&mut network, at(100)).iter().map(|(_, asked)| asked.kind).collect();
     assert_eq!(kinds[..4], [REQUEST, REQUEST, REQUEST, DISCOVER]);
+}
+
+#[test]
+fn a_request_says_as_much_time_as_the_question_that_was_answered() {
+    let mut network = started(ConflictDetection::Off);
+    let asked = run(&mut network, at(14));
+    let last = asked.last().unwrap().1.clone();
+    assert!(last.kind == DISCOVER && last.seconds >= 9, "{asked:?}");
+    // The offer takes its time, and so does the agreement.
+    let first = hand(&mut network, at(19), &answer_with(last.transaction, v4(77), &grant(OFFER)));
+    assert_eq!((first[0].kind, first[0].seconds), (REQUEST, last.seconds));
+    let again = run(&mut network, at(40));
+    assert!(again.len() >= 2);
+    assert!(
+        again.iter().all(|(_, again)| (again.kind, again.seconds) == (REQUEST, last.seconds)),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn hosts_whose_leases_began_together_do_not_renew_them_together() {
+    let renewals = (0..20).map(|seed| {
+        let mut client = DhcpClient::new(hardware(1), 1_500, Asking::First, Random::new(seed), Instant::ZERO);
+        let now = client.next_deadline();
+        let Some(Action::Send(discover, _)) = client.next_action(now) else { panic!("a question") };
+        for kind in [OFFER, ACK] {
+            let answer = reply(discover.transaction, hardware(1), v4(77), &grant(kind));
+            client.on_message(now, &ServerMessage::parse(&answer).unwrap());
+        }
+        client.next_deadline().nanos_since(now) / 1_000_000_000
+    });
+    let mut renewals: Vec<u64> = renewals.collect();
+    renewals.sort_unstable();
+    // Half of an hour, and a sixteenth of that less at most.
+    assert!((1_687..=1_800).contains(&renewals[0]) && renewals[19] <= 1_800, "{renewals:?}");
+    renewals.dedup();
+    assert!(renewals.len() >= 10, "{renewals:?}");
+}
+
+#[test]
+fn a_lease_of_seconds_is_used_and_renewed_no_more_than_it_asks_for() {
+    let mut network = started(ConflictDetection::Off);
+    let transaction = run(&mut network, at(1))[0].1.transaction;
+    let brief = |kind| {
+        let mut options = grant(kind);
+        let end = options.len();
+        options[end - 4..].copy_from_slice(&[0, 0, 0, 10]);
+        options
+    };
+    hand(&mut network, at(1), &answer_with(transaction, v4(77), &brief(OFFER)));
+    hand(&mut network, at(1), &answer_with(transaction, v4(77), &brief(ACK)));
+    let asked = run(&mut network, at(12));
+    let requests = asked.iter().filter(|(_, asked)| asked.kind == REQUEST).count();
+    assert!((1..=3).contains(&requests), "{asked:?}");
+    assert!(!network.is_local(v4(77).into()), "nobody prolonged it");
 }
 
 #[test]
@@ -249,6 +312,7 @@ fn an_address_in_use_is_declined_and_another_looked_for_later() {
     receive(&mut network, at(2), &claim.compose_frame(hardware(1)));
     let sent: Vec<Asked> = take_frames(&mut network).iter().filter_map(asked).collect();
     assert_eq!((sent[0].kind, sent[0].requested, sent[0].server), (DECLINE, Some(v4(77)), Some(v4(254))));
+    assert_eq!((sent[0].seconds, sent[0].flags), (0, 0));
     assert_eq!(network.addresses().count(), 0);
     let sent = run(&mut network, at(13));
     assert_eq!((sent[0].0, sent[0].1.kind), (12, DISCOVER));
@@ -315,6 +379,7 @@ fn a_lease_is_given_back_and_no_other_asked_for() {
     network.release_dhcp_lease(at(3));
     let sent: Vec<Asked> = take_frames(&mut network).iter().filter_map(asked).collect();
     assert_eq!((sent[0].kind, sent[0].to, sent[0].client), (RELEASE, v4(254), v4(77)));
+    assert_eq!((sent[0].seconds, sent[0].flags), (0, 0));
     assert!(!network.is_local(v4(77).into()));
     assert_eq!(run(&mut network, at(10_000)), []);
 }
