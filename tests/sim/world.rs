@@ -16,7 +16,7 @@ use runtime_sim::{Fabric, PcapObserver, PortId, Sighting};
 
 use crate::app::{App, Forgives, TcpClient, TcpServer, UdpEchoClient, UdpEchoServer, Workload};
 use crate::host::{Host, HostConfig, Kind, new_host};
-use crate::wire::{Seen, Watch};
+use crate::wire::{Ours, Seen, Watch};
 
 /// Most turns without the clock moving on; more is a livelock.
 const MAX_ROUNDS: usize = 20_000;
@@ -26,6 +26,14 @@ const MAX_FRUITLESS_ROUNDS: usize = 3;
 const DRAIN_TIME: Duration = Duration::from_secs(1200);
 /// Virtual time for a neighbour to be asked for as often as it ever is.
 const NEIGHBOR_TIME: Duration = Duration::from_secs(30);
+
+/// Counters of what a host may throw away of what reaches a connection of its.
+const THROWN_AWAY: [&str; 4] = [
+    "catnip.tcp.memory_drops",
+    "catnip.tcp.out_of_order_drops",
+    "catnip.tcp.paws_rejected",
+    "catnip.tcp.challenge_acks",
+];
 
 /// When virtual time starts.
 const START: Instant = Instant::from_millis(1000);
@@ -58,7 +66,11 @@ impl World {
         clock.set(START);
         let fabric = Fabric::new(clock.clone(), medium, seed);
         let hosts: Vec<_> = configs.iter().map(|config| new_host(&fabric, medium, config)).collect();
-        let ours = hosts.iter().filter(|host| host.kind() == Kind::Catnip).map(|host| host.port());
+        let ours = hosts.iter().zip(configs).filter(|(host, _)| host.kind() == Kind::Catnip);
+        let ours = ours.map(|(host, config)| {
+            let sends_at_once = config.transmitting.line_bits_per_s.is_none();
+            (host.port(), Ours { address: host.address(), sends_at_once })
+        });
         let watch = Rc::new(RefCell::new(Watch::new(ours.collect())));
         let shared = Rc::clone(&watch);
         fabric.observe(move |sighting: &Sighting<'_>| shared.borrow_mut().see(sighting));
@@ -114,6 +126,11 @@ impl World {
         self.add_app(server, UdpEchoServer::new(port));
         let interval = Duration::from_millis(1);
         self.add_app(client, UdpEchoClient::new(port, address, wanted, most_bytes, interval));
+    }
+
+    /// From now on acknowledgements have to come in time: nothing on the way fails.
+    pub fn expect_prompt_acknowledgements(&self) {
+        self.watch.borrow_mut().expect_prompt_acknowledgements();
     }
 
     /// Keeps all TCP segments from now on, for [`Self::sent_by`].
@@ -268,8 +285,14 @@ impl World {
 
     /// What must hold at every moment.
     fn check(&mut self) {
+        self.watch.borrow_mut().look_at_clock(self.clock.now());
         if let Some(violation) = self.watch.borrow().violation() {
             panic!("{violation}");
+        }
+        if let Some((port, doubt)) = self.watch.borrow_mut().take_doubt() {
+            let host = self.hosts.iter().find(|host| host.port() == port).expect("one of ours");
+            let thrown_away: u64 = THROWN_AWAY.iter().map(|name| host.counter(name)).sum();
+            assert!(thrown_away > 0, "{doubt}");
         }
         for host in &mut self.hosts {
             host.check();

@@ -1,5 +1,7 @@
 //! Our own stack behind the library OS as a host, with every token accounted for.
 
+mod checks;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +28,8 @@ const MAX_POPS: usize = 2;
 const MAX_ACCEPTS: usize = 2;
 /// Every so many calls to receive, an outstanding pop is cancelled.
 const CANCEL_EVERY: usize = 13;
+/// Every so many checks the connections are looked at one by one.
+const LOOK_EVERY: usize = 8;
 /// Completions taken at a time: few, so that taking them in portions is part of the test.
 const COMPLETIONS: usize = 5;
 
@@ -85,6 +89,7 @@ pub struct CatnipHost {
     next_socket: usize,
     pushes: usize,
     receives: usize,
+    checks: usize,
 }
 
 impl CatnipHost {
@@ -126,6 +131,7 @@ impl CatnipHost {
             next_socket: 0,
             pushes: 0,
             receives: 0,
+            checks: 0,
         }
     }
 
@@ -538,6 +544,11 @@ impl Host for CatnipHost {
         if let Some(rule) = module.stack().tcp_broken_invariant() {
             let infos: Vec<_> = module.stack().tcp_infos().collect();
             panic!("{}: does not hold: {rule}\n{infos:#?}", self.config.address());
+        }
+        drop(module);
+        self.checks += 1;
+        if self.checks.is_multiple_of(LOOK_EVERY) && !self.libos.has_ready() {
+            self.check_connections();
         }
     }
 

@@ -21,6 +21,9 @@ const RECOVERY_TIME: Duration = Duration::from_secs(300);
 /// The same with smoltcp, which after a timeout may repeat a window segment by segment, a minute each.
 const SMOLTCP_RECOVERY_TIME: Duration = Duration::from_secs(10_000);
 
+/// The same where nothing is lost but what finds a queue full.
+const QUEUE_RECOVERY_TIME: Duration = Duration::from_secs(10);
+
 /// How long a queue takes to run empty at most: datagrams would fill one without limit with more than a slow path carries while
 /// a run waits for its end.
 const LONGEST_QUEUE_S: u64 = 60;
@@ -299,9 +302,13 @@ impl Setup {
             limit: Duration::ZERO,
             faulty,
         };
-        let recovery_time =
-            if kinds.contains(&Kind::Smoltcp) { SMOLTCP_RECOVERY_TIME } else { RECOVERY_TIME };
-        setup.limit = heal_after + recovery_time + setup.undisturbed_time();
+        let floods = setup.loads.iter().any(|load| matches!(load, Load::Udp { .. }));
+        let recovery_time = match kinds.contains(&Kind::Smoltcp) {
+            true => heal_after + SMOLTCP_RECOVERY_TIME,
+            false if faulty || floods => heal_after + RECOVERY_TIME,
+            false => QUEUE_RECOVERY_TIME,
+        };
+        setup.limit = recovery_time + setup.undisturbed_time();
         setup
     }
 
@@ -366,6 +373,9 @@ impl Setup {
                     world.add_udp(port, client, server, wanted, most_bytes);
                 }
             }
+        }
+        if !self.faulty {
+            world.expect_prompt_acknowledgements();
         }
         world.heal_at(self.heal_at);
         world.run_to_end(self.limit);

@@ -1,5 +1,6 @@
 //! What an observer on the wire understands of the frames, by a parser that is not ours.
 
+mod arrivals;
 mod watch;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +11,7 @@ use smoltcp::wire::{
     TcpOption, TcpPacket, TcpSeqNumber, UdpPacket,
 };
 
-pub use self::watch::{Seen, Watch};
+pub use self::watch::{Ours, Seen, Watch};
 
 /// The two ends of a segment, its sender's first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +35,12 @@ pub struct Segment {
     pub window: u16,
     /// The window scale option, which only SYN segments carry.
     pub window_scale: Option<u8>,
+    /// The largest segment its sender takes, which only SYN segments tell.
+    pub max_segment: Option<u16>,
+    /// The timestamp and the echoed one.
+    pub stamps: Option<(u32, u32)>,
+    /// The selective acknowledgements, of four the first three.
+    pub blocks: [Option<(TcpSeqNumber, TcpSeqNumber)>; 3],
     pub syn: bool,
     pub fin: bool,
     pub rst: bool,
@@ -134,11 +141,20 @@ fn parse_transport(protocol: IpProtocol, from: IpAddr, to: IpAddr, bytes: &[u8])
 fn segment(packet: &TcpPacket<&[u8]>, from: IpAddr, to: IpAddr) -> Segment {
     let mut options = packet.options();
     let mut window_scale = None;
+    let mut max_segment = None;
+    let mut stamps = None;
+    let mut blocks = [None; 3];
     while let Ok((rest, option)) = TcpOption::parse(options) {
         match option {
             TcpOption::EndOfList => break,
             TcpOption::WindowScale(scale) => window_scale = Some(scale),
-            _ => {}
+            TcpOption::MaxSegmentSize(bytes) => max_segment = Some(bytes),
+            TcpOption::TimeStamp { tsval, tsecr } => stamps = Some((tsval, tsecr)),
+            TcpOption::SackRange(ranges) => {
+                let number = |raw: u32| TcpSeqNumber(raw.cast_signed());
+                blocks = ranges.map(|range| range.map(|(start, end)| (number(start), number(end))));
+            }
+            TcpOption::NoOperation | TcpOption::SackPermitted | TcpOption::Unknown { .. } => {}
         }
         options = rest;
         if options.is_empty() {
@@ -154,6 +170,9 @@ fn segment(packet: &TcpPacket<&[u8]>, from: IpAddr, to: IpAddr) -> Segment {
         acknowledgement: packet.ack().then(|| packet.ack_number()),
         window: packet.window_len(),
         window_scale: window_scale.filter(|_| packet.syn()),
+        max_segment: max_segment.filter(|_| packet.syn()),
+        stamps,
+        blocks,
         syn: packet.syn(),
         fin: packet.fin(),
         rst: packet.rst(),

@@ -1,12 +1,14 @@
 //! An observer on the wire that holds our side to the rules: checksums, windows, order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use libos::Instant;
 use libos::runtime::RxChecksum;
 use runtime_sim::{PortId, Sighting, Stage};
 use smoltcp::wire::TcpSeqNumber;
 
+use super::arrivals::Arrivals;
 use super::{Content, Flow, Segment, parse};
 
 /// A TCP segment on the wire.
@@ -23,6 +25,12 @@ struct Direction {
     initial_sequence: TcpSeqNumber,
     /// Behind the last byte that was ever sent.
     sent_to: TcpSeqNumber,
+    /// The largest segment that the sender takes.
+    max_segment: Option<u16>,
+    /// The sender has sent something besides SYNs: it knows its peer.
+    is_established: bool,
+    /// The sender has heard of its peer since it sent data.
+    is_answered: bool,
     /// What the sender offered in its SYN.
     window_scale: Option<u8>,
     /// The window in its SYN, which is never scaled.
@@ -41,19 +49,65 @@ struct Direction {
     is_stale: bool,
 }
 
+/// One of our hosts.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours {
+    pub address: IpAddr,
+    /// True when what was composed is on the wire at once.
+    pub sends_at_once: bool,
+}
+
 /// Watches the segments of a fabric and keeps the first violation by one of our hosts.
 #[derive(Debug)]
 pub struct Watch {
-    ours: BTreeSet<PortId>,
+    ours: BTreeMap<PortId, Ours>,
     directions: HashMap<Flow, Direction>,
+    /// What reached our hosts, by the flow of the data.
+    arrivals: HashMap<Flow, Arrivals>,
     violation: Option<String>,
+    /// What would be a violation by this host if it had thrown nothing away.
+    doubt: Option<(PortId, String)>,
+    /// Acknowledgements have to come in time: nothing on the way fails.
+    is_prompt: bool,
     /// All TCP segments, when a test wants to look at them.
     log: Option<Vec<Seen>>,
 }
 
 impl Watch {
-    pub fn new(ours: BTreeSet<PortId>) -> Self {
-        Self { ours, directions: HashMap::new(), violation: None, log: None }
+    pub fn new(ours: BTreeMap<PortId, Ours>) -> Self {
+        Self {
+            ours,
+            directions: HashMap::new(),
+            arrivals: HashMap::new(),
+            violation: None,
+            doubt: None,
+            is_prompt: false,
+            log: None,
+        }
+    }
+
+    /// From now on our hosts have to acknowledge in time.
+    pub fn expect_prompt_acknowledgements(&mut self) {
+        self.is_prompt = true;
+    }
+
+    /// What would be a violation if the host had thrown nothing away.
+    pub fn take_doubt(&mut self) -> Option<(PortId, String)> {
+        self.doubt.take()
+    }
+
+    /// Looks for acknowledgements that did not come in time.
+    pub fn look_at_clock(&mut self, now: Instant) {
+        if !self.is_prompt || self.doubt.is_some() {
+            return;
+        }
+        let late = self.arrivals.iter().find(|(_, arrivals)| arrivals.due_at().is_some_and(|due| due < now));
+        if let Some((flow, arrivals)) = late
+            && let Some((&port, _)) = self.ours.iter().find(|(_, ours)| ours.address == flow.to.ip())
+        {
+            self.doubt =
+                Some((port, format!("acknowledged nothing in time, {flow:?} at {now:?}: {arrivals:#?}")));
+        }
     }
 
     pub fn violation(&self) -> Option<&str> {
@@ -78,28 +132,34 @@ impl Watch {
         }
         match sighting.stage {
             Stage::Sent(port) => {
-                let is_ours = self.ours.contains(&port);
+                let is_ours = self.ours.contains_key(&port);
                 if is_ours && !holds {
                     self.violate(sighting, "sent with a wrong checksum");
                 }
                 if is_ours && parsed.content == Content::Malformed {
                     self.violate(sighting, "sent malformed");
                 }
-                if let Content::Tcp(segment) = parsed.content
-                    && let Err(rule) = self.sent(&segment, is_ours)
-                {
-                    self.violate(sighting, rule);
+                if let Content::Tcp(segment) = parsed.content {
+                    if let Err(rule) = self.sent(&segment, is_ours) {
+                        self.violate(sighting, rule);
+                    }
+                    if is_ours && let Err(rule) = self.answered(&segment, port, sighting.time) {
+                        self.violate(sighting, rule);
+                    }
                 }
             }
-            Stage::Delivered(_) => {
+            Stage::Delivered(port) => {
                 if let Content::Tcp(segment) = parsed.content
                     && holds
                 {
+                    if self.ours.get(&port).is_some_and(|ours| ours.address == segment.flow.to.ip()) {
+                        self.arrived(&segment, sighting.time);
+                    }
                     self.delivered(&segment);
                 }
             }
             Stage::Lost(port, runtime_sim::Loss::BadOffload | runtime_sim::Loss::TooLong) => {
-                if self.ours.contains(&port) {
+                if self.ours.contains_key(&port) {
                     self.violate(sighting, "sent what the device cannot send");
                 }
             }
@@ -135,11 +195,18 @@ impl Watch {
             if let Some(peer) = self.directions.get_mut(&segment.flow.reversed()) {
                 peer.is_stale = peer.acknowledged_to.is_some();
             }
+            self.arrivals
+                .entry(segment.flow)
+                .and_modify(|arrivals| arrivals.restart(sequence))
+                .or_insert_with(|| Arrivals::new(sequence));
             self.directions.insert(
                 segment.flow,
                 Direction {
                     initial_sequence: sequence,
                     sent_to: sequence + 1,
+                    max_segment: segment.max_segment,
+                    is_established: false,
+                    is_answered: false,
                     window_scale: segment.window_scale,
                     syn_window: segment.window,
                     // Who answers a SYN has its window, which data may use at once (RFC 7413, section 4.2.2).
@@ -160,6 +227,7 @@ impl Watch {
         let before = *direction;
         let is_ours = is_ours && !direction.is_stale;
         direction.is_over |= segment.fin;
+        direction.is_established |= !segment.syn;
         direction.sent_to = later(direction.sent_to, payload_end + usize::from(segment.fin));
         let scale = match (direction.window_scale, reverse.and_then(|reverse| reverse.window_scale)) {
             (Some(own), Some(_)) if !segment.syn => own,
@@ -193,8 +261,50 @@ impl Watch {
             if payload_end > allowed_to && !is_probe {
                 return Err("sent beyond the peer's window");
             }
+            let initial_bytes = initial_window_bytes(segment.flow, reverse.and_then(|peer| peer.max_segment));
+            if !before.is_answered && payload_end > before.initial_sequence + 1 + initial_bytes {
+                return Err("sent more than an initial window unanswered");
+            }
         }
         Ok(())
+    }
+
+    /// What one of our hosts says of what reached it.
+    fn answered(&mut self, segment: &Segment, port: PortId, now: Instant) -> Result<(), &'static str> {
+        let Some(arrivals) = self.arrivals.get_mut(&segment.flow.reversed()) else { return Ok(()) };
+        if segment.rst || segment.acknowledgement.is_some() {
+            arrivals.acknowledged();
+        }
+        let is_stale = self.directions.get(&segment.flow).is_none_or(|direction| direction.is_stale);
+        if segment.rst || is_stale {
+            return Ok(());
+        }
+        if segment.syn {
+            // Perhaps of a connection that an old copy of a SYN began after what arrived for the one before.
+            arrivals.forget();
+        }
+        let sends_at_once = self.ours.get(&port).is_some_and(|ours| ours.sends_at_once);
+        if sends_at_once && arrivals.leaves_out(segment, now) {
+            let doubt = format!("left out what had arrived at {now:?}: {segment:?} {arrivals:#?}");
+            self.doubt.get_or_insert((port, doubt));
+        }
+        arrivals.broken_by(segment).map_or(Ok(()), Err)
+    }
+
+    /// A segment reached one of our hosts.
+    fn arrived(&mut self, segment: &Segment, now: Instant) {
+        let Some(arrivals) = self.arrivals.get_mut(&segment.flow) else { return };
+        match self.directions.get(&segment.flow.reversed()) {
+            Some(host) if segment.rst || host.is_over => arrivals.acknowledged(),
+            Some(Direction {
+                is_established: true,
+                acknowledged_to: Some(to),
+                advertised_to: Some(edge),
+                ..
+            }) => arrivals.expect(segment, *to, *edge, now),
+            Some(_) | None => {}
+        }
+        arrivals.note(segment);
     }
 
     /// What a segment that reaches its receiver allows it to send.
@@ -215,9 +325,19 @@ impl Watch {
             (Some(scale), Some(_)) if !segment.syn => scale,
             _ => 0,
         };
+        receiver.is_answered |= !segment.syn && receiver.sent_to > receiver.initial_sequence + 1;
         let edge = acknowledgement + (usize::from(segment.window) << scale);
         receiver.allowed_to = Some(later(receiver.allowed_to.unwrap_or(edge), edge));
     }
+}
+
+/// The most that is sent before anything is acknowledged (RFC 6928, section 2, and two segments that duplicate acknowledgements
+/// or a probe of the tail let out: RFC 3042, RFC 8985), to a peer that takes segments of so many bytes; one that does not say
+/// takes those of RFC 9293, section 3.7.1.
+fn initial_window_bytes(flow: Flow, max_segment: Option<u16>) -> usize {
+    let default = if flow.to.is_ipv6() { 1220 } else { 536 };
+    let bytes = max_segment.map_or(default, usize::from);
+    (10 * bytes).min((2 * bytes).max(14_600)) + 2 * bytes
 }
 
 fn later(one: TcpSeqNumber, other: TcpSeqNumber) -> TcpSeqNumber {
@@ -255,6 +375,9 @@ mod tests {
             acknowledgement: Some(TcpSeqNumber(acknowledgement)),
             window,
             window_scale: None,
+            max_segment: None,
+            stamps: None,
+            blocks: [None; 3],
             syn: false,
             fin: false,
             rst: false,
@@ -265,7 +388,7 @@ mod tests {
     /// A handshake with our window scaled by 2 and the peer's by 1, windows of 1000 bytes; then `steps` as
     /// (who, sequence, acknowledgement, window field, payload), from 100 on for us and 500 for the peer.
     fn verdict(steps: &[Sent]) -> Result<(), &'static str> {
-        let mut watch = Watch::new(BTreeSet::new());
+        let mut watch = Watch::new(BTreeMap::new());
         let syn = |step, sequence, acknowledgement, scale| Segment {
             syn: true,
             window_scale: Some(scale),
