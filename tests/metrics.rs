@@ -72,6 +72,13 @@ fn the_page_has_what_a_device_of_the_kernel_adds() {
             .set("runtime.kind", "tap")
             .set("tap.name", "metrics")
             .set("stack.addresses", ["10.1.0.2/24"]);
-        assert_documented(&catnip_os::open(&config).unwrap().metrics().unwrap());
+        let snapshot = catnip_os::open(&config).unwrap().metrics().unwrap();
+        assert_documented(&snapshot);
+        assert_eq!(snapshot.get("catnip.device.zero_copy").unwrap().value(), 0);
+        for way in ["rx", "tx"] {
+            let [all, copied] = ["frames", "copied_frames"]
+                .map(|name| snapshot.get(&format!("catnip.device.{way}_{name}")).unwrap().value());
+            assert_eq!(copied, all, "the kernel copies: {way}");
+        }
     });
 }

@@ -57,6 +57,7 @@ pub fn nothing_is_copied(libos: &LibOs) {
     for counter in ["rx_copied_frames", "tx_copied_frames", "tx_refused", "rx_no_buffers"] {
         assert_eq!(metric(libos, &format!("catnip.device.{counter}")), 0, "{counter}");
     }
+    assert_eq!(metric(libos, "catnip.device.zero_copy"), 1);
 }
 
 /// Echoes datagrams and streams until `done` is; says in `over` that a client has said farewell.

@@ -127,6 +127,7 @@ fn an_xdp_port_on_a_veth_carries_echoes_of_copies() {
         assert_eq!(metric(&libos, "catnip.device.tx_refused"), 0);
         let copied = metric(&libos, "catnip.device.tx_copied_bytes");
         assert_eq!(copied, metric(&libos, "catnip.device.tx_bytes"), "every byte, and each once");
+        assert_eq!(metric(&libos, "catnip.device.zero_copy"), 0);
     });
 }
 

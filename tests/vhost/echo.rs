@@ -116,6 +116,8 @@ fn everything_comes_back_between_two_processes() {
                     metrics.iter().find(|(key, _)| key.ends_with(name)).map(|(_, metric)| metric.value())
                 };
                 assert!(device("tx_frames") > Some(DATAGRAMS as u64), "{metrics}");
+                let reaches = u64::from(asking == End::Front);
+                assert_eq!(device("device.zero_copy"), Some(reaches), "a back end copies");
                 if asking == End::Front {
                     assert_eq!(
                         device("rx_copied_frames"),

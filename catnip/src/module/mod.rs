@@ -16,8 +16,8 @@ use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::runtime::RxBatch;
 use libos::{
-    Domain, Error, FilterMode, GroupMembership, Handle, Instant, Module, PopLimit, QueueDescriptor, Runtime,
-    ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
+    QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
 use crate::slab::{Key, Slab};
@@ -288,6 +288,7 @@ impl<R: Runtime> Module for StackModule<R> {
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.stack.metrics(sink);
         sink.enter("device");
+        sink.gauge("zero_copy", u64::from(self.runtime.memory_access() != MemoryAccess::Copy));
         self.runtime.metrics(sink);
         sink.leave();
         sink.gauge("sockets", self.sockets.len() as u64);

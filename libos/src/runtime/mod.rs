@@ -207,7 +207,7 @@ pub trait Runtime {
     /// What the device can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// What the device can do with memory. Frames that the runtime copies itself are counted in its metrics:
+    /// What the device can do with memory. Frames that the runtime, or the kernel for it, copies are counted in its metrics:
     /// `rx_copied_frames`, `rx_copied_bytes`, `tx_copied_frames` and `tx_copied_bytes`.
     fn memory_access(&self) -> MemoryAccess {
         MemoryAccess::Copy

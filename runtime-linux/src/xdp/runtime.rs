@@ -176,7 +176,6 @@ impl Runtime for Xdp {
     fn metrics(&self, sink: &mut dyn MetricsSink) {
         self.counters.write_all(self.mode.zero_copy, sink);
         sink.gauge("native_mode", u64::from(self.mode.native));
-        sink.gauge("zero_copy", u64::from(self.mode.zero_copy));
         sink.gauge("multi_buffer", u64::from(self.mode.multi_buffer));
         let fd = self.socket.fd.as_fd();
         let Ok(kernel) = socket::option::<libc::xdp_statistics>(fd, libc::SOL_XDP, libc::XDP_STATISTICS)
