@@ -66,7 +66,7 @@ test-vm: setup setup-dpdk ## DPDK and XDP sockets on emulated PCI NICs behind an
 dpdk: ## Builds DPDK under build/, for machines without one: submodules/dpdk, else the distribution's source package.
 	tools/dpdk.sh
 
-bench: setup ## Side-by-side benchmarks; prints a table and writes target/bench.json.
+bench: setup ## Side-by-side benchmarks, DPDK's where it is; prints tables and writes target/bench.json.
 	tools/bench.sh
 
 bench-dpdk: setup setup-dpdk ## Cycles per packet of the stack on DPDK, beside testpmd.

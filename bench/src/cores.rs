@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use catnip_os::libos::affinity;
 
 use crate::catalogue::{self, Contender};
+use crate::report::{Entry, Report};
 use crate::scenario::Failure;
 
+/// The comparison's name.
+pub const NAME: &str = "tcp-echo-two-cores";
 /// The benchmark that each core runs.
 const ECHO: &str = "tcp-echo";
 /// How long one turn lasts, and how many each number of cores has.
@@ -28,37 +31,51 @@ struct Rates {
     by_processor: f64,
 }
 
-/// Prints round trips of one core and of two, in turns, and the ratios of the medians.
+/// Compares one core with two when the comparison's name has `word` in it.
 ///
 /// # Errors
-/// [`Failure`] on a machine of one core, and of the echo.
-pub fn compare() -> Result<(), Failure> {
+/// [`Failure`] of the echo.
+pub fn run(word: &str, report: &mut Report) -> Result<(), Failure> {
+    if !NAME.contains(word) {
+        return Ok(());
+    }
     let cpus = affinity::allowed_cpus();
-    let Some(pair) = cpus.get(..2) else { return Err("two processors are needed".into()) };
+    let Some(pair) = cpus.get(..2) else {
+        eprintln!("{NAME}: left out, two processors are needed");
+        return Ok(());
+    };
+    eprintln!("{NAME} ...");
     let (mut ones, mut twos) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
         // Each of the two has its turns alone.
-        ones.push(run(&pair[turn % 2..=turn % 2])?);
-        twos.push(run(pair)?);
+        ones.push(take_turn(&pair[turn % 2..=turn % 2])?);
+        twos.push(take_turn(pair)?);
     }
     let median = |rates: &[Rates], of: fn(&Rates) -> f64| {
         let mut rates: Vec<f64> = rates.iter().map(of).collect();
         rates.sort_by(f64::total_cmp);
         rates[rates.len() / 2]
     };
-    println!("{ECHO} on one core and on two, {TURNS} turns of {} ms each, medians", TURN.as_millis());
-    for (name, of) in [
-        ("round trips per second", (|rates| rates.by_clock) as fn(&Rates) -> f64),
-        ("round trips per second of processor time, times cores", |rates| rates.by_processor),
+    for (unit, of) in [
+        ("trip", (|rates| rates.by_clock) as fn(&Rates) -> f64),
+        ("trip, by CPU", |rates| rates.by_processor),
     ] {
         let (one, two) = (median(&ones, of), median(&twos, of));
-        println!("{name}: {one:.0} and {two:.0}: {:.2} times", two / one);
+        let entry = |rate: f64| Entry {
+            name: NAME,
+            subject: "catnip",
+            unit,
+            ns: Some(1e9 / rate),
+            ..Entry::default()
+        };
+        report.push(Entry { peer: Some("one core"), ratio: Some(two / one), ..entry(two) });
+        report.push(Entry { subject: "one core", ..entry(one) });
     }
     Ok(())
 }
 
 /// One turn on these processors, a thread on each.
-fn run(cpus: &[usize]) -> Result<Rates, Failure> {
+fn take_turn(cpus: &[usize]) -> Result<Rates, Failure> {
     let ready = Barrier::new(cpus.len() + 1);
     let over = AtomicBool::new(false);
     let work = |cpu: usize| -> Result<(u64, Duration), String> {

@@ -33,7 +33,6 @@ const USAGE: &str = "usage:
   bench list                             the benchmarks' names
   bench device NAME                      one benchmark on a device, whose figures are printed, in the network
                                          namespace that this runs in
-  bench cores                            TCP echo on two cores against one, with nothing shared
   bench locked NAME                      locked instructions of a benchmark's round
   bench measure NAME CONTENDER ROUNDS    one contender's rounds and nothing else: what callgrind looks at
   bench serve SOCKET                     the second process of benchmarks between two";
@@ -53,9 +52,9 @@ fn main() -> ExitCode {
             catalogue::BENCHMARKS.iter().for_each(|benchmark| println!("{}", benchmark.name));
             devices::names().for_each(|name| println!("{name}"));
             processes::NAMES.iter().for_each(|name| println!("{name}"));
+            println!("{}", cores::NAME);
             Ok(())
         }
-        ["cores"] => cores::compare(),
         ["locked", name] => catalogue::find(name)
             .ok_or_else(|| format!("there is no benchmark {name}").into())
             .and_then(locked::count),

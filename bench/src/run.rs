@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::catalogue::{self, BENCHMARKS, Benchmark, Contender, Peer};
 use crate::report::{Entry, Report};
 use crate::scenario::Failure;
-use crate::{build, devices, instructions, memory, processes, target_directory, timing};
+use crate::{build, cores, devices, instructions, memory, processes, target_directory, timing};
 
 /// Name of the one benchmark of memory, which has no scenario of its own.
 const MEMORY: &str = "memory-per-idle-connection";
@@ -22,6 +22,7 @@ pub fn run(word: &str) -> Result<(), Failure> {
         run_one(benchmark, &mut counts, &mut report)?;
     }
     processes::run(word, &mut report)?;
+    cores::run(word, &mut report)?;
     if MEMORY.contains(word) {
         eprintln!("{MEMORY} ...");
         report.push(Entry {
@@ -33,11 +34,26 @@ pub fn run(word: &str) -> Result<(), Failure> {
         });
     }
     devices::run(word, &mut report)?;
-    println!("{report}");
+    println!("{}\n{report}", machine());
     let path = target_directory()?.join("bench.json");
     std::fs::write(&path, report.to_json()).map_err(|error| format!("{}: {error}", path.display()))?;
     println!("the same as JSON: {}", path.display());
     Ok(())
+}
+
+/// What all this was measured on.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let about = read("/proc/cpuinfo");
+    let value = |key: &str| {
+        let line = about.lines().find(|line| line.starts_with(key));
+        line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, value)| value)
+    };
+    let processors = about.lines().filter(|line| line.starts_with("processor")).count();
+    let guest = if about.contains(" hypervisor") { ", a virtual machine's" } else { "" };
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let (name, family, model) = (value("model name"), value("cpu family"), value("model\t"));
+    format!("{processors} processors{guest}: {name}, family {family}, model {model}; Linux {}", kernel.trim())
 }
 
 /// Instruction counts that were made already.
