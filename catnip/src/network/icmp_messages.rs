@@ -192,9 +192,9 @@ fn error_kind_v6(header: IcmpHeader) -> Option<IcmpErrorKind> {
     use v6::unreachable as code;
     match (header.kind, header.code) {
         (v6::PACKET_TOO_BIG, _) => {
-            // RFC 8201 section 4: nothing below the least MTU is believed.
-            let mtu = usize::try_from(header.rest_u32()).unwrap_or(usize::MAX).max(MIN_MTU_IPV6);
-            Some(IcmpErrorKind::FragmentationNeeded { mtu })
+            // RFC 8201 section 4: nothing below the least MTU is believed, and no such path is one of the least.
+            let mtu = usize::try_from(header.rest_u32()).unwrap_or(usize::MAX);
+            (mtu >= MIN_MTU_IPV6).then_some(IcmpErrorKind::FragmentationNeeded { mtu })
         }
         (v6::TIME_EXCEEDED, _) => Some(IcmpErrorKind::TimeExceeded),
         // RFC 4443 section 3.4: an unrecognized next header is this version's protocol unreachable.
@@ -266,12 +266,20 @@ mod tests {
             (1, 4, Some(PortUnreachable)),
             (1, 6, Some(NetworkUnreachable)),
             (1, 7, None),
-            (2, 0, Some(FragmentationNeeded { mtu: 1280 })),
+            (2, 0, None),
             (3, 1, Some(TimeExceeded)),
             (4, 0, Some(ParameterProblem)),
             (4, 1, Some(ProtocolUnreachable)),
         ] {
             assert_eq!(error_kind_v6(IcmpHeader { kind, code, rest: [0; 4] }), expected, "{kind}/{code}");
+        }
+        for (mtu, expected) in [
+            (1279_u32, None),
+            (1280, Some(FragmentationNeeded { mtu: 1280 })),
+            (9000, Some(FragmentationNeeded { mtu: 9000 })),
+        ] {
+            let told = IcmpHeader { kind: v6::PACKET_TOO_BIG, code: 0, rest: mtu.to_be_bytes() };
+            assert_eq!(error_kind_v6(told), expected, "{mtu}");
         }
     }
 }
