@@ -44,6 +44,7 @@ pub fn name(level: c_int, option: c_int) -> Result<SocketOptionName, c_int> {
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
             Ok(Name::HopLimit)
         }
+        (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => Ok(Name::TrafficClass),
         (libc::SOL_SOCKET, libc::SO_BROADCAST) => Ok(Name::Broadcast),
         (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::MCAST_JOIN_GROUP)
         | (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP | libc::MCAST_JOIN_GROUP) => Ok(Name::JoinGroup),
@@ -135,6 +136,7 @@ pub unsafe fn read(
         Name::Broadcast => Ok(SocketOption::Broadcast(number != 0)),
         Name::PathMtuDiscovery => groups::discovery(number).map(SocketOption::PathMtuDiscovery),
         Name::HopLimit => u8::try_from(number).map(SocketOption::HopLimit).map_err(|_| libc::EINVAL),
+        Name::TrafficClass => u8::try_from(number).map(SocketOption::TrafficClass).map_err(|_| libc::EINVAL),
         _ => Err(libc::ENOPROTOOPT),
     }
 }
@@ -297,7 +299,9 @@ pub unsafe fn write(
         | SocketOption::ReceiveBuffer(bytes)
         | SocketOption::MaxSegmentSize(bytes) => saturate(bytes),
         SocketOption::FastOpenQueue(connections) => saturate(connections),
-        SocketOption::HopLimit(hops) | SocketOption::MulticastHops(hops) => c_int::from(hops),
+        SocketOption::HopLimit(number)
+        | SocketOption::MulticastHops(number)
+        | SocketOption::TrafficClass(number) => c_int::from(number),
         SocketOption::MulticastInterface(interface) => groups::interface_number(interface),
         SocketOption::PathMtuDiscovery(discovery) => groups::discovery_number(discovery),
         SocketOption::PathMtu(bytes) => saturate(bytes),
@@ -353,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_value_set_reads_back_the_same() {
-        let table: [(c_int, c_int, c_int); 27] = [
+        let table: [(c_int, c_int, c_int); 29] = [
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1),
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 32_767),
             (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 75),
@@ -381,6 +385,8 @@ mod tests {
             (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
             (libc::IPPROTO_IP, libc::IP_TTL, 64),
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 255),
+            (libc::IPPROTO_IP, libc::IP_TOS, 0xb8),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, 0xb8),
         ];
         for (level, option, value) in table {
             let name = name(level, option).unwrap();
@@ -478,7 +484,9 @@ mod tests {
     #[test]
     fn values_out_of_range_and_too_little_room_are_refused() {
         use SocketOptionName as Name;
-        for (name, value) in [(Name::SendBuffer, -1), (Name::HopLimit, 256), (Name::HopLimit, -1)] {
+        for (name, value) in
+            [(Name::SendBuffer, -1), (Name::HopLimit, 256), (Name::HopLimit, -1), (Name::TrafficClass, 256)]
+        {
             // SAFETY: the pointer and the size belong to `value`.
             assert_eq!(unsafe { read(name, ptr::from_ref(&value).cast(), 4) }, Err(libc::EINVAL));
         }

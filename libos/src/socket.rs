@@ -136,6 +136,9 @@ pub enum SocketOption {
     FastOpenConnect(bool),
     /// Hop limit of what is sent (`IP_TTL`, `IPV6_UNICAST_HOPS`).
     HopLimit(u8),
+    /// What routers are told of the traffic's kind (`IP_TOS`, `IPV6_TCLASS`): differentiated services in the upper six bits
+    /// (RFC 2474). The lower two, which tell of congestion, are a datagram socket's to set and not a stream's.
+    TrafficClass(u8),
     /// A snapshot of the connection (`TCP_INFO`). Read only.
     StreamInfo(StreamInfo),
     /// Allow sending broadcasts (`SO_BROADCAST`).
@@ -272,6 +275,8 @@ pub enum SocketOptionName {
     FastOpenConnect,
     /// [`SocketOption::HopLimit`].
     HopLimit,
+    /// [`SocketOption::TrafficClass`].
+    TrafficClass,
     /// [`SocketOption::StreamInfo`].
     StreamInfo,
     /// [`SocketOption::Broadcast`].

@@ -146,8 +146,9 @@ extern int demi_pop(_Out_ demi_qtoken_t *qt_out, _In_ int qd);
  * DEMI_EXT_TCP_USER_TIMEOUT_OPTION (of demi/ext.h: tell the peer of that time, and heed the peer's, RFC 5482),
  * TCP_FASTOPEN (connections of a listener that are handed over with the data of their SYN), TCP_FASTOPEN_CONNECT (what is
  * pushed first rides on the SYN, once the server gave a cookie; connecting completes at once then);
- * IPPROTO_IP IP_TTL; IPPROTO_IPV6 IPV6_UNICAST_HOPS. With a name: IPPROTO_TCP TCP_CONGESTION ("cubic", "reno", "dctcp", "bbr").
- * With a struct linger: SOL_SOCKET SO_LINGER. They mean what POSIX and Linux say, but for two: TCP_QUICKACK stays until it is taken back, and
+ * IPPROTO_IP IP_TTL, IP_TOS; IPPROTO_IPV6 IPV6_UNICAST_HOPS, IPV6_TCLASS (the upper six bits with streams).
+ * With a name: IPPROTO_TCP TCP_CONGESTION ("cubic", "reno", "dctcp", "bbr"). With a struct linger: SOL_SOCKET SO_LINGER.
+ * They mean what POSIX and Linux say, but for two: TCP_QUICKACK stays until it is taken back, and
  * when the time of SO_LINGER is over, the connection is reset.
  * SO_REUSEADDR and SO_REUSEPORT count when demi_bind() is called; datagram sockets that set either share a port.
  *

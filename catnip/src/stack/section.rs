@@ -220,6 +220,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
             fast_open_connect: section.bool("fast_open_connect", options.fast_open_connect)?,
             // Said for each socket.
             reuse: options.reuse,
+            traffic_class: options.traffic_class,
         },
         max_connections: section.usize("max_connections", 1..=MAX_ENTRIES, default.max_connections)?,
         max_listeners: section.usize("max_listeners", 1..=MAX_ENTRIES, default.max_listeners)?,

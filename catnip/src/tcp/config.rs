@@ -149,6 +149,8 @@ pub struct TcpOptions {
     pub reuse: Reuse,
     /// Hop limit of what is sent.
     pub hop_limit: u8,
+    /// Differentiated services of what is sent, in the upper six bits (`IP_TOS`, `IPV6_TCLASS`).
+    pub traffic_class: u8,
     /// The congestion-control algorithm (`TCP_CONGESTION`).
     pub congestion: Algorithm,
 }
@@ -173,6 +175,7 @@ impl Default for TcpOptions {
             fast_open_connect: false,
             reuse: Reuse::default(),
             hop_limit: 64,
+            traffic_class: 0,
             congestion: Algorithm::default(),
         }
     }

@@ -315,6 +315,8 @@ pub struct Connection {
     /// For how long closing goes on sending (`SO_LINGER`).
     pub(super) linger: Option<Duration>,
     pub(super) user_timeout: UserTimeout,
+    /// Of all that is sent; what ECN says comes in addition. Beside the hop limit, so that both are read at once.
+    pub(super) traffic_class: u8,
     pub(super) hop_limit: u8,
     /// Retransmissions since the peer last acknowledged something new, or probes unanswered.
     pub(super) retransmissions: u8,
@@ -480,6 +482,7 @@ impl Connection {
             receive_buffer_max_bytes: self.rcv.tuning.max_bytes as usize,
             max_segment_bytes: self.max_segment_bytes,
             hop_limit: self.hop_limit,
+            traffic_class: self.traffic_class,
             congestion: self.algorithm(),
             // Of listeners, and of sockets that are not connected yet.
             fast_open_queue: 0,

@@ -10,7 +10,7 @@ use super::segment::{Flags, Segment};
 use super::sequence::SequenceNumber;
 
 /// The two bits of the traffic class that are ECN's (RFC 3168, section 5).
-const FIELD: u8 = 0b11;
+pub(super) const FIELD: u8 = 0b11;
 /// Congestion experienced.
 const CE: u8 = 0b11;
 /// ECN-capable transport, the codepoint that senders use.

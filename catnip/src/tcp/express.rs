@@ -12,6 +12,7 @@ use super::congestion::{AckEvent, CongestionControl};
 use super::connection::{Connection, Deadlines, Settings, Timestamps};
 use super::connections::Course;
 use super::demux::FourTuple;
+use super::ecn;
 use super::emit::{STAMP_LEAD, STAMPED_BYTES, stamped_header};
 use super::layer::{TcpLayer, schedule};
 use super::options::Timestamp;
@@ -115,7 +116,7 @@ impl TcpLayer {
             && let Some(connection) = self.connections.straight_index_mut(index)
             && !self.shared.memory_short
             && frame.segment_bytes == 0
-            && plain.traffic_class == 0
+            && plain.traffic_class & ecn::FIELD == 0
             && connection.expects(&expected, now)
         {
             self.shared.counters.in_segments += 1;
@@ -358,7 +359,7 @@ impl Connection {
     #[inline(never)]
     fn emit_express(&mut self, payload: &mut Buffer, now: Instant, network: &mut Network) -> bool {
         let Some(header) = self.next_header(now) else { return false };
-        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, 0);
+        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, self.traffic_class);
         match network.send_express_kept(now, &self.path, kind, header, payload) {
             Ok(()) => true,
             Err(Refusal::Shared) => self.emit_shared(payload, now, network),
@@ -370,7 +371,7 @@ impl Connection {
     #[inline(never)]
     fn emit_shared(&mut self, payload: &Buffer, now: Instant, network: &mut Network) -> bool {
         let Some(header) = self.next_header(now) else { return false };
-        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, 0);
+        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, self.traffic_class);
         network.send_express_shared(now, &self.path, kind, header, payload.clone()).is_ok()
     }
 

@@ -89,6 +89,7 @@ impl Connection {
             linger: options.linger,
             user_timeout: UserTimeout::new(options.user_timeout, options.user_timeout_option),
             hop_limit: options.hop_limit,
+            traffic_class: options.traffic_class,
             retransmissions: 0,
             keepalives_sent: 0,
             error: None,

@@ -209,7 +209,7 @@ impl TcpLayer {
             payload: Payload::Empty,
             segment_bytes: None,
             hop_limit: listener.options.hop_limit,
-            traffic_class: 0,
+            traffic_class: listener.options.traffic_class,
         };
         if network.send(now, &mut path, outgoing).is_ok() {
             listener.cookies_until = now.plus_nanos(cookies::LIFETIME_NS);

@@ -372,7 +372,7 @@ impl Connection {
         };
         let envelope = Envelope {
             hop_limit: self.hop_limit,
-            traffic_class: marking.traffic_class,
+            traffic_class: self.traffic_class | marking.traffic_class,
             segment_bytes: (sent_bytes > u32::from(mss)).then_some(mss),
         };
         if let Err(error) = emit(cx.now, cx.network, &mut self.path, &fields, payload, envelope) {
@@ -456,7 +456,8 @@ impl Connection {
 
     /// Sends a segment without payload. False when it did not get out, and is lost like any other.
     pub(super) fn send_empty(&mut self, fields: &HeaderFields<'_>, cx: &mut Context<'_>) -> bool {
-        let envelope = Envelope { hop_limit: self.hop_limit, traffic_class: 0, segment_bytes: None };
+        let (hop_limit, traffic_class) = (self.hop_limit, self.traffic_class);
+        let envelope = Envelope { hop_limit, traffic_class, segment_bytes: None };
         let sent = emit(cx.now, cx.network, &mut self.path, fields, Payload::Empty, envelope).is_ok();
         cx.counters.out_segments += u64::from(sent);
         self.rcv.ack_now = false;

@@ -5,6 +5,7 @@ use libos::{Error, Instant, SocketOption, SocketOptionName};
 use super::config::TcpOptions;
 use super::congestion::{Algorithm, CongestionControl};
 use super::connection::Connection;
+use super::ecn;
 use super::keepalive::Keepalive;
 use super::options::MAX_WINDOW_SCALE;
 use super::pacing::Pacing;
@@ -55,6 +56,8 @@ impl TcpOptions {
             SocketOption::FastOpenConnect(on) => self.fast_open_connect = on,
             SocketOption::HopLimit(0) => return Err(Error::InvalidArgument),
             SocketOption::HopLimit(limit) => self.hop_limit = limit,
+            // RFC 9293, section 3.9.1.8; what is ECN's stays so (RFC 3168, section 5).
+            SocketOption::TrafficClass(class) => self.traffic_class = class & !ecn::FIELD,
             SocketOption::Congestion(name) if name == self.congestion.option_name() => {}
             SocketOption::Congestion(name) => {
                 self.congestion = Algorithm::from_name(name.as_str()).ok_or(Error::InvalidArgument)?;
@@ -90,6 +93,7 @@ impl TcpOptions {
             SocketOptionName::FastOpenQueue => SocketOption::FastOpenQueue(self.fast_open_queue),
             SocketOptionName::FastOpenConnect => SocketOption::FastOpenConnect(self.fast_open_connect),
             SocketOptionName::HopLimit => SocketOption::HopLimit(self.hop_limit),
+            SocketOptionName::TrafficClass => SocketOption::TrafficClass(self.traffic_class),
             SocketOptionName::Congestion => SocketOption::Congestion(self.congestion.option_name()),
             SocketOptionName::PendingError => SocketOption::PendingError(None),
             _ => return Err(Error::NotSupported),
@@ -116,6 +120,7 @@ impl Connection {
             self.rcv.ack_now = true;
         }
         self.hop_limit = options.hop_limit;
+        self.traffic_class = options.traffic_class;
         // What is queued stays queued: a smaller limit holds for what comes.
         self.snd.limit_bytes = options.send_buffer_bytes.max(self.snd.queue.len_bytes());
         self.snd.limit_max_bytes = options.send_buffer_max_bytes;

@@ -13,6 +13,8 @@ use crate::network::{Network, SendPolicy, SourceFilter};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options {
     pub(super) hop_limit: u8,
+    /// Differentiated services and ECN of what is sent (RFC 1122 section 4.1.4).
+    pub(super) traffic_class: u8,
     /// Hop limit of what goes to groups (RFC 1112 section 6.1).
     pub(super) multicast_hops: u8,
     /// What goes to a group that this host is in comes back to it.
@@ -30,6 +32,7 @@ impl Options {
     pub(super) const fn new(hop_limit: u8) -> Self {
         Self {
             hop_limit,
+            traffic_class: 0,
             multicast_hops: 1,
             multicast_loop: true,
             multicast_source: None,
@@ -78,6 +81,7 @@ impl UdpLayer {
         match option {
             SocketOption::HopLimit(0) | SocketOption::MulticastHops(0) => return Err(Error::InvalidArgument),
             SocketOption::HopLimit(limit) => options.hop_limit = limit,
+            SocketOption::TrafficClass(class) => options.traffic_class = class,
             SocketOption::MulticastHops(hops) => options.multicast_hops = hops,
             SocketOption::MulticastLoop(on) => options.multicast_loop = on,
             SocketOption::MulticastInterface(address) => {
@@ -132,6 +136,7 @@ impl UdpLayer {
         let options = &socket.options;
         match name {
             SocketOptionName::HopLimit => Ok(SocketOption::HopLimit(options.hop_limit)),
+            SocketOptionName::TrafficClass => Ok(SocketOption::TrafficClass(options.traffic_class)),
             SocketOptionName::MulticastHops => Ok(SocketOption::MulticastHops(options.multicast_hops)),
             SocketOptionName::MulticastLoop => Ok(SocketOption::MulticastLoop(options.multicast_loop)),
             SocketOptionName::MulticastInterface => {

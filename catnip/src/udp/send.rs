@@ -14,9 +14,6 @@ use crate::network::{
 };
 use crate::wire::udp;
 
-/// Traffic class of what is sent: best effort, no ECN.
-const TRAFFIC_CLASS: u8 = 0;
-
 #[inline(always)]
 pub(super) fn send_from(
     now: Instant,
@@ -34,7 +31,7 @@ pub(super) fn send_from(
         && socket.error.is_none()
         && let Some(payload) = data.take_single()
     {
-        let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
+        let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, socket.options.traffic_class);
         let header = header(socket.local.port(), to.port(), payload.len());
         match network.send_express(now, path, kind, header, payload) {
             Ok(()) => return Ok(()),
@@ -69,7 +66,7 @@ fn send_shared(
     data: &mut ScatterGather,
 ) -> bool {
     let Some(path) = &socket.path else { return false };
-    let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, TRAFFIC_CLASS);
+    let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, socket.options.traffic_class);
     let header = header(socket.local.port(), to_port, payload.len());
     match network.send_express_shared(now, path, kind, header, payload) {
         Ok(()) => true,
@@ -120,7 +117,7 @@ fn send_any(
         payload: Payload::Empty,
         segment_bytes: None,
         hop_limit: *hop_limit,
-        traffic_class: TRAFFIC_CLASS,
+        traffic_class: options.traffic_class,
     };
     match data.single_mut() {
         Some(buffer) => network.send(now, path, Outgoing { payload: Payload::Whole(buffer), ..outgoing })?,

@@ -209,7 +209,7 @@ impl World {
         // A smaller limit than what is queued already would look like a limit that was broken.
         let queued_bytes = self.stack.tcp_info(id).map_or(0, |info| info.send_queue_bytes);
         let algorithm = || ["cubic", "reno", "dctcp", "bbr"][value as usize % 4];
-        let option = match option % 15 {
+        let option = match option % 16 {
             0 => SocketOption::NoDelay(value & 1 != 0),
             1 => SocketOption::KeepAlive(value & 1 != 0),
             2 => SocketOption::Linger((value & 1 != 0).then(|| Duration::from_secs(u64::from(value & 2)))),
@@ -230,6 +230,7 @@ impl World {
             11 => SocketOption::KeepAliveIdle(Duration::from_millis(value.into())),
             12 => SocketOption::KeepAliveInterval(Duration::from_millis(value.into())),
             13 => SocketOption::KeepAliveProbes(value as u8),
+            14 => SocketOption::TrafficClass(value as u8),
             _ => SocketOption::HopLimit(value as u8),
         };
         let _ = self.stack.tcp_set_option(id, option);

@@ -137,7 +137,8 @@ impl Connection {
         }
         let (payload, sent) = self.snd.queue.payload(0, len, cx.pieces);
         debug_assert!(!matches!(payload, Payload::Empty), "there is data");
-        let envelope = Envelope { hop_limit: self.hop_limit, traffic_class: 0, segment_bytes: None };
+        let (hop_limit, traffic_class) = (self.hop_limit, self.traffic_class);
+        let envelope = Envelope { hop_limit, traffic_class, segment_bytes: None };
         if emit(cx.now, cx.network, &mut self.path, fields, payload, envelope).is_err() {
             // Lost like any other; the timer sends one without data.
             cx.pieces.clear();
