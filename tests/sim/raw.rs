@@ -81,6 +81,19 @@ impl RawPeer {
         }
     }
 
+    /// Bytes of all frames that came since the last call.
+    pub fn received_bytes(&mut self) -> usize {
+        let mut bytes = 0;
+        let mut batch = RxBatch::new();
+        loop {
+            self.runtime.receive(Instant::ZERO, &mut batch).expect("a fabric never fails");
+            if batch.is_empty() {
+                return bytes;
+            }
+            bytes += batch.drain(..).map(|frame| frame.head.len()).sum::<usize>();
+        }
+    }
+
     /// An Ethernet frame around an IPv4 packet.
     pub fn ethernet(&self, to: [u8; 6], packet: &[u8]) -> Vec<u8> {
         [&to[..], &[2, 0, 0, 0, 0, self.number], &[8, 0], packet].concat()

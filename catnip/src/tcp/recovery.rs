@@ -319,11 +319,10 @@ impl Connection {
         if self.recovery.probe.is_some_and(|probe| probe.end == end) {
             return;
         }
-        if self.sent.resent().0 > 0 {
-            // Whatever it was sent again for. What never was, the network made two of.
-            repair.rack.on_needless_retransmission(self.snd.max);
-        }
+        // After a timeout everything goes again that was reported and forgotten (RFC 2018, section 8): that some of it comes
+        // twice says nothing of patience.
         let Some(needed) = repair.needed else { return };
+        repair.rack.on_needless_retransmission(self.snd.max);
         let segments = end.distance_from(start).div_ceil(u32::from(self.snd.mss).max(1));
         repair.needed = Some(needed.saturating_sub(segments));
         if needed > 0 && segments >= needed {

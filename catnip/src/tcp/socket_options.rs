@@ -143,13 +143,16 @@ impl Connection {
         self.congestion.algorithm()
     }
 
-    /// Another algorithm takes over. It knows nothing of the path, so that it starts as a new connection's does.
+    /// Another algorithm takes over. It knows of the path how long it is, and starts as a new connection's does.
     fn change_algorithm(&mut self, algorithm: Algorithm) {
         self.congestion = algorithm.start();
         self.pacing = Pacing::of(&self.congestion);
         self.deadlines.pacing = Instant::FAR_FUTURE;
         if self.state.is_synchronised() {
             self.congestion.on_established(u32::from(self.snd.mss), self.last_sent.max(self.last_received));
+            if let Some(rtt_ns) = self.rtt.min_rtt_ns() {
+                self.congestion.on_first_rtt(rtt_ns);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! One test for each behaviour that was once wrong, here or elsewhere in the field, and for those parts of
 //! the protocol that random runs reach seldom.
 
+mod amplification;
 mod closing;
 mod flood;
 mod flow;

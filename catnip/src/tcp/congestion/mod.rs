@@ -38,12 +38,14 @@ const fn initial_window(mss_bytes: u32) -> u32 {
     if ten < floor { ten } else { floor }
 }
 
-/// The window after recovery: the threshold (RFC 6582 §3.2, step 3, full acknowledgment, option 2). As that asks for a
-/// measure against bursts into a path that ran empty, it lets out a segment, or as much as a new connection may send at
-/// once. Who sends short answers has nothing in flight after one was repaired at its end; with option 1 the next one
-/// would begin with two segments.
+/// The window after recovery: no burst into a path that ran low (RFC 6582 §3.2, step 3, full acknowledgment, option 1).
+/// Whose answer was short, and repaired at its end, has nothing in flight: that is a restart, and its next answer begins
+/// with as much as after an idle time (RFC 5681 §4.1) and not with two segments.
 fn window_after_recovery(ssthresh_bytes: u32, bytes_in_flight: u32, mss_bytes: u32) -> u32 {
-    let refilled = bytes_in_flight.saturating_add(mss_bytes).max(initial_window(mss_bytes));
+    let refilled = match bytes_in_flight {
+        0 => initial_window(mss_bytes),
+        _ => bytes_in_flight.max(mss_bytes).saturating_add(mss_bytes),
+    };
     ssthresh_bytes.min(refilled).min(MAX_CWND_BYTES)
 }
 

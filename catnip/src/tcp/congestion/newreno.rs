@@ -230,8 +230,9 @@ mod tests {
         for (lost_of, in_flight, cwnd) in [
             (40 * MSS, 30 * MSS, 20 * MSS),
             (40 * MSS, 14 * MSS, 15 * MSS),
-            // As much as a new connection begins with, and no more than the threshold.
-            (40 * MSS, 4 * MSS, 10 * MSS),
+            (40 * MSS, 4 * MSS, 5 * MSS),
+            (40 * MSS, 1, 2 * MSS),
+            // Nothing is left: as much as after an idle time, and no more than the threshold.
             (40 * MSS, 0, 10 * MSS),
             (12 * MSS, 0, 6 * MSS),
         ] {

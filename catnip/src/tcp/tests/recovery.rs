@@ -60,7 +60,7 @@ fn an_acknowledgment_of_everything_ends_recovery_with_no_larger_burst_than_a_con
     t.inject(seg().ack(12_001));
     let info = t.info(id);
     assert!(!info.in_recovery);
-    // RFC 6582, section 3.2, step 3, option 2: the threshold, here half of twelve segments, with nothing in flight.
+    // With nothing in flight the initial window, and no more than the threshold: half of twelve segments.
     assert_eq!((info.cwnd_bytes, info.ssthresh_bytes), (6_000, 6_000));
     for segment in 12..18 {
         t.expect(seg().seq(segment * 1_000 + 1).ack(1).data(1_000));
