@@ -62,7 +62,7 @@ const fn benchmark(name: &'static str, scenario: Scenario, peers: &'static [Peer
     // Enough for what happens rarely to count with its share, few enough for callgrind's fifty-fold time.
     let counted_rounds = match scenario.work {
         Work::TcpEcho | Work::UdpEcho | Work::IdlePoll if scenario.connections > 1000 => 200,
-        Work::TcpEcho | Work::UdpEcho | Work::IdlePoll => 2000,
+        Work::TcpEcho | Work::UdpEcho | Work::SynFlood | Work::IdlePoll => 2000,
         Work::Stream | Work::Datagrams => 128,
         Work::Losses => 5000,
     };
@@ -78,6 +78,7 @@ const ALONE: Peer = Peer::Catnip("tcp-echo");
 /// The same losses with few segments in flight.
 const FEW: Peer = Peer::Catnip("tcp-losses-10-in-flight");
 const LOSSES: Scenario = Scenario::of(Work::Losses);
+const FLOOD: Scenario = Scenario::of(Work::SynFlood);
 const IDLE: Scenario = Scenario::of(Work::IdlePoll);
 
 /// The benchmarks, in the order of the report. smoltcp looks at every socket for every packet, so that it is
@@ -106,6 +107,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     benchmark("tcp-losses-10-in-flight", Scenario { segments_in_flight: 10, ..LOSSES }, &[]),
     benchmark("tcp-losses-1000-in-flight", Scenario { segments_in_flight: 1_000, ..LOSSES }, &[FEW]),
     benchmark("tcp-losses-30000-in-flight", Scenario { segments_in_flight: 30_000, ..LOSSES }, &[FEW]),
+    benchmark("tcp-syn-flood", FLOOD, &[ALONE]),
     benchmark("idle-poll", IDLE, &[Peer::Smoltcp]),
     benchmark(
         "idle-poll-100000-idle",

@@ -27,6 +27,8 @@ pub enum Work {
     Datagrams,
     /// One segment arrives of [`Scenario::segments_in_flight`], or is lost as one in a hundred is, and is acknowledged.
     Losses,
+    /// One SYN arrives at a listener whose backlog is full, and is answered with a cookie.
+    SynFlood,
     /// One poll of a server that has nothing to do.
     IdlePoll,
 }
@@ -39,6 +41,7 @@ impl Work {
             Self::Stream => "64 KiB",
             Self::Datagrams => "32 datagrams",
             Self::Losses => "segment",
+            Self::SynFlood => "SYN",
             Self::IdlePoll => "poll",
         }
     }
@@ -48,7 +51,7 @@ impl Work {
         match self {
             Self::Stream => Some(CHUNK_BYTES),
             Self::Datagrams => Some(BURST_DATAGRAMS * DATAGRAM_BYTES),
-            Self::TcpEcho | Self::UdpEcho | Self::Losses | Self::IdlePoll => None,
+            Self::TcpEcho | Self::UdpEcho | Self::Losses | Self::SynFlood | Self::IdlePoll => None,
         }
     }
 }

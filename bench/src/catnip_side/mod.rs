@@ -3,6 +3,7 @@
 mod crowd;
 mod datagrams;
 mod echo;
+mod flood;
 mod idle;
 mod losses;
 mod pair;
@@ -23,6 +24,7 @@ pub fn build(scenario: &Scenario) -> Result<Box<dyn Subject>, Failure> {
         Work::Stream => Box::new(stream::Stream::new(scenario)?),
         Work::Datagrams => Box::new(datagrams::Datagrams::new(scenario)?),
         Work::Losses => Box::new(losses::Losses::new(scenario)?),
+        Work::SynFlood => Box::new(flood::Flood::new()?),
         Work::IdlePoll => Box::new(idle::IdlePoll::new(scenario)?),
     })
 }

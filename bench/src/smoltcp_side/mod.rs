@@ -21,6 +21,7 @@ pub fn build(scenario: &Scenario) -> Result<Box<dyn Subject>, Failure> {
         Work::Stream => Box::new(stream::Stream::new(scenario)?),
         Work::Datagrams => Box::new(datagrams::Datagrams::new(scenario)?),
         Work::Losses => return Err("losses are measured of Catnip alone".into()),
+        Work::SynFlood => return Err("floods are measured of Catnip alone".into()),
         Work::IdlePoll => Box::new(idle::IdlePoll::new(scenario)?),
     })
 }
