@@ -88,14 +88,14 @@ const SHORT_TIME_WAIT: [(&str, &str); 1] = [("CATNIP_TCP__TIME_WAIT_MS", "10")];
 
 #[test]
 fn no_sequence_of_calls_breaks_the_library_or_loses_memory() {
-    for (seed, calls, check) in [
-        ("1", "200000", Check::Plain),
-        ("2", "200000", Check::Plain),
-        ("3", "200000", Check::Plain),
-        ("4", "100000", Check::Sanitizers),
-        ("5", "10000", Check::Valgrind),
+    for (seed, calls, threads, check) in [
+        ("1", "200000", "1", Check::Plain),
+        ("2", "200000", "1", Check::Plain),
+        ("3", "100000", "3", Check::Plain),
+        ("4", "50000", "2", Check::Sanitizers),
+        ("5", "8000", "2", Check::Valgrind),
     ] {
-        run_test_program("c/random_calls.c", &[seed, calls], check, &SHORT_TIME_WAIT);
+        run_test_program("c/random_calls.c", &[seed, calls, threads], check, &SHORT_TIME_WAIT);
     }
 }
 

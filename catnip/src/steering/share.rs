@@ -166,6 +166,9 @@ impl CoreShare {
     }
 
     /// Notes that this core uses the port, unless another one does; false then.
+    // Expanded where many ports are tried, its masks would be made in front of the loop, of a share that need not be there:
+    // harmless, but valgrind takes the shift for a use of what nobody wrote.
+    #[inline(never)]
     pub(crate) fn take_unused_port(&self, transport: Transport, port: u16) -> bool {
         let take = |cores: u64| (cores & !(UNEVEN | self.bit()) == 0).then_some(cores | self.bit());
         let entry = self.directory.entry(transport, port);
