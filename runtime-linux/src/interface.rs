@@ -44,12 +44,9 @@ pub(crate) struct InterfaceKeys {
 }
 
 impl InterfaceKeys {
-    /// Reads the keys `interface`, which has to be there, `mac` and `mtu`.
+    /// Reads the keys `interface`, `mac` and `mtu`. [`Self::require_name`] follows.
     pub fn read(section: &mut Section<'_>) -> Result<Self, SetupError> {
         let interface = section.string("interface", "")?;
-        if !is_interface_name(&interface) {
-            return Err(section.reject("interface", NAME_RULE));
-        }
         let mac: Option<Mac> = section.parsed("mac", Mac::RULE)?;
         // 0, like no entry at all, is the interface's own.
         let mtu = section.usize("mtu", 0..=MAX_MTU, 0)?;
@@ -57,6 +54,11 @@ impl InterfaceKeys {
             return Err(section.reject("mtu", format!("0 or {MIN_MTU} to {MAX_MTU}")));
         }
         Ok(Self { interface, mac: mac.map(|mac| mac.0), mtu: (mtu > 0).then_some(mtu) })
+    }
+
+    /// Refuses a table without an interface, once all of it was read: who misspelt the key is told that first.
+    pub fn require_name(interface: &str, section: &Section<'_>) -> Result<(), SetupError> {
+        if is_interface_name(interface) { Ok(()) } else { Err(section.reject("interface", NAME_RULE)) }
     }
 }
 

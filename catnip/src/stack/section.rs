@@ -36,6 +36,8 @@ impl FromStr for Secret {
 const DAY_MS: u64 = 24 * 3_600_000;
 /// No queue or buffer of one socket holds more.
 const MAX_QUEUE_BYTES: usize = 1 << 30;
+/// What waits ahead of gaps in all connections together lies in the region, which is no larger.
+const MAX_OUT_OF_ORDER_BYTES: usize = 1 << 40;
 /// Entries of the largest table.
 const MAX_ENTRIES: usize = 1 << 24;
 
@@ -279,7 +281,7 @@ fn tcp(config: &Config) -> Result<TcpConfig, SetupError> {
         resets_per_second: section.integer("resets_per_second", 0..=1_000_000, default.resets_per_second)?,
         max_out_of_order_bytes: section.usize(
             "max_out_of_order_bytes",
-            0..=usize::MAX >> 1,
+            0..=MAX_OUT_OF_ORDER_BYTES,
             default.max_out_of_order_bytes,
         )?,
         metrics_connections: section.usize("metrics_connections", 0..=4096, default.metrics_connections)?,

@@ -182,7 +182,10 @@ impl Config {
     }
 }
 
-/// What is wrong with a TOML text, in one line with the place.
+/// Most characters of a line of the file that a message repeats.
+const MAX_SHOWN: usize = 80;
+
+/// What is wrong with a TOML text, in one line with the place and what stands there.
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let reason = error.message().lines().collect::<Vec<_>>().join(" ");
     let before = error.span().and_then(|span| text.get(..span.start));
@@ -193,7 +196,9 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     let is_value = before.trim_end().ends_with('=');
     let is_word = text[before.len()..].starts_with(|first: char| first.is_ascii_alphabetic() || first == '/');
     let hint = if is_value && is_word { "; a text stands in double quotes" } else { "" };
-    format!("line {line}, column {column}: {reason}{hint}")
+    let written: String =
+        text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(MAX_SHOWN).collect();
+    format!("line {line}, column {column}: {reason}{hint}; the line is: {}", written.escape_debug())
 }
 
 #[cfg(test)]

@@ -105,10 +105,13 @@ fn every_mistake_is_told_in_one_line_with_its_place_the_key_the_value_and_what_i
         ),
         ("[u]\nx = 1", "test.toml: [u] = a table that nothing reads: allowed is [t]"),
         ("x = 1", "test.toml: x = 1: allowed is tables such as [libos] with the keys in them"),
-        ("[t]\nnumber = 1\nnumber = 2", "test.toml: line 3, column 1: duplicate key"),
+        (
+            "[t]\nnumber = 1\nnumber = 2",
+            "test.toml: line 3, column 1: duplicate key; the line is: number = 2",
+        ),
         (
             "[t]\nnumber =",
-            "test.toml: line 2, column 9: string values must be quoted, expected literal string",
+            "test.toml: line 2, column 9: string values must be quoted, expected literal string; the line is: number =",
         ),
     ];
     for (text, expected) in cases {
@@ -187,7 +190,7 @@ fn who_wrote_no_list_is_told_how_one_is_written() {
 fn a_word_without_quotes_is_said_to_need_them() {
     let said = Config::from_toml_str("t.toml", "[t]\nword = spin\n").unwrap_err().to_string();
     assert!(said.starts_with("t.toml: line 2, column 8: "), "{said}");
-    assert!(said.ends_with("; a text stands in double quotes"), "{said}");
+    assert!(said.ends_with("; a text stands in double quotes; the line is: word = spin"), "{said}");
     let said = Config::from_toml_str("t.toml", "[t]\nnumber = 5 5\n").unwrap_err().to_string();
     assert!(!said.contains("quotes"), "{said}");
 }

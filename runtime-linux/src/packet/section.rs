@@ -30,6 +30,7 @@ impl PacketConfig {
             steering: None,
         };
         section.finish()?;
+        InterfaceKeys::require_name(&read.interface, &config.section("packet"))?;
         Ok(read)
     }
 }

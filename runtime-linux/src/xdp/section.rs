@@ -43,6 +43,7 @@ impl XdpConfig {
             transmit_ring,
         };
         section.finish()?;
+        InterfaceKeys::require_name(&read.interface, &config.section("xdp"))?;
         Ok(read)
     }
 }
