@@ -172,6 +172,9 @@ impl Machine {
     /// Up to `most_bytes`; none is the end of the stream.
     pub fn recv(&mut self, fd: Fd, most_bytes: usize, read: Read) -> Result<Vec<u8>, Error> {
         let id = self.stream(fd)?;
+        if most_bytes == 0 {
+            return Ok(Vec::new());
+        }
         let limit = PopLimit { segments: usize::MAX, bytes: most_bytes };
         let data = match read {
             Read::Take => self.stack.tcp_receive(id, limit)?,

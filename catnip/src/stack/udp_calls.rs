@@ -83,6 +83,15 @@ impl Stack {
         self.udp.receive(id)
     }
 
+    /// The datagram that [`Self::udp_receive`] would return, which stays where it is (`MSG_PEEK`, and `SIOCINQ` by its
+    /// length).
+    ///
+    /// # Errors
+    /// As [`Self::udp_receive`].
+    pub fn udp_peek(&mut self, id: UdpId) -> Result<Option<&Datagram>, Error> {
+        self.udp.peek(id)
+    }
+
     /// True when [`Self::udp_receive`] has something: a datagram or an error.
     #[must_use]
     #[inline]

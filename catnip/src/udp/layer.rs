@@ -290,6 +290,18 @@ impl UdpLayer {
         }
     }
 
+    /// The datagram that [`Self::receive`] would return next, which stays where it is.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn peek(&mut self, id: UdpId) -> Result<Option<&Datagram>, Error> {
+        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        match socket.error.take() {
+            Some(error) => Err(error),
+            None => Ok(socket.queue.front()),
+        }
+    }
+
     /// Ends the socket; what it had not received is dropped. A socket that is not there is no error.
     pub fn close(&mut self, network: &mut Network, events: &mut EventQueue, id: UdpId) {
         let Some(socket) = self.sockets.get_mut(id.0) else { return };

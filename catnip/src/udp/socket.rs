@@ -54,6 +54,10 @@ impl ReceiveQueue {
         Some(datagram)
     }
 
+    pub(super) fn front(&self) -> Option<&Datagram> {
+        self.datagrams.front().map(|queued| &queued.datagram)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }

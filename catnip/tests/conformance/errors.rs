@@ -159,6 +159,8 @@ fn a_datagram_is_as_long_as_it_says_and_no_longer_than_its_packet() {
             let mut host = Host::new("");
             let socket = host.stack.udp_bind(SocketAddr::new(stack, PORT)).unwrap();
             host.inject(&ip(peer, stack, UDP, &bytes));
+            let peeked = host.stack.udp_peek(socket).unwrap().map(|datagram| datagram.data.to_vec());
+            assert_eq!(peeked, received, "{family:?}, {name}");
             let datagram = host.stack.udp_receive(socket).unwrap();
             assert_eq!(datagram.map(|datagram| datagram.data.to_vec()), received, "{family:?}, {name}");
             assert_eq!(host.packets().len(), 0, "{family:?}, {name}");

@@ -12,6 +12,8 @@ use libos::{
 
 use crate::wire::{ACK, Family, Packet, SYN, Tcp};
 
+/// The stack's hardware address, where there are any.
+pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const START_US: u64 = 1_000_000;
 
 pub struct Host {
@@ -29,10 +31,22 @@ fn instant(us: u64) -> Instant {
 impl Host {
     /// A stack on a link of bare IP packets, with a configuration beside its addresses.
     pub fn new(toml: &str) -> Self {
+        Self::on(Medium::Ip, toml)
+    }
+
+    /// A stack on an Ethernet whose beginnings are over.
+    pub fn on_ethernet(toml: &str) -> Self {
+        let mut host = Self::on(Medium::Ethernet, toml);
+        host.pass_ms(10_000);
+        host.sent.clear();
+        host
+    }
+
+    fn on(medium: Medium, toml: &str) -> Self {
         let arena = Arena::new(&ArenaConfig { region_bytes: 32 << 20, hugepages: false }).unwrap();
         let device = Capabilities {
-            medium: Medium::Ip,
-            hardware_address: [0; 6],
+            medium,
+            hardware_address: MAC,
             mtu: 1_500,
             tx_checksum: TxChecksum::Software,
             tcp_segmentation_bytes: 0,
@@ -103,6 +117,13 @@ impl Host {
     /// What was sent since the last call: bare packets.
     pub fn packets(&mut self) -> Vec<Packet> {
         self.sent.drain(..).map(|(at, bytes)| Packet::parse(at, &bytes)).collect()
+    }
+
+    /// What is sent at once when a frame comes: frames.
+    pub fn ask_frame(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        self.sent.clear();
+        self.inject(frame);
+        self.sent.drain(..).map(|(_, frame)| frame).collect()
     }
 
     pub fn segments(&mut self) -> Vec<Tcp> {

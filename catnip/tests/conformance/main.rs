@@ -6,7 +6,9 @@
 mod errors;
 mod headers;
 mod host;
+mod link;
 mod model;
 mod options;
 mod states;
+mod timers;
 mod wire;
