@@ -16,7 +16,7 @@ use libos::{Arena, Capabilities, MemoryAccess, SetupError, mac};
 
 use crate::config::{DpdkConfig, MAX_MTU};
 use crate::events::Events;
-use crate::failure::{check, describe, failed};
+use crate::failure::{check, describe, failed, last_number};
 use crate::negotiation::{Negotiated, Offered};
 use crate::registration::{self, Device};
 use crate::spreading::Spreading;
@@ -176,7 +176,12 @@ fn find(config: &DpdkConfig) -> Result<(u16, bool), SetupError> {
     registration::expect_sharing(&label);
     // SAFETY: a text that ends with a zero.
     let probe = || unsafe { sys::rte_dev_probe(device.as_ptr()) };
-    check(&label, "rte_dev_probe", registration::while_shared(probe))?;
+    let probed = registration::while_shared(probe);
+    if probed < 0 {
+        let reason = "no driver of DPDK's takes the device (dpdk.device), or it cannot be started";
+        let number = if probed == -1 { last_number() } else { probed };
+        return Err(failed(&label, "rte_dev_probe", format!("{}: {reason}", describe(number))));
+    }
     match port_number(&label)? {
         Some(id) => Ok((id, true)),
         None => Err(failed(&label, "rte_dev_probe", "the device has no Ethernet port of its name")),

@@ -135,6 +135,16 @@ impl Config {
         layer.entry(table.to_owned()).or_default().insert(key.to_owned(), found);
     }
 
+    /// The file that there are values from, which is where one that is missing would be looked for.
+    fn file_name(&self) -> Option<&str> {
+        self.layers.iter().flat_map(BTreeMap::values).flat_map(Keys::values).find_map(|found| {
+            match &found.source {
+                Source::File(name) => Some(&**name),
+                Source::Builder | Source::Environment(_) => None,
+            }
+        })
+    }
+
     /// One table, to be read by whoever it configures. A table that is not there reads as defaults.
     #[must_use]
     pub fn section<'a>(&'a self, name: &'a str) -> Section<'a> {

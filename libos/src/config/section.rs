@@ -58,7 +58,7 @@ impl<'a> Section<'a> {
         match self.config.find(self.name, key) {
             Some(found) => self.wrong(key, found, allowed),
             None => SetupError::Config {
-                source: "configuration".to_owned(),
+                source: self.config.file_name().unwrap_or("configuration").to_owned(),
                 key: format!("{}.{key}", self.name),
                 value: "not set".to_owned(),
                 allowed: allowed.into(),

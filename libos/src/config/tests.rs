@@ -140,6 +140,17 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_value_that_is_missing_is_looked_for_in_the_file() {
+    for (config, source) in [
+        (Config::from_toml_str("c.toml", "[tcp]\nno_delay = true").unwrap(), "c.toml"),
+        (Config::new().set("tcp.no_delay", true), "configuration"),
+    ] {
+        let line = config.section("packet").reject("interface", "a name").to_string();
+        assert_eq!(line, format!("{source}: packet.interface = not set: allowed is a name"));
+    }
+}
+
+#[test]
 fn a_value_that_clashes_with_another_is_rejected_with_its_source() {
     let config = parse("[tcp]\nrto_min_ms = 900");
     let mut section = config.section("tcp");

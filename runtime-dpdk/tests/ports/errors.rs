@@ -15,6 +15,7 @@ fn mistakes_are_said_with_port_call_and_reason() {
     namespace::enter("-Urn", || {
         let line = refusal(&config("net_unheard_of0"));
         assert!(line.starts_with("net_unheard_of0: rte_dev_probe: "), "{line}");
+        assert!(line.contains("(dpdk.device)"), "{line}");
         let line = refusal(&DpdkConfig { port: 7, ..DpdkConfig::default() });
         assert!(line.starts_with("port 7: rte_eth_dev_is_valid_port: there is no such port"), "{line}");
         let line = refusal(&DpdkConfig { queues: 100, ..config("net_ring0") });
