@@ -60,8 +60,9 @@ congestion: ## Runs every congestion control on the simulator's paths; writes th
 demo: setup ## C programs in two processes that share memory, then on TAP devices against the kernel's own sockets.
 	tools/demo.sh $(PART)
 
-test-vm: setup setup-dpdk ## DPDK and XDP sockets on emulated PCI NICs behind an IOMMU, in virtual machines under software emulation.
+test-vm: setup setup-dpdk ## DPDK and XDP sockets on emulated PCI NICs behind an IOMMU, and guests on vhost links, in virtual machines under software emulation.
 	tools/test-vm.sh
+	tools/test-vhost-guest.sh
 
 dpdk: ## Builds DPDK under build/, for machines without one: submodules/dpdk, else the distribution's source package.
 	tools/dpdk.sh

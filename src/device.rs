@@ -35,10 +35,21 @@ pub trait DeviceQueue: Send + Sized + 'static {
     fn serve(self, arena: &Arena) -> Result<Self::Runtime, SetupError>;
 }
 
+/// Opens the device. A value that it refuses is named with the place where it was set.
+pub fn open_queues<Q: DeviceQueue>(config: &Config, queues: Option<usize>) -> Result<Vec<Q>, SetupError> {
+    Q::open(config, queues).map_err(|error| {
+        let SetupError::Config { key, allowed, .. } = &error else { return error };
+        match key.strip_prefix(Q::TABLE).and_then(|key| key.strip_prefix('.')) {
+            Some(key) => config.section(Q::TABLE).reject(key, allowed),
+            None => error,
+        }
+    })
+}
+
 /// Builds a library OS with a stack on all queues of the device that the configuration names.
 #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk"))]
 pub fn open<Q: DeviceQueue>(config: &Config, wait_for_addresses: Duration) -> Result<LibOs, SetupError> {
-    let queues = Q::open(config, None)?;
+    let queues = open_queues::<Q>(config, None)?;
     let libos = queues.first().ok_or_else(|| without_queues(Q::TABLE))?.library_os(config)?;
     let runtimes = queues.into_iter().map(|queue| queue.serve(libos.device_arena()));
     install_all(&libos, config, Q::TABLE, runtimes.collect::<Result<_, _>>()?)?;

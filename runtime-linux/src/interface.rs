@@ -110,7 +110,7 @@ impl Attachment {
             return Err(refused(
                 "mac",
                 value,
-                format!("given for {interface}, whose own is none: {}", Mac::RULE),
+                format!("one for {interface}, which has none of its own: {}", Mac::RULE),
             ));
         }
         let most = usize::try_from(link.mtu).unwrap_or(usize::MAX);

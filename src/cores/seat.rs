@@ -8,7 +8,7 @@ use libos::{Config, LibOs, Runtime, SetupError, affinity};
 
 use super::CoresConfig;
 #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
-use crate::device::DeviceQueue;
+use crate::device::{self, DeviceQueue};
 use crate::open::{self, network};
 
 /// Stands for a number of queues that nobody set: as many as cores.
@@ -131,7 +131,7 @@ fn queues<Q: DeviceQueue>(config: &Config, cores: usize) -> Result<Vec<Build>, S
     if wanted > cores && wanted != NOT_SET {
         return Err(section.reject("queues", format!("at most as many as cores: cores.count is {cores}")));
     }
-    let queues = Q::open(config, Some(wanted.min(cores)))?;
+    let queues = device::open_queues::<Q>(config, Some(wanted.min(cores)))?;
     let names: Vec<_> =
         queues.iter().map(|queue| (queue.device().to_owned(), queue.capabilities())).collect();
     let mut builds: Vec<Build> = Vec::with_capacity(cores);

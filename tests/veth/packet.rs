@@ -173,3 +173,31 @@ fn what_came_before_anybody_waited_is_there() {
         });
     });
 }
+
+#[test]
+fn what_the_interface_does_not_have_is_said_with_the_file_and_the_key() {
+    namespace::enter("-Urn", || {
+        pair::make(1500);
+        link::command("ip link set lo up");
+        for (interface, further, said) in [
+            (
+                pair::OURS,
+                "mtu = 9000",
+                "c.toml: packet.mtu = 9000: allowed is at most the 1500 bytes of veth-ours",
+            ),
+            (
+                "lo",
+                "mtu = 1500",
+                "c.toml: packet.mac = not set: allowed is one for lo, which has none of its own: ",
+            ),
+        ] {
+            let text = format!(
+                "[runtime]\nkind = \"packet\"\n[packet]\ninterface = \"{interface}\"\n{further}\n\
+                 [stack]\naddresses = [\"10.5.0.2/24\"]"
+            );
+            let config = Config::from_toml_str("c.toml", &text).unwrap();
+            let line = catnip_os::open(&config).map(drop).unwrap_err().to_string();
+            assert!(line.starts_with(said), "{line}");
+        }
+    });
+}

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::config::{Placement, XdpConfig};
+
 /// How a queue's frames come and go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -14,6 +16,13 @@ pub struct XdpMode {
     pub multi_buffer: bool,
     /// Why the better was not got, in the words of the calls that were refused; empty when there is no better.
     pub refused: Vec<String>,
+}
+
+impl XdpMode {
+    /// True when frames come and go in another way than the configuration would rather have.
+    pub(super) fn falls_short_of(&self, config: &XdpConfig) -> bool {
+        config.placement == Placement::Auto && !self.native || config.zero_copy && !self.zero_copy
+    }
 }
 
 impl fmt::Display for XdpMode {

@@ -73,7 +73,8 @@ impl Xdp {
         };
         bpf::put_socket(queue.attached.sockets.as_fd(), queue.queue, socket.fd.as_fd())
             .map_err(|error| failed(&queue.config, "BPF_MAP_UPDATE_ELEM", reason(&error)))?;
-        log::info!("{}, queue {}: {mode}", queue.config.interface, queue.queue);
+        let level = if mode.falls_short_of(&queue.config) { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "{}, queue {}: {mode}", queue.config.interface, queue.queue);
         let transmitter = Transmitter::new(arena, &mode, chunk, queue.config.transmit_ring);
         let (watch, polled_at) = (Watch::default(), Instant::ZERO);
         Ok(Self {

@@ -3,7 +3,9 @@
 use libos::Arena;
 use libos::memory::ArenaConfig;
 
+use super::config::{Placement, XdpConfig};
 use super::inflight::{Lent, Sending};
+use super::mode::XdpMode;
 use super::receive::offset;
 
 fn arena() -> Arena {
@@ -58,4 +60,20 @@ fn memory_that_is_sent_is_let_go_of_in_any_order_and_once_for_each_time() {
     sending.complete(40);
     assert!(sending.is_empty());
     assert_eq!(live(), 0);
+}
+
+#[test]
+fn a_way_that_is_less_than_was_wanted_is_told_from_one_that_was_chosen() {
+    for (placement, zero_copy, got, falls_short) in [
+        (Placement::Auto, true, (true, true), false),
+        (Placement::Auto, true, (true, false), true),
+        (Placement::Auto, false, (true, false), false),
+        (Placement::Auto, false, (false, false), true),
+        (Placement::Generic, false, (false, false), false),
+        (Placement::Native, true, (true, false), true),
+    ] {
+        let config = XdpConfig { placement, zero_copy, ..XdpConfig::default() };
+        let mode = XdpMode { native: got.0, zero_copy: got.1, multi_buffer: false, refused: Vec::new() };
+        assert_eq!(mode.falls_short_of(&config), falls_short, "{config:?} {mode}");
+    }
 }
