@@ -9,14 +9,15 @@ pub trait Waiting {
     /// Stands for one who waits on a connection.
     type Ticket;
 
-    /// Gives a datagram to who has waited longest on the datagram socket with this number.
+    /// Gives a datagram to who has waited longest on the datagram socket with this number. Who sent it is made where it is
+    /// needed.
     ///
     /// # Errors
     /// The datagram's data, when nobody waits.
     fn offer_datagram(
         &mut self,
         user_data: u64,
-        from: SocketAddr,
+        from: impl Fn() -> SocketAddr,
         data: ScatterGather,
     ) -> Result<(), ScatterGather>;
 
@@ -44,7 +45,7 @@ impl Waiting for Nobody {
     fn offer_datagram(
         &mut self,
         _user_data: u64,
-        _from: SocketAddr,
+        _from: impl Fn() -> SocketAddr,
         data: ScatterGather,
     ) -> Result<(), ScatterGather> {
         Err(data)

@@ -97,7 +97,7 @@ impl PipeEnd {
     #[inline(never)]
     fn own(&self, head: Buffer) -> Buffer {
         let copy = if head.len() <= self.join_bytes { self.arena.copy_from(&head) } else { None };
-        copy.map_or(head, BufferMut::freeze)
+        copy.map_or(head, |copy| copy.freeze().by_fields())
     }
 
     /// The received form of a frame in several segments: in one buffer, if it is small enough and there is memory.
@@ -176,7 +176,7 @@ impl Runtime for PipeEnd {
             if head.is_unique() {
                 batch.push(self.frame(head, BufferList::new(), offload));
             } else {
-                batch.push(self.frame(self.own(head), BufferList::new(), offload));
+                batch.push(self.frame(self.own(head).by_fields(), BufferList::new(), offload));
             }
             return Ok(());
         }

@@ -14,7 +14,7 @@ use std::task::Poll;
 
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
-use libos::runtime::RxBatch;
+use libos::runtime::{RxBatch, RxFrame};
 use libos::{
     Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
     QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
@@ -75,7 +75,8 @@ impl<R: Runtime> StackModule<R> {
         // A lone frame, the usual case where latency counts, needs no draining.
         if self.received.len() == 1 {
             let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-            if let Some(frame) = self.received.pop() {
+            if let Some(RxFrame { head, rest, checksum, segment_bytes }) = self.received.pop() {
+                let frame = RxFrame { head: head.by_fields(), rest, checksum, segment_bytes };
                 self.stack.receive_lone(now, frame, &mut pops);
             }
         } else if !self.received.is_empty() {

@@ -24,12 +24,12 @@ impl Waiting for Pops<'_> {
     fn offer_datagram(
         &mut self,
         user_data: u64,
-        from: SocketAddr,
+        from: impl Fn() -> SocketAddr,
         data: ScatterGather,
     ) -> Result<(), ScatterGather> {
         match self.sockets.get(Key::from_bits(user_data)) {
             Some(Socket::Datagram(Datagram { popped_as: Some(queue), .. })) => {
-                self.completions.give(*queue, data, Some(from))
+                self.completions.give(*queue, data, || Some(from()))
             }
             Some(Socket::Datagram(Datagram { popped_as: None, .. })) => Err(data),
             Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
@@ -44,7 +44,7 @@ impl Waiting for Pops<'_> {
         }
         match self.sockets.get(Key::from_bits(user_data)) {
             Some(Socket::Stream(Stream { popped_as: Some(queue), .. })) => {
-                self.completions.give(*queue, data, None)
+                self.completions.give(*queue, data, || None)
             }
             Some(Socket::Stream(Stream { popped_as: None, .. })) => Err(data),
             Some(

@@ -1,6 +1,6 @@
 //! Receiving: from a packet to its socket, and from there to who waits or into a queue.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use libos::{Error, Instant, RxFrame, ScatterGather};
 
@@ -67,7 +67,7 @@ impl UdpLayer {
             && let Some(socket) = self.sockets.get_index_mut(index)
             && socket.has_nothing_to_tell()
         {
-            let from = SocketAddr::new(source, source_port);
+            let from = || SocketAddr::V4(SocketAddrV4::new(plain.source, source_port));
             match waiting.offer_datagram(socket.user_data, from, data) {
                 Ok(()) => {
                     self.counters.in_datagrams += 1;
@@ -102,7 +102,7 @@ impl UdpLayer {
         let Some(socket) = self.sockets.get_index_mut(index) else { return };
         let Body { mut data, segment_bytes } = body;
         if segment_bytes == 0 && socket.has_nothing_to_tell() {
-            match waiting.offer_datagram(socket.user_data, from, data) {
+            match waiting.offer_datagram(socket.user_data, || from, data) {
                 Ok(()) => {
                     self.counters.in_datagrams += 1;
                     return;

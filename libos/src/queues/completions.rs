@@ -289,7 +289,8 @@ impl Completions {
     }
 
     /// Gives what has arrived for a queue to the pop that has waited longest on it: a datagram with its sender to any, a
-    /// stream's data to one that takes it whole. As [`Self::waiting_pop`] and [`Self::popped`], for each packet.
+    /// stream's data to one that takes it whole. As [`Self::waiting_pop`] and [`Self::popped`], for each packet; the sender is
+    /// made in the place where it stays.
     ///
     /// # Errors
     /// The data, when no such pop waits.
@@ -298,18 +299,18 @@ impl Completions {
         &mut self,
         queue: QueueDescriptor,
         data: ScatterGather,
-        from: Option<SocketAddr>,
+        from: impl Fn() -> Option<SocketAddr>,
     ) -> Result<(), ScatterGather> {
         let Self { descriptors, operations, counts, .. } = self;
         if let Ok(Queue { pops, .. }) = descriptors.get_mut(queue)
             && let Some(lone) = operations.lone_pop(pops)
-            && (from.is_some() || data.len() <= lone.limit().bytes)
+            && (from().is_some() || data.len() <= lone.limit().bytes)
         {
-            lone.complete(pops, Outcome::Popped { data, from });
+            lone.complete(pops, Outcome::Popped { data, from: from() });
             counts.completed[OperationKind::Pop.index()] += 1;
             return Ok(());
         }
-        self.give_to_first(queue, data, from)
+        self.give_to_first(queue, data, from())
     }
 
     #[inline(never)]

@@ -62,14 +62,19 @@ impl FrameBatch {
             std::mem::forget(self.lone.replace(frame));
             self.lone_offload = offload;
         } else {
-            self.push_behind(frame, offload);
+            // Out of line without the frame, which so need not be in memory for the lone one either.
+            self.make_room_behind();
+            self.segments.push(frame);
+            self.finish(offload);
         }
     }
 
+    #[cold]
     #[inline(never)]
-    fn push_behind(&mut self, frame: Buffer, offload: TxOffload) {
-        self.push(frame);
-        self.finish(offload);
+    fn make_room_behind(&mut self) {
+        self.end_loneliness();
+        self.segments.reserve(1);
+        self.frames.reserve(1);
     }
 
     /// Appends a segment to the frame that [`Self::finish`] will end.
@@ -171,7 +176,7 @@ impl FrameBatch {
     /// message is.
     #[inline(always)]
     pub fn take_lone(&mut self) -> Option<(Buffer, TxOffload)> {
-        self.lone.take().map(|lone| (lone, self.lone_offload))
+        self.lone.take().map(|lone| (lone.by_fields(), self.lone_offload))
     }
 
     /// Takes the oldest frames out, at most `limit`, and hands over each one's segments by value: the first,

@@ -121,7 +121,7 @@ impl Waiting for Patient {
     fn offer_datagram(
         &mut self,
         user_data: u64,
-        _from: SocketAddr,
+        _from: impl Fn() -> SocketAddr,
         data: ScatterGather,
     ) -> Result<(), ScatterGather> {
         let Some(left) = self.waits.checked_sub(1) else { return Err(data) };
