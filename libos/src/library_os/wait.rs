@@ -38,10 +38,10 @@ impl LibOs {
         if let Ok(mut state) = self.state()
             && state.unpolled_waits < MAX_UNPOLLED_WAITS
             && !state.unflushed
-            && let Some(slot) = state.tables.operations.find_lone(token)
+            && let Some(pushed) = state.tables.operations.take_lone_push(token)
         {
             state.unpolled_waits += 1;
-            return Ok(state.tables.operations.take_lone(slot));
+            return Ok(pushed);
         }
         self.wait_on(token, timeout)
     }
@@ -174,10 +174,10 @@ impl LibOs {
         if let Ok(mut state) = self.state()
             && state.unpolled_waits < MAX_UNPOLLED_WAITS
             && !state.unflushed
-            && let Some(completion) = state.tables.operations.take_first_ready()
+            && let Some(pushed) = state.tables.operations.take_first_ready_push()
         {
             state.unpolled_waits += 1;
-            return Ok(completion);
+            return Ok(pushed);
         }
         self.wait_on_any(timeout)
     }

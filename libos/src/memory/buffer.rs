@@ -217,7 +217,9 @@ fn lone_number(number: usize) -> usize {
     {
         let mut number = number;
         // SAFETY: no instruction at all.
-        unsafe { std::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
+        };
         number
     }
     #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
@@ -231,7 +233,9 @@ fn lone_pointer<T>(pointer: NonNull<T>) -> NonNull<T> {
     {
         let mut raw = pointer.as_ptr();
         // SAFETY: no instruction at all.
-        unsafe { std::arch::asm!("/* {0} */", inout(reg) raw, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) raw, options(pure, nomem, nostack, preserves_flags))
+        };
         // SAFETY: what it was before.
         unsafe { NonNull::new_unchecked(raw) }
     }

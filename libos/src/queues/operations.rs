@@ -89,7 +89,7 @@ struct Slot {
     next: u32,
     stage: Stage,
     kind: OperationKind,
-    /// `Closed`, which owns nothing, unless the operation is completed.
+    /// `Closed` or `Pushed`, which own nothing, unless the operation is completed.
     outcome: Outcome,
     wake: WakeTarget,
     /// How much a pop takes that waits: segments and bytes. There is no room for more than 32 bits, and nothing holds more.
@@ -116,6 +116,15 @@ impl Slot {
         };
         self.next = *free;
         *free = index;
+    }
+
+    /// The completion of a push that ended well, and the slot in front of the `free` ones.
+    #[inline(always)]
+    fn take_pushed(&mut self, free: &mut u32, index: u32) -> Option<Completion> {
+        let Outcome::Pushed = self.outcome else { return None };
+        let (token, queue, kind) = (self.token, self.queue, self.kind);
+        self.free(free, index);
+        Some(Completion { token, queue, kind, outcome: Outcome::Pushed })
     }
 
     /// The completion, and the slot in front of the `free` ones.
@@ -379,6 +388,33 @@ impl OperationTable {
         let is_lone =
             slot.token == token && slot.stage == Stage::COMPLETED && self.ready.head == self.ready.tail;
         is_lone.then_some(SlotIndex(index as u32))
+    }
+
+    /// As [`Self::find_lone`] and [`Self::take_lone`], for a push that ended well. It is taken as the number that its outcome
+    /// was put there as, and not with all that is in its place.
+    #[inline(always)]
+    pub(crate) fn take_lone_push(&mut self, token: Token) -> Option<Completion> {
+        let List { head, tail } = self.ready;
+        let slot = self.slots.get_mut(head as usize)?;
+        if head != tail || slot.token != token {
+            return None;
+        }
+        let pushed = slot.take_pushed(&mut self.free, head)?;
+        self.ready = List::EMPTY;
+        self.taken += 1;
+        Some(pushed)
+    }
+
+    /// As [`Self::take_first_ready`], for a push that ended well.
+    #[inline(always)]
+    pub(crate) fn take_first_ready_push(&mut self) -> Option<Completion> {
+        let List { head, tail } = self.ready;
+        let slot = self.slots.get_mut(head as usize)?;
+        let next = slot.next;
+        let pushed = slot.take_pushed(&mut self.free, head)?;
+        self.ready = if head == tail { List::EMPTY } else { List { head: next, tail } };
+        self.taken += 1;
+        Some(pushed)
     }
 
     /// Takes the completion out that [`Self::find_lone`] found.
