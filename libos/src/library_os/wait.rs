@@ -154,10 +154,7 @@ impl LibOs {
         }
         self.wait_until(timeout, any_ready, |tables, ()| {
             let mut appended = 0;
-            while appended < max
-                && let Some(completion) = tables.operations.take_first_ready()
-            {
-                completions.push(completion);
+            while appended < max && tables.operations.take_first_ready_to(completions) {
                 appended += 1;
             }
             appended

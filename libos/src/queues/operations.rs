@@ -557,6 +557,23 @@ impl OperationTable {
         Some(slot.take(&mut self.free, head))
     }
 
+    /// As [`Self::take_first_ready`], to the end of a list that has room: what is moved as a whole goes from place to
+    /// place, and all else is put there by itself.
+    #[inline(always)]
+    pub(crate) fn take_first_ready_to(&mut self, completions: &mut Vec<Completion>) -> bool {
+        let List { head, tail } = self.ready;
+        let Some(slot) = self.slots.get_mut(head as usize) else { return false };
+        self.ready = if head == tail { List::EMPTY } else { List { head: slot.next, tail } };
+        self.taken += 1;
+        let Slot { token, queue, kind, .. } = *slot;
+        completions.push(Completion { token, queue, kind, outcome: Outcome::Closed });
+        if let Some(last) = completions.last_mut() {
+            std::mem::swap(&mut last.outcome, &mut slot.outcome);
+        }
+        slot.free(&mut self.free, head);
+        true
+    }
+
     /// Frees the slot of an operation that is on no queue's list, without completing it.
     pub(crate) fn forget(&mut self, SlotIndex(index): SlotIndex) {
         self.forgotten += 1;
@@ -599,9 +616,8 @@ impl OperationTable {
 
     #[inline(never)]
     fn make_ready_behind(&mut self, index: u32) {
-        let mut ready = self.ready;
-        self.link_behind(&mut ready, index);
-        self.ready = ready;
+        self.link(self.ready.tail, index);
+        self.ready.tail = index;
     }
 
     #[inline(never)]
@@ -622,9 +638,15 @@ impl OperationTable {
 
     #[inline(never)]
     fn link_behind(&mut self, list: &mut List, index: u32) {
-        self.slots[list.tail as usize].next = index;
-        self.slots[index as usize].previous = list.tail;
+        self.link(list.tail, index);
         list.tail = index;
+    }
+
+    /// Makes two slots neighbours.
+    #[inline(always)]
+    fn link(&mut self, first: u32, second: u32) {
+        self.slots[first as usize].next = second;
+        self.slots[second as usize].previous = first;
     }
 
     /// A list's only slot has no links that mean anything, its first one none to a previous, its last one none to
