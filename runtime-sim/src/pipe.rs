@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use libos::metrics::MetricsSink;
 use libos::runtime::{Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
-use libos::{Arena, Buffer, BufferList, BufferMut, Capabilities, Error, FrameBatch, Instant, Runtime};
+use libos::{Arena, Buffer, BufferList, Capabilities, Error, FrameBatch, Instant, Runtime};
 
 /// Most frames under way in one direction; more are left with their sender.
 const MAX_FRAMES: usize = 4096;

@@ -272,22 +272,18 @@ impl Connection {
         if self.rcv.shut {
             return;
         }
-        let mut data = ScatterGather::from(data);
-        if self.rcv.queue.len_bytes() == 0 {
-            match waiting.offer_data(self.user_data, data) {
+        let data = if self.rcv.queue.len_bytes() == 0 {
+            match waiting.offer_data(self.user_data, data.into()) {
                 Ok(()) => return self.consider_window_update(),
-                Err(refused) => data = refused,
+                Err(mut refused) => refused.take_single(),
             }
+        } else {
+            Some(data)
+        };
+        if let Some(data) = data {
+            self.rcv.queue.push(data.by_fields(), network.arena());
         }
-        self.queue_expected(data, network);
         self.announce_data(waiting, events);
-    }
-
-    #[inline(never)]
-    fn queue_expected(&mut self, data: ScatterGather, network: &mut Network) {
-        for buffer in data {
-            self.rcv.queue.push(buffer, network.arena());
-        }
     }
 
     /// Some of what is in flight is acknowledged, and nothing is amiss.

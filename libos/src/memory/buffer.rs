@@ -142,12 +142,13 @@ impl Buffer {
     }
 
     /// The same view, moved field by field, each through a register. A view that was put together just before is in
-    /// several stores, and a load that is as wide as two of them would wait until both have left for the cache.
+    /// several stores, and a load that is as wide as two of them waits until both have left for the cache.
     #[inline(always)]
     #[must_use]
     pub fn by_fields(self) -> Self {
         let this = ManuallyDrop::new(self);
-        Self { data: this.data, len: lone_number(this.len), block: lone_pointer(this.block) }
+        let (len, block) = apart(this.len, this.block);
+        Self { data: this.data, len, block }
     }
 
     /// Writes `header` directly in front of the data and returns a view of both, if this is the
@@ -210,37 +211,29 @@ impl Buffer {
     }
 }
 
-/// The same number, of which the compiler does not know that: else it moves it together with its neighbour after all.
+/// The same two words, of which the compiler does not know that: else it moves two together after all.
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
-fn lone_number(number: usize) -> usize {
-    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
-    {
-        let mut number = number;
-        // SAFETY: no instruction at all.
-        unsafe {
-            std::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
-        };
-        number
+fn apart<T>(mut len: usize, block: NonNull<T>) -> (usize, NonNull<T>) {
+    let mut raw = block.as_ptr();
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "there is no instruction that could use it")]
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!(
+            "/* {0} {1} */",
+            inout(reg) len,
+            inout(reg) raw,
+            options(pure, nomem, nostack, preserves_flags)
+        );
     }
-    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
-    number
+    // SAFETY: what it was before.
+    (len, unsafe { NonNull::new_unchecked(raw) })
 }
 
-/// As [`lone_number`].
+#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[inline(always)]
-fn lone_pointer<T>(pointer: NonNull<T>) -> NonNull<T> {
-    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
-    {
-        let mut raw = pointer.as_ptr();
-        // SAFETY: no instruction at all.
-        unsafe {
-            std::arch::asm!("/* {0} */", inout(reg) raw, options(pure, nomem, nostack, preserves_flags))
-        };
-        // SAFETY: what it was before.
-        unsafe { NonNull::new_unchecked(raw) }
-    }
-    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
-    pointer
+fn apart<T>(len: usize, block: NonNull<T>) -> (usize, NonNull<T>) {
+    (len, block)
 }
 
 #[cold]

@@ -568,7 +568,9 @@ impl OperationTable {
         let Slot { token, queue, kind, .. } = *slot;
         completions.push(Completion { token, queue, kind, outcome: Outcome::Closed });
         if let Some(last) = completions.last_mut() {
-            std::mem::swap(&mut last.outcome, &mut slot.outcome);
+            let outcome = std::mem::replace(&mut slot.outcome, Outcome::Closed);
+            // What was in its place owns nothing.
+            std::mem::forget(std::mem::replace(&mut last.outcome, outcome));
         }
         slot.free(&mut self.free, head);
         true
