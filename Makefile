@@ -88,6 +88,8 @@ lint: ## Format and clippy, as the gate runs them.
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --package catnip-os --package catnip-capi --features dpdk --all-targets --test vm -- -D warnings
 	cargo clippy --package runtime-dpdk --test vm -- -D warnings
+	for features in '' catnip sim tap packet xdp vhost; do \
+		cargo clippy --package catnip-os --no-default-features --features "$$features" -- -D warnings; done
 
 clean: ## Removes what was built.
 	cargo clean

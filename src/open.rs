@@ -74,6 +74,10 @@ pub fn open(config: &Config) -> Result<LibOs, SetupError> {
 }
 
 /// Builds the library OS with its modules, on the device of that kind.
+#[cfg_attr(
+    not(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost")),
+    allow(unused_variables, reason = "only devices are waited for")
+)]
 fn open_kind(config: &Config, kind: &str, wait: Duration) -> Result<LibOs, SetupError> {
     match kind {
         #[cfg(feature = "catnip")]

@@ -3,8 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use catnip::steering::{CoreShare, ExchangeSeat, Link, Steered, exchange};
-use libos::{Config, LibOs, Runtime, SetupError, affinity};
+use catnip::steering::{CoreShare, ExchangeSeat, exchange};
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
+use catnip::steering::{Link, Steered};
+#[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
+use libos::Runtime;
+use libos::{Config, LibOs, SetupError, affinity};
 
 use super::CoresConfig;
 #[cfg(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost"))]
@@ -19,6 +23,10 @@ const NOT_SET: usize = usize::MAX;
 type Build = Box<dyn FnOnce(Part<'_>) -> Result<LibOs, SetupError> + Send>;
 
 /// A core's part of what the cores have in common.
+#[cfg_attr(
+    not(any(feature = "tap", feature = "packet", feature = "xdp", feature = "dpdk", feature = "vhost")),
+    allow(dead_code, reason = "without devices cores have nothing in common")
+)]
 struct Part<'a> {
     config: &'a Config,
     share: CoreShare,
