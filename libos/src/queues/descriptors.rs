@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::operations::List;
+use super::slot::List;
 use crate::{Error, Handle, QueueDescriptor};
 
 /// A module's place in the list of installed modules.

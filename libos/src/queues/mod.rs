@@ -3,8 +3,9 @@
 mod completions;
 mod descriptors;
 mod operations;
+mod slot;
 
 pub(crate) use completions::Submission;
 pub use completions::{Completions, WaitingPop};
 pub(crate) use descriptors::{ModuleIndex, QueueReference};
-pub(crate) use operations::MAX_OPERATIONS;
+pub(crate) use slot::MAX_OPERATIONS;

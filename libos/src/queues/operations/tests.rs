@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::super::slot::INDEX_BITS;
 use super::*;
 
 const QUEUE: QueueDescriptor = QueueDescriptor::from_raw(3);
