@@ -63,6 +63,11 @@ impl Events {
         self.destroyed.load(Ordering::Relaxed)
     }
 
+    /// The port was found to be no more.
+    pub(crate) fn note_destroyed(&self) {
+        self.destroyed.store(true, Ordering::Relaxed);
+    }
+
     /// Why nothing is to be asked of the port; None while all is well.
     pub(crate) fn reason(&self) -> Option<&str> {
         self.is_gone().then(|| self.reason.get().map_or("", String::as_str))
@@ -125,7 +130,7 @@ unsafe extern "C" fn note(
     let events = unsafe { &*events.cast::<Events>() };
     let event = match event {
         sys::RTE_ETH_EVENT_DESTROY => {
-            events.destroyed.store(true, Ordering::Relaxed);
+            events.note_destroyed();
             "RTE_ETH_EVENT_DESTROY"
         }
         sys::RTE_ETH_EVENT_INTR_RMV => "RTE_ETH_EVENT_INTR_RMV",

@@ -443,6 +443,10 @@ impl Port {
         }
         state.closed = true;
         self.events.unwatch(self.id);
+        // A port that never ran was not watched.
+        if !matches!(port_number(&self.name), Ok(Some(id)) if id == self.id) {
+            self.events.note_destroyed();
+        }
         if self.events.is_destroyed() {
             return;
         }
