@@ -7,6 +7,7 @@ use std::task::Poll;
 use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
+use crate::time::Timekeeper;
 use crate::{
     Config, Error, Handle, Instant, Module, Outcome, PopLimit, QueueDescriptor, ScatterGather, SetupError,
     Token,
@@ -79,7 +80,7 @@ impl Module for MemoryQueues {
 
     fn push(
         &mut self,
-        _now: Instant,
+        _time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,

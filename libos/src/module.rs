@@ -8,6 +8,7 @@ pub use crate::queues::{Completions, WaitingPop};
 
 use crate::channel::ChannelEnd;
 use crate::metrics::MetricsSink;
+use crate::time::Timekeeper;
 use crate::{
     Domain, Error, FilterMode, GroupMembership, Instant, PopLimit, QueueDescriptor, ScatterGather, Shutdown,
     SocketKind, SocketOption, SocketOptionName, Token,
@@ -204,14 +205,15 @@ pub trait Module {
     /// Sends `data`, with `to` to that address. Most pushes end at once: then the answer is the end, and nothing is posted.
     /// On [`Poll::Pending`] the end is posted in a later call, and what is left to do with `data` was taken out of it.
     ///
-    /// With [`Departure::Now`] the time is the present, and what there is to be sent is sent in this call.
+    /// With [`Departure::Now`] what there is to be sent is sent in this call. The last time that was read is the last poll's
+    /// or later: whoever measures from what leaves now, a round trip for instance, reads the present.
     ///
     /// # Errors
     /// What the push fails with; [`Error::NotSupported`] for queues into which nothing goes.
     #[allow(clippy::too_many_arguments, reason = "the one call that is made for each message")]
     fn push(
         &mut self,
-        now: Instant,
+        time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,
@@ -219,7 +221,7 @@ pub trait Module {
         departure: Departure,
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
-        let _ = (now, handle, token, data, to, departure, completions);
+        let _ = (time, handle, token, data, to, departure, completions);
         Poll::Ready(Err(Error::NotSupported))
     }
 

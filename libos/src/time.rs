@@ -98,6 +98,55 @@ pub trait Clock {
     }
 }
 
+/// A clock together with what was last read from it, for who mostly does with that: reading costs more.
+pub struct Timekeeper {
+    clock: Box<dyn Clock>,
+    is_real: bool,
+    last: Cell<Instant>,
+}
+
+impl Timekeeper {
+    /// Reads the clock for the first time.
+    #[must_use]
+    pub fn new(clock: Box<dyn Clock>) -> Self {
+        Self { last: Cell::new(clock.now()), is_real: clock.is_real(), clock }
+    }
+
+    /// The time when the clock was last read.
+    #[inline(always)]
+    #[must_use]
+    pub fn last(&self) -> Instant {
+        self.last.get()
+    }
+
+    /// The present, which is then the last time as well.
+    #[inline(always)]
+    pub fn now(&self) -> Instant {
+        let now = self.clock.now();
+        self.last.set(now);
+        now
+    }
+
+    /// The present, which is not remembered.
+    pub(crate) fn peek(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// True when time passes by itself: see [`Clock::is_real`].
+    #[inline]
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        self.is_real
+    }
+}
+
+impl std::fmt::Debug for Timekeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { clock: _, is_real, last } = self;
+        f.debug_struct("Timekeeper").field("is_real", is_real).field("last", last).finish_non_exhaustive()
+    }
+}
+
 /// The machine's monotonic clock, counted from the moment this was made.
 #[derive(Debug, Clone, Copy)]
 pub struct MonotonicClock {
@@ -156,5 +205,22 @@ impl Clock for ManualClock {
 
     fn is_real(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timekeeper_shows_what_was_read_last_until_the_clock_is_read_again() {
+        let clock = ManualClock::new();
+        let time = Timekeeper::new(Box::new(clock.clone()));
+        clock.advance(Duration::from_millis(3));
+        assert_eq!(
+            (time.last(), time.peek(), time.last()),
+            (Instant::ZERO, Instant::from_millis(3), Instant::ZERO)
+        );
+        assert_eq!((time.now(), time.last()), (Instant::from_millis(3), Instant::from_millis(3)));
     }
 }

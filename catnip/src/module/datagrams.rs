@@ -174,7 +174,9 @@ impl<R: Runtime> StackModule<R> {
 mod tests {
     use libos::memory::ArenaConfig;
     use libos::metrics::MetricsSink;
+    use libos::module::Departure;
     use libos::runtime::{Capabilities, Medium, RxBatch, TxChecksum};
+    use libos::time::{ManualClock, Timekeeper};
     use libos::{Arena, Domain, FrameBatch, Module, SocketKind};
 
     use super::*;
@@ -212,16 +214,17 @@ mod tests {
 
     #[test]
     fn a_socket_is_blocked_once_however_often_its_pushes_are_given_up() {
-        const NOW: Instant = Instant::from_millis(1);
+        let time = Timekeeper::new(Box::new(ManualClock::new()));
         let arena = Arena::new(&ArenaConfig { region_bytes: 16 << 20, hugepages: false }).unwrap();
         let config = StackConfig::new(Stuck.capabilities()).with_address("192.0.2.1/24".parse().unwrap());
-        let stack = Stack::new(&config, arena.clone(), 1, NOW).unwrap();
+        let stack = Stack::new(&config, arena.clone(), 1, time.last()).unwrap();
         let mut module = StackModule::new(stack, Stuck);
         let handle = module.new_socket(Domain::Ipv4, SocketKind::Datagram).unwrap();
         let to = SocketAddr::from(([192, 0, 2, 2], 9));
         let push = |module: &mut StackModule<Stuck>, token| {
             let mut data = arena.copy_from(b"datagram").unwrap().freeze().into();
-            module.start_push(NOW, handle, Token::from_raw(token), &mut data, Some(&to))
+            let departure = Departure::WithPoll;
+            module.start_push(&time, handle, Token::from_raw(token), &mut data, Some(&to), departure)
         };
         let waits = (0..100_000).find(|token| push(&mut module, *token).is_pending());
         let first = waits.expect("the device's queue has a limit");

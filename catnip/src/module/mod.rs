@@ -15,6 +15,7 @@ use std::task::Poll;
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
 use libos::runtime::{RxBatch, RxFrame};
+use libos::time::Timekeeper;
 use libos::{
     Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
     QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
@@ -199,7 +200,7 @@ impl<R: Runtime> Module for StackModule<R> {
 
     fn push(
         &mut self,
-        now: Instant,
+        time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,
@@ -207,8 +208,9 @@ impl<R: Runtime> Module for StackModule<R> {
         departure: Departure,
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
-        let ended = self.start_push(now, handle, token, data, to);
+        let ended = self.start_push(time, handle, token, data, to, departure);
         if departure == Departure::Now {
+            let now = time.last();
             self.stack.flush(now);
             self.transmit(now, completions);
         }

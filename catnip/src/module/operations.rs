@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::task::Poll;
 
-use libos::module::{Completions, Popped, WaitingPop};
+use libos::module::{Completions, Departure, Popped, WaitingPop};
+use libos::time::Timekeeper;
 use libos::{Error, Handle, Instant, Outcome, PopLimit, QueueDescriptor, Runtime, ScatterGather, Token};
 
 use super::StackModule;
@@ -17,22 +18,25 @@ impl<R: Runtime> StackModule<R> {
     #[inline(always)]
     pub(super) fn start_push(
         &mut self,
-        now: Instant,
+        time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
+        departure: Departure,
     ) -> Poll<Result<(), Error>> {
         let key = Key::from_bits(handle.0);
         match self.sockets.get_mut(key) {
             Some(Socket::Stream(stream)) => {
+                // Round trips are measured from here, and the last poll may be long ago.
+                let now = if departure == Departure::Now { time.now() } else { time.last() };
                 // A connected stream ignores the address, as POSIX has it.
                 push_stream(&mut self.stack, now, stream, token, data)
             }
             Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
             Some(Socket::Datagram(datagram)) => {
                 let (stack, blocked) = (&mut self.stack, &mut self.blocked);
-                datagrams::push(stack, blocked, now, key, token, datagram, data, to)
+                datagrams::push(stack, blocked, time.last(), key, token, datagram, data, to)
             }
             Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
             Some(Socket::Closing { .. }) | None => Poll::Ready(Err(Error::BadDescriptor)),

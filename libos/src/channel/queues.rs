@@ -10,6 +10,7 @@ use crate::doorbell::Sleeper;
 use crate::handle_table::HandleTable;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
+use crate::time::Timekeeper;
 use crate::{
     Arena, Error, Handle, Instant, Module, Outcome, PopLimit, QueueDescriptor, ScatterGather, SetupError,
     Token,
@@ -196,7 +197,7 @@ impl Module for ChannelQueues {
 
     fn push(
         &mut self,
-        _now: Instant,
+        _time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,

@@ -9,7 +9,7 @@ use super::state::State;
 use super::{IdleHook, Inner, LibOs};
 use crate::executor::Executor;
 use crate::memory::{ArenaConfig, Region};
-use crate::time::MonotonicClock;
+use crate::time::{MonotonicClock, Timekeeper};
 use crate::{Arena, Clock, Config, Instant, SetupError};
 
 /// One part in so many of the memory is left to modules and devices when the program takes all it can get.
@@ -89,15 +89,12 @@ impl LibOsBuilder {
         };
         let arena = device_arena.leaving(device_arena.region().len() / DEVICE_PART);
         let executor = Executor::new()?;
-        let clock_is_real = self.clock.is_real();
-        let now = self.clock.now();
-        let state = State::new(&options, clock_is_real, executor.tasks());
+        let time = Timekeeper::new(self.clock);
+        let state = State::new(&options, time.is_real(), executor.tasks());
         Ok(LibOs {
             inner: Rc::new(Inner {
                 state: RefCell::new(state),
-                now: Cell::new(now),
-                clock: self.clock,
-                clock_is_real,
+                time,
                 arena,
                 device_arena,
                 options,

@@ -230,8 +230,8 @@ impl LibOs {
         let Submission { slot, token, module, handle } =
             tables.submit(queue, OperationKind::Connect, claim.is_future())?;
         // The handshake is timed from here.
-        self.inner.now.set(self.inner.clock.now());
-        let ended = modules[module.get()].connect(self.now(), handle, token, peer, tables);
+        let now = self.inner.time.now();
+        let ended = modules[module.get()].connect(now, handle, token, peer, tables);
         if let Poll::Ready(ended) = ended {
             tables.complete(token, ended.map_or_else(Outcome::Failed, |()| Outcome::Connected));
         }
@@ -254,12 +254,8 @@ impl LibOs {
         let (module, handle, token) = tables.begin_push(queue)?;
         let module = &mut *modules[module.get()];
         let is_first = !std::mem::replace(pushed, true);
-        if is_first {
-            // What leaves now must not carry the last poll's time, which may be long ago.
-            self.inner.now.set(self.inner.clock.now());
-        }
         let departure = if is_first { Departure::Now } else { Departure::WithPoll };
-        match module.push(self.now(), handle, token, data, to, departure, tables) {
+        match module.push(&self.inner.time, handle, token, data, to, departure, tables) {
             Poll::Ready(ended) => tables.end_push(queue, claim.is_future(), ended),
             Poll::Pending => tables.settle_push(queue, claim.is_future())?,
         }

@@ -60,7 +60,7 @@ impl LibOs {
         progress: u64,
         deadline: Option<Instant>,
     ) -> Result<bool, Error> {
-        if !self.inner.clock_is_real {
+        if !self.inner.time.is_real() {
             return self.idle_in_virtual_time(idling, now, deadline);
         }
         match self.inner.options.idle {

@@ -24,7 +24,8 @@ use state::State;
 
 use crate::executor::Executor;
 use crate::metrics::{MetricsSink, Snapshot, SnapshotWriter};
-use crate::{Arena, Clock, Error, Instant, Module};
+use crate::time::Timekeeper;
+use crate::{Arena, Error, Instant, Module};
 
 /// Called when a wait can make no progress by itself; see [`LibOsBuilder::on_idle`].
 type IdleHook = Box<dyn FnMut(Option<Instant>) -> bool>;
@@ -46,10 +47,7 @@ pub struct LibOs {
 
 pub(crate) struct Inner {
     state: RefCell<State>,
-    /// The time of the last poll.
-    now: Cell<Instant>,
-    clock: Box<dyn Clock>,
-    clock_is_real: bool,
+    time: Timekeeper,
     /// The program's handle to the memory, and the one of modules and devices.
     arena: Arena,
     device_arena: Arena,
@@ -107,7 +105,7 @@ impl LibOs {
     /// The time of the last poll, or of a push after it: no clock is read.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.inner.now.get()
+        self.inner.time.last()
     }
 
     /// Why a device failed, in words: which device, which call, and what the system said of it. None while all of them work.
@@ -162,7 +160,7 @@ impl LibOs {
     }
 
     pub(crate) fn read_clock(&self) -> Instant {
-        self.inner.clock.now()
+        self.inner.time.peek()
     }
 
     #[inline(always)]

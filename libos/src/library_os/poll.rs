@@ -33,8 +33,7 @@ impl LibOs {
         &'a self,
         mut state: RefMut<'a, State>,
     ) -> Result<(Instant, RefMut<'a, State>), Error> {
-        let now = self.inner.clock.now();
-        self.inner.now.set(now);
+        let now = self.inner.time.now();
         if self.inner.has_abandoned.get() {
             self.give_up_abandoned(now, &mut state);
         }

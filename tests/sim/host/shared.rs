@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
+use libos::time::Timekeeper;
 use libos::{
     Domain, Error, Handle, Instant, Module, PopLimit, QueueDescriptor, ScatterGather, Shutdown, SocketKind,
     SocketOption, SocketOptionName, Token,
@@ -76,7 +77,7 @@ impl<M: Module> Module for SharedModule<M> {
 
     fn push(
         &mut self,
-        now: Instant,
+        time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,
@@ -84,7 +85,7 @@ impl<M: Module> Module for SharedModule<M> {
         departure: Departure,
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
-        self.0.borrow_mut().push(now, handle, token, data, to, departure, completions)
+        self.0.borrow_mut().push(time, handle, token, data, to, departure, completions)
     }
 
     fn pop(

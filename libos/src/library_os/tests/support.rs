@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::memory::ArenaConfig;
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
-use crate::time::ManualClock;
+use crate::time::{ManualClock, Timekeeper};
 use crate::{
     Arena, Buffer, Completion, Config, Domain, Error, Handle, Instant, LibOs, MemoryQueues, Module, Outcome,
     PopLimit, QueueDescriptor, ScatterGather, SocketKind, Token,
@@ -134,7 +134,7 @@ impl Module for Puppet {
 
     fn push(
         &mut self,
-        _now: Instant,
+        _time: &Timekeeper,
         _handle: Handle,
         token: Token,
         _data: &mut ScatterGather,

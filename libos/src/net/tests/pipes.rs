@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use crate::metrics::MetricsSink;
 use crate::module::{Completions, Departure, Popped};
+use crate::time::Timekeeper;
 use crate::{
     Buffer, Domain, Error, Handle, Instant, Module, Outcome, PopLimit, QueueDescriptor, ScatterGather,
     Shutdown, SocketKind, Token,
@@ -218,7 +219,7 @@ impl Module for Pipes {
 
     fn push(
         &mut self,
-        _now: Instant,
+        _time: &Timekeeper,
         handle: Handle,
         token: Token,
         data: &mut ScatterGather,
