@@ -1,8 +1,8 @@
 //! Who waits for what arrives: then it needs neither a place in a queue nor an event.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
-use libos::{PopLimit, ScatterGather};
+use libos::{PopLimit, QueueDescriptor, ScatterGather};
 
 /// Whoever waits for data. What is waited for is handed over as it arrives.
 pub trait Waiting {
@@ -20,6 +20,27 @@ pub trait Waiting {
         from: impl Fn() -> SocketAddr,
         data: ScatterGather,
     ) -> Result<(), ScatterGather>;
+
+    /// As which the pops wait on the datagram socket with this number, once one did. None where [`Self::offer_datagram`] is
+    /// the only way.
+    fn queue_of_datagrams(&self, user_data: u64) -> Option<QueueDescriptor> {
+        let _ = user_data;
+        None
+    }
+
+    /// As [`Self::offer_datagram`], by what [`Self::queue_of_datagrams`] said.
+    ///
+    /// # Errors
+    /// The datagram's data, when nobody waits.
+    fn give_datagram(
+        &mut self,
+        queue: QueueDescriptor,
+        from: &SocketAddrV4,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather> {
+        let _ = (queue, from);
+        Err(data)
+    }
 
     /// Gives data to who has waited longest on the connection with this number.
     ///

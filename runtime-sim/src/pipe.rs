@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use libos::metrics::MetricsSink;
-use libos::runtime::{Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
+use libos::runtime::{Arrival, Medium, RxBatch, RxChecksum, RxFrame, Segments, TxChecksum, TxOffload};
 use libos::{Arena, Buffer, BufferList, Capabilities, Error, FrameBatch, Instant, Runtime};
 
 /// Most frames under way in one direction; more are left with their sender.
@@ -48,6 +48,7 @@ impl Default for PipeConfig {
 #[derive(Debug)]
 pub struct PipeEnd {
     capabilities: Capabilities,
+    rx_checksum: RxChecksum,
     join_bytes: usize,
     arena: Arena,
     /// Frames under way from the other end.
@@ -74,6 +75,11 @@ pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
             tx_checksum: config.checksum,
             tcp_segmentation_bytes: config.tcp_segmentation_bytes,
             max_segments: 16,
+        },
+        // A partial checksum is as good as a verified one: the bytes never left memory.
+        rx_checksum: match config.checksum {
+            TxChecksum::Software => RxChecksum::Unknown,
+            TxChecksum::Partial | TxChecksum::Unneeded => RxChecksum::Verified,
         },
         join_bytes: config.join_bytes,
         arena: arenas[side].clone(),
@@ -115,12 +121,7 @@ impl PipeEnd {
 
     #[inline(always)]
     fn frame(&self, head: Buffer, rest: BufferList, offload: TxOffload) -> RxFrame {
-        // A partial checksum is as good as a verified one: the bytes never left memory.
-        let checksum = match self.capabilities.tx_checksum {
-            TxChecksum::Software => RxChecksum::Unknown,
-            TxChecksum::Partial | TxChecksum::Unneeded => RxChecksum::Verified,
-        };
-        RxFrame { head, rest, checksum, segment_bytes: offload.segment_bytes() }
+        RxFrame { head, rest, checksum: self.rx_checksum, segment_bytes: offload.segment_bytes() }
     }
 
     /// Takes what there is room for off the wire; returns how many frames.
@@ -169,18 +170,29 @@ impl Runtime for PipeEnd {
         if wire.is_empty() {
             return Ok(());
         }
-        if batch.is_empty()
-            && let Some((head, offload)) = wire.take_lone()
-        {
-            self.received_frames += 1;
-            if head.is_unique() {
-                batch.push(self.frame(head, BufferList::new(), offload));
-            } else {
-                batch.push(self.frame(self.own(head).by_fields(), BufferList::new(), offload));
-            }
-            return Ok(());
-        }
         self.received_frames += self.receive_burst(&mut wire, batch);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn receive_lone(&mut self, _now: Instant) -> Arrival {
+        let mut wire = self.incoming.borrow_mut();
+        match wire.take_lone() {
+            Some((head, offload)) => {
+                self.received_frames += 1;
+                let head = if head.is_unique() { head } else { self.own(head).by_fields() };
+                Arrival::Lone(self.frame(head, BufferList::new(), offload))
+            }
+            None if wire.is_empty() => Arrival::Nothing,
+            None => Arrival::Batch,
+        }
+    }
+
+    #[inline(always)]
+    fn transmit_lone(&mut self, _now: Instant, frame: Buffer, offload: TxOffload) -> Result<(), Buffer> {
+        let mut wire = self.outgoing.borrow_mut();
+        wire.push_lone(frame, offload)?;
+        self.sent_frames += 1;
         Ok(())
     }
 

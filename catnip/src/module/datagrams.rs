@@ -159,7 +159,7 @@ impl<R: Runtime> StackModule<R> {
             let Some(Socket::Datagram(datagram)) = self.sockets.get_mut(key) else { continue };
             while !self.stack.transmit_queue_is_full() {
                 let Some((token, (mut data, to))) = datagram.pushes.pop() else { break };
-                let sent = send(&mut self.stack, now, key, datagram, to.as_ref(), &mut data);
+                let sent = send(self.stack.stir(), now, key, datagram, to.as_ref(), &mut data);
                 completions.complete(token, sent.map_or_else(Outcome::Failed, |()| Outcome::Pushed));
             }
             datagram.is_blocked = !datagram.pushes.is_empty();

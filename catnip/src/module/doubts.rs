@@ -18,7 +18,7 @@ impl<R: Runtime> StackModule<R> {
                 if self.stack.claims(&doubt.frame) { Some(doubt.frame) } else { self.runtime.pass_on(doubt) };
             if let Some(frame) = ours {
                 let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: true };
-                self.stack.receive_for(now, frame, &mut pops);
+                self.stack.stir().receive_for(now, frame, &mut pops);
             }
             next = self.runtime.next_doubt();
         }

@@ -17,13 +17,13 @@ impl<R: Runtime> StackModule<R> {
     /// what it had received stays readable.
     #[cold]
     pub(super) fn on_device_failure(&mut self, now: Instant, completions: &mut Completions) {
-        self.stack.frames().clear();
+        self.stack.stir().frames().clear();
         if self.device_failed {
             return;
         }
         self.device_failed = true;
         log::error!("{}; its connections are lost", self.device_failure());
-        self.stack.fail_all(now, Error::DeviceFailed);
+        self.stack.stir().fail_all(now, Error::DeviceFailed);
         self.dispatch(completions);
         for (_, socket) in self.sockets.iter_mut() {
             fail_waiting(socket, completions);

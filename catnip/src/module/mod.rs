@@ -1,5 +1,6 @@
 //! The stack as a module of the library OS: descriptors and tokens on one side, a device on the other.
 
+mod calm;
 mod datagrams;
 mod doubts;
 mod failure;
@@ -14,7 +15,7 @@ use std::task::Poll;
 
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
-use libos::runtime::{RxBatch, RxFrame};
+use libos::runtime::{Arrival, RxBatch, RxFrame};
 use libos::time::Timekeeper;
 use libos::{
     Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
@@ -23,12 +24,13 @@ use libos::{
 
 use crate::slab::{Key, Slab};
 use crate::stack::Stack;
+use calm::Calm;
 use pops::Pops;
-use sockets::Socket;
+use sockets::{Datagram, Socket};
 
 /// The stack on the queue pair of one device.
 pub struct StackModule<R: Runtime> {
-    stack: Stack,
+    stack: Calm,
     runtime: R,
     received: RxBatch,
     sockets: Slab<Socket>,
@@ -43,7 +45,7 @@ impl<R: Runtime> StackModule<R> {
     pub fn new(stack: Stack, runtime: R) -> Self {
         let limit = stack.max_sockets();
         Self {
-            stack,
+            stack: Calm::new(stack),
             runtime,
             received: RxBatch::new(),
             sockets: Slab::with_capacity_limit(limit),
@@ -54,7 +56,7 @@ impl<R: Runtime> StackModule<R> {
 
     /// The stack, to look at.
     #[must_use]
-    pub const fn stack(&self) -> &Stack {
+    pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
@@ -68,41 +70,112 @@ impl<R: Runtime> StackModule<R> {
         self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)
     }
 
-    #[inline(always)]
-    fn receive(&mut self, now: Instant, completions: &mut Completions) {
+    /// Takes what the device has in a batch. True when there was something.
+    #[inline(never)]
+    fn receive_batch(&mut self, now: Instant, completions: &mut Completions) -> bool {
         if self.runtime.receive(now, &mut self.received).is_err() {
             self.on_device_failure(now, completions);
         }
+        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: self.received.len() > 1 };
+        let is_empty = self.received.is_empty();
         // A lone frame, the usual case where latency counts, needs no draining.
-        if self.received.len() == 1 {
-            let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-            if let Some(RxFrame { head, rest, checksum, segment_bytes }) = self.received.pop() {
-                let frame = RxFrame { head: head.by_fields(), rest, checksum, segment_bytes };
-                self.stack.receive_lone(now, frame, &mut pops);
+        if pops.in_burst {
+            let stack = self.stack.stir();
+            self.received.drain(..).for_each(|frame| stack.receive_for(now, frame, &mut pops));
+        } else if let Some(RxFrame { head, rest, checksum, segment_bytes }) = self.received.pop() {
+            let frame = RxFrame { head: head.by_fields(), rest, checksum, segment_bytes };
+            match self.stack.quietly().receive_straight(now, frame, &mut pops) {
+                Ok(true) => {}
+                Ok(false) => drop(self.stack.stir()),
+                Err(frame) => self.stack.stir().receive_for(now, frame, &mut pops),
             }
-        } else if !self.received.is_empty() {
-            self.receive_burst(now, completions);
+        }
+        if let Some(doubt) = self.runtime.next_doubt() {
+            self.settle_doubts(now, doubt, completions);
+            return true;
+        }
+        !is_empty
+    }
+
+    /// Takes a frame that is out of the usual.
+    #[inline(never)]
+    fn receive_unusual(&mut self, now: Instant, frame: RxFrame, completions: &mut Completions) {
+        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
+        self.stack.stir().receive_for(now, frame, &mut pops);
+    }
+
+    /// Does what there is to be done besides receiving.
+    #[inline(never)]
+    fn go_on(&mut self, now: Instant, completions: &mut Completions) {
+        self.dispatch(completions);
+        self.stack.stir().poll(now);
+        self.dispatch(completions);
+        self.transmit(now, completions);
+        if !self.blocked.is_empty() {
+            self.retry_blocked(now, completions);
+        }
+        if self.blocked.is_empty() && !self.device_failed {
+            self.stack.settle();
         }
     }
 
-    #[inline(never)]
-    fn receive_burst(&mut self, now: Instant, completions: &mut Completions) {
-        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: true };
-        for frame in self.received.drain(..) {
-            self.stack.receive_for(now, frame, &mut pops);
+    /// Sends a datagram that goes where the socket's last one went, while nothing else waits to be sent or to be done. False,
+    /// and nothing done, for all else.
+    #[inline(always)]
+    fn push_straight(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        completions: &mut Completions,
+    ) -> bool {
+        if self.stack.is_settled()
+            && let Some(Socket::Datagram(Datagram { id: Some(id), .. })) =
+                self.sockets.get(Key::from_bits(handle.0))
+            && let Some((frame, offload)) = self.stack.quietly().udp_straight(now, *id, to, data)
+        {
+            if let Err(frame) = self.runtime.transmit_lone(now, frame, offload) {
+                self.stack.stir().frames().push_frame(frame, offload);
+                self.transmit_frames(now, completions);
+            }
+            return true;
         }
+        false
+    }
+
+    /// Starts a push of any kind.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments, reason = "those of the push itself")]
+    fn push_any(
+        &mut self,
+        time: &Timekeeper,
+        handle: Handle,
+        token: Token,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+        departure: Departure,
+        completions: &mut Completions,
+    ) -> Poll<Result<(), Error>> {
+        let ended = self.start_push(time, handle, token, data, to, departure);
+        if departure == Departure::Now {
+            let now = time.last();
+            self.stack.stir().flush(now);
+            self.transmit(now, completions);
+        }
+        ended
     }
 
     #[inline(always)]
     fn transmit(&mut self, now: Instant, completions: &mut Completions) {
-        if !self.stack.frames().is_empty() {
+        if self.stack.has_frames() {
             self.transmit_frames(now, completions);
         }
     }
 
     #[inline(always)]
     fn transmit_frames(&mut self, now: Instant, completions: &mut Completions) {
-        if self.runtime.transmit(now, self.stack.frames()).is_err() {
+        if self.runtime.transmit(now, self.stack.stir().frames()).is_err() {
             self.on_device_failure(now, completions);
         }
     }
@@ -116,7 +189,7 @@ impl<R: Runtime> StackModule<R> {
 
     #[inline(never)]
     fn dispatch_events(&mut self, completions: &mut Completions) {
-        while let Some(event) = self.stack.next_event() {
+        while let Some(event) = self.stack.stir().next_event() {
             self.on_event(event, completions);
         }
     }
@@ -208,13 +281,10 @@ impl<R: Runtime> Module for StackModule<R> {
         departure: Departure,
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
-        let ended = self.start_push(time, handle, token, data, to, departure);
-        if departure == Departure::Now {
-            let now = time.last();
-            self.stack.flush(now);
-            self.transmit(now, completions);
+        if departure == Departure::Now && self.push_straight(time.last(), handle, data, to, completions) {
+            return Poll::Ready(Ok(()));
         }
-        ended
+        self.push_any(time, handle, token, data, to, departure, completions)
     }
 
     fn pop(
@@ -243,16 +313,20 @@ impl<R: Runtime> Module for StackModule<R> {
     }
 
     fn poll(&mut self, now: Instant, completions: &mut Completions) {
-        self.receive(now, completions);
-        if let Some(doubt) = self.runtime.next_doubt() {
-            self.settle_doubts(now, doubt, completions);
+        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
+        match self.runtime.receive_lone(now) {
+            Arrival::Nothing => {}
+            Arrival::Lone(frame) => match self.stack.quietly().receive_straight(now, frame, &mut pops) {
+                Ok(true) => {}
+                Ok(false) => drop(self.stack.stir()),
+                Err(frame) => self.receive_unusual(now, frame, completions),
+            },
+            Arrival::Batch => {
+                self.receive_batch(now, completions);
+            }
         }
-        self.dispatch(completions);
-        self.stack.poll(now);
-        self.dispatch(completions);
-        self.transmit(now, completions);
-        if !self.blocked.is_empty() {
-            self.retry_blocked(now, completions);
+        if !self.stack.is_calm(now) {
+            self.go_on(now, completions);
         }
     }
 
@@ -281,7 +355,7 @@ impl<R: Runtime> Module for StackModule<R> {
     }
 
     fn abort_all(&mut self, now: Instant) {
-        self.stack.abort_all(now);
+        self.stack.stir().abort_all(now);
     }
 
     fn failure(&self) -> Option<String> {

@@ -31,11 +31,11 @@ impl<R: Runtime> StackModule<R> {
                 // Round trips are measured from here, and the last poll may be long ago.
                 let now = if departure == Departure::Now { time.now() } else { time.last() };
                 // A connected stream ignores the address, as POSIX has it.
-                push_stream(&mut self.stack, now, stream, token, data)
+                push_stream(self.stack.stir(), now, stream, token, data)
             }
             Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
             Some(Socket::Datagram(datagram)) => {
-                let (stack, blocked) = (&mut self.stack, &mut self.blocked);
+                let (stack, blocked) = (self.stack.stir(), &mut self.blocked);
                 datagrams::push(stack, blocked, time.last(), key, token, datagram, data, to)
             }
             Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
@@ -54,10 +54,10 @@ impl<R: Runtime> StackModule<R> {
         match self.sockets.get_mut(key) {
             Some(Socket::Stream(stream)) => {
                 stream.popped_as = Some(queue);
-                pop_stream(&mut self.stack, stream.id, limit).map_or(Poll::Pending, Poll::Ready)
+                pop_stream(self.stack.stir(), stream.id, limit).map_or(Poll::Pending, Poll::Ready)
             }
             Some(_) if self.device_failed => Poll::Ready(Err(Error::DeviceFailed)),
-            Some(Socket::Datagram(datagram)) => datagrams::pop(&mut self.stack, key, queue, datagram),
+            Some(Socket::Datagram(datagram)) => datagrams::pop(self.stack.stir(), key, queue, datagram),
             Some(Socket::Listener { .. } | Socket::Fresh(_)) => Poll::Ready(Err(Error::NotConnected)),
             Some(Socket::Closing { .. }) | None => Poll::Ready(Err(Error::BadDescriptor)),
         }
@@ -97,7 +97,7 @@ impl<R: Runtime> StackModule<R> {
             Some(Socket::Stream(_)) => return Poll::Ready(Err(Error::AlreadyConnected)),
             Some(_) if self.device_failed => return Poll::Ready(Err(Error::DeviceFailed)),
             Some(Socket::Datagram(datagram)) => {
-                return Poll::Ready(datagrams::connect(&mut self.stack, now, key, datagram, remote));
+                return Poll::Ready(datagrams::connect(self.stack.stir(), now, key, datagram, remote));
             }
             Some(Socket::Listener { .. }) => return Poll::Ready(Err(Error::InvalidArgument)),
             Some(socket @ Socket::Fresh(_)) => socket,
@@ -105,10 +105,10 @@ impl<R: Runtime> StackModule<R> {
         };
         let Socket::Fresh(fresh) = socket else { return Poll::Ready(Err(Error::InvalidArgument)) };
         let connected = check_family(fresh.domain, remote)
-            .and_then(|()| self.stack.tcp_connect(now, &mut fresh.binding, remote, &fresh.options));
+            .and_then(|()| self.stack.stir().tcp_connect(now, &mut fresh.binding, remote, &fresh.options));
         match connected {
             Ok(id) => {
-                self.stack.tcp_set_user_data(id, key.to_bits());
+                self.stack.stir().tcp_set_user_data(id, key.to_bits());
                 *socket = Socket::Stream(Stream { connect: Some(token), ..Stream::new(id) });
                 Poll::Pending
             }
@@ -121,18 +121,18 @@ impl<R: Runtime> StackModule<R> {
         loop {
             let Some(Socket::Listener { accepts, .. }) = self.sockets.get_mut(key) else { return };
             let Some(&mut (token, ())) = accepts.front_mut() else { return };
-            let Some((connection, peer)) = self.stack.tcp_accept(id) else { return };
+            let Some((connection, peer)) = self.stack.stir().tcp_accept(id) else { return };
             accepts.pop();
             let Some(accepted) = self.sockets.insert(Socket::Stream(Stream::new(connection))) else {
-                self.stack.tcp_unaccept(id, connection);
+                self.stack.stir().tcp_unaccept(id, connection);
                 completions.complete(token, Outcome::Failed(Error::TooManyConnections));
                 return;
             };
-            self.stack.tcp_set_user_data(connection, accepted.to_bits());
+            self.stack.stir().tcp_set_user_data(connection, accepted.to_bits());
             if completions.accepted(token, Handle(accepted.to_bits()), peer).is_err() {
                 // Nobody has it: it goes back to the front of the backlog.
                 self.sockets.remove(accepted);
-                self.stack.tcp_unaccept(id, connection);
+                self.stack.stir().tcp_unaccept(id, connection);
             }
         }
     }
@@ -141,16 +141,16 @@ impl<R: Runtime> StackModule<R> {
         let key = Key::from_bits(event.user_data);
         match self.sockets.get_mut(key) {
             Some(Socket::Stream(stream)) => {
-                on_stream_event(&mut self.stack, stream, event.readiness, completions);
+                on_stream_event(self.stack.stir(), stream, event.readiness, completions);
             }
             Some(Socket::Datagram(datagram)) => {
-                datagrams::serve_pops(&mut self.stack, datagram, completions);
+                datagrams::serve_pops(self.stack.stir(), datagram, completions);
             }
             Some(&mut Socket::Listener { id, .. }) => self.serve_accepts(key, id, completions),
             Some(&mut Socket::Closing { id, close }) => {
                 if event.readiness.contains(Readiness::CLOSED) {
                     self.sockets.remove(key);
-                    let ended = self.stack.tcp_end_close(id);
+                    let ended = self.stack.stir().tcp_end_close(id);
                     completions.complete(close, ended.map_or_else(Outcome::Failed, |()| Outcome::Closed));
                 }
             }

@@ -1,9 +1,9 @@
 //! Waiting pops, completed as what they wait for arrives.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
 use libos::module::{Completions, WaitingPop};
-use libos::{PopLimit, ScatterGather};
+use libos::{PopLimit, QueueDescriptor, ScatterGather};
 
 use super::sockets::{Datagram, Socket, Stream};
 use crate::slab::{Key, Slab};
@@ -35,6 +35,24 @@ impl Waiting for Pops<'_> {
             Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
             | None => Err(data),
         }
+    }
+
+    fn queue_of_datagrams(&self, user_data: u64) -> Option<QueueDescriptor> {
+        match self.sockets.get(Key::from_bits(user_data)) {
+            Some(Socket::Datagram(datagram)) => datagram.popped_as,
+            Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
+            | None => None,
+        }
+    }
+
+    #[inline(always)]
+    fn give_datagram(
+        &mut self,
+        queue: QueueDescriptor,
+        from: &SocketAddrV4,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather> {
+        self.completions.give(queue, data, || Some(SocketAddr::V4(*from)))
     }
 
     #[inline(always)]

@@ -128,7 +128,7 @@ impl<R: Runtime> StackModule<R> {
                 if fresh.binding.is_some() {
                     return Err(Error::InvalidArgument);
                 }
-                fresh.binding = Some(self.stack.tcp_bind_shared(local, fresh.options.reuse)?);
+                fresh.binding = Some(self.stack.stir().tcp_bind_shared(local, fresh.options.reuse)?);
                 Ok(())
             }
             Socket::Datagram(datagram) => {
@@ -136,7 +136,7 @@ impl<R: Runtime> StackModule<R> {
                 if datagram.id.is_some() {
                     return Err(Error::InvalidArgument);
                 }
-                datagrams::bind(&mut self.stack, Key::from_bits(handle.0), datagram, local).map(drop)
+                datagrams::bind(self.stack.stir(), Key::from_bits(handle.0), datagram, local).map(drop)
             }
             Socket::Listener { .. } | Socket::Stream(_) => Err(Error::InvalidArgument),
             Socket::Closing { .. } => Err(Error::BadDescriptor),
@@ -149,11 +149,11 @@ impl<R: Runtime> StackModule<R> {
             Socket::Fresh(fresh) => {
                 if fresh.binding.is_none() {
                     let any = any_address(fresh.domain);
-                    fresh.binding = Some(self.stack.tcp_bind_shared(any, fresh.options.reuse)?);
+                    fresh.binding = Some(self.stack.stir().tcp_bind_shared(any, fresh.options.reuse)?);
                 }
                 // A program whose port somebody else listens on keeps it, and may try again.
-                let id = self.stack.tcp_listen_bound(&mut fresh.binding, backlog, &fresh.options)?;
-                self.stack.tcp_set_listener_user_data(id, handle.0);
+                let id = self.stack.stir().tcp_listen_bound(&mut fresh.binding, backlog, &fresh.options)?;
+                self.stack.stir().tcp_set_listener_user_data(id, handle.0);
                 *socket = Socket::Listener { id, accepts: Fifo::default() };
                 Ok(())
             }
@@ -167,7 +167,7 @@ impl<R: Runtime> StackModule<R> {
         match self.socket_of(handle)? {
             Socket::Stream(stream) => {
                 let id = stream.id;
-                self.stack.tcp_shutdown(id, how)
+                self.stack.stir().tcp_shutdown(id, how)
             }
             Socket::Fresh(_) | Socket::Listener { .. } => Err(Error::NotConnected),
             Socket::Datagram(_) => Err(Error::NotSupported),
@@ -178,11 +178,11 @@ impl<R: Runtime> StackModule<R> {
     pub(super) fn set_socket_option(&mut self, handle: Handle, option: SocketOption) -> Result<(), Error> {
         match self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
             Socket::Fresh(fresh) => fresh.options.set(option),
-            Socket::Stream(stream) => self.stack.tcp_set_option(stream.id, option),
-            Socket::Listener { id, .. } => self.stack.tcp_set_listener_option(*id, option),
+            Socket::Stream(stream) => self.stack.stir().tcp_set_option(stream.id, option),
+            Socket::Listener { id, .. } => self.stack.stir().tcp_set_listener_option(*id, option),
             Socket::Datagram(datagram) => {
-                let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
-                self.stack.udp_set_option(id, option)
+                let id = datagrams::socket_for_options(self.stack.stir(), datagram)?;
+                self.stack.stir().udp_set_option(id, option)
             }
             Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
@@ -195,11 +195,11 @@ impl<R: Runtime> StackModule<R> {
     ) -> Result<SocketOption, Error> {
         match self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
             Socket::Fresh(fresh) => fresh.options.get(name),
-            Socket::Stream(stream) => self.stack.tcp_option(stream.id, name),
-            Socket::Listener { id, .. } => self.stack.tcp_listener_option(*id, name),
+            Socket::Stream(stream) => self.stack.stir().tcp_option(stream.id, name),
+            Socket::Listener { id, .. } => self.stack.stir().tcp_listener_option(*id, name),
             Socket::Datagram(datagram) => {
-                let id = datagrams::socket_for_options(&mut self.stack, datagram)?;
-                self.stack.udp_option(id, name)
+                let id = datagrams::socket_for_options(self.stack.stir(), datagram)?;
+                self.stack.stir().udp_option(id, name)
             }
             Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
@@ -213,7 +213,7 @@ impl<R: Runtime> StackModule<R> {
         sources: &[IpAddr],
     ) -> Result<(), Error> {
         let id = self.group_socket(handle)?;
-        self.stack.udp_set_source_filter(id, group, mode, sources)
+        self.stack.stir().udp_set_source_filter(id, group, mode, sources)
     }
 
     pub(super) fn filter_of(
@@ -228,7 +228,7 @@ impl<R: Runtime> StackModule<R> {
     /// A socket that joins groups.
     fn group_socket(&mut self, handle: Handle) -> Result<UdpId, Error> {
         match self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)? {
-            Socket::Datagram(datagram) => datagrams::socket_for_options(&mut self.stack, datagram),
+            Socket::Datagram(datagram) => datagrams::socket_for_options(self.stack.stir(), datagram),
             Socket::Fresh(_) | Socket::Stream(_) | Socket::Listener { .. } => Err(Error::NotSupported),
             Socket::Closing { .. } => Err(Error::BadDescriptor),
         }
@@ -271,7 +271,7 @@ impl<R: Runtime> StackModule<R> {
         let key = Key::from_bits(handle.0);
         if let Some(socket @ Socket::Stream(_)) = self.sockets.get_mut(key)
             && let Socket::Stream(Stream { id, .. }) = *socket
-            && self.stack.tcp_close_awaited(now, id)
+            && self.stack.stir().tcp_close_awaited(now, id)
         {
             *socket = Socket::Closing { id, close };
             return Poll::Pending;
@@ -284,14 +284,14 @@ impl<R: Runtime> StackModule<R> {
         match self.sockets.remove(Key::from_bits(handle.0)) {
             Some(Socket::Fresh(fresh)) => {
                 if let Some(binding) = fresh.binding {
-                    self.stack.tcp_unbind(binding);
+                    self.stack.stir().tcp_unbind(binding);
                 }
             }
-            Some(Socket::Listener { id, .. }) => self.stack.tcp_close_listener(now, id),
-            Some(Socket::Stream(stream)) => self.stack.tcp_close(now, stream.id),
+            Some(Socket::Listener { id, .. }) => self.stack.stir().tcp_close_listener(now, id),
+            Some(Socket::Stream(stream)) => self.stack.stir().tcp_close(now, stream.id),
             Some(Socket::Datagram(datagram)) => {
                 if let Some(id) = datagram.id.or(datagram.unbound) {
-                    self.stack.udp_close(id);
+                    self.stack.stir().udp_close(id);
                 }
             }
             // It has no handle by which it could be closed again.

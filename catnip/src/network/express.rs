@@ -71,6 +71,12 @@ struct Headers<'a, const WORDS: usize> {
 impl<const WORDS: usize> Headers<'_, WORDS> {
     const BYTES: usize = EXPRESS_BYTES + WORDS * 4;
 
+    /// Bytes of the IP packet.
+    #[inline(always)]
+    const fn packet_len(payload: &[u8]) -> usize {
+        ipv4::HEADER_BYTES + WORDS * 4 + payload.len()
+    }
+
     #[inline(always)]
     fn write(&self, out: &mut [u8]) {
         let Some((lower, out)) = out.split_first_chunk_mut::<EXPRESS_BYTES>() else { return };
@@ -90,34 +96,8 @@ impl<const WORDS: usize> Headers<'_, WORDS> {
 }
 
 impl Network {
-    /// Sends `payload` behind a transport header along `path`, if the last packet went the same way and nobody else
-    /// holds the payload: the headers go in front of it.
-    ///
-    /// # Errors
-    /// The payload and why, and nothing done, for all else.
-    #[inline(always)]
-    pub(crate) fn send_express<const WORDS: usize>(
-        &mut self,
-        now: Instant,
-        path: &Path,
-        kind: PacketKind,
-        header: TransportHeader<WORDS>,
-        mut payload: Buffer,
-    ) -> Result<(), (Refusal, Buffer)> {
-        if self.refuses_shared::<WORDS>(&payload) {
-            return Err((Refusal::Shared, payload));
-        }
-        let Some(headers) = self.express_headers(now, path, kind, header, &payload) else {
-            return Err((Refusal::Unusual, payload));
-        };
-        if !payload.prepend_by(Headers::<WORDS>::BYTES, |out| headers.write(out)) {
-            return Err((Refusal::Shared, payload));
-        }
-        self.emit_express(payload, headers.offload);
-        Ok(())
-    }
-
-    /// As [`Self::send_express`], for a payload that its sender keeps.
+    /// Sends `payload`, which its sender keeps, behind a transport header along `path`, if the last packet went the same
+    /// way and nobody else holds the payload: the headers go in front of it.
     ///
     /// # Errors
     /// Why not, and nothing done.
@@ -136,14 +116,7 @@ impl Network {
         Ok(())
     }
 
-    /// True for a payload that others hold, where the checksum over it is ours to compute: once.
-    #[inline(always)]
-    fn refuses_shared<const WORDS: usize>(&self, payload: &Buffer) -> bool {
-        self.device.tx_checksum != TxChecksum::Unneeded && !payload.takes_header(Headers::<WORDS>::BYTES)
-    }
-
-    /// As [`Self::send_express`], for a payload that was refused as [`Refusal::Shared`]: the headers go into a segment
-    /// of their own.
+    /// As [`Self::send_express_kept`], for a payload that others hold as well: the headers go into a segment of their own.
     ///
     /// # Errors
     /// The payload, when it is still as unusual or there is no memory; it is for [`Self::send`].
@@ -161,7 +134,7 @@ impl Network {
         }
     }
 
-    /// As [`Self::send_express`], for at most one piece of a larger buffer, which is taken out of the list.
+    /// As [`Self::send_express_shared`], for at most one piece of a larger buffer, which is taken out of the list.
     #[inline(always)]
     pub(crate) fn send_express_behind<const WORDS: usize>(
         &mut self,
@@ -198,8 +171,7 @@ impl Network {
         let Some(mut own) = self.arena.allocate(Headers::<WORDS>::BYTES) else { return Err(payload) };
         own.set_len(Headers::<WORDS>::BYTES);
         headers.write(&mut own);
-        self.counters.ip_out_requests += 1;
-        self.counters.link_out_frames += 1;
+        self.express_out += 1;
         self.frames.push(own.freeze());
         if let Some(payload) = payload {
             self.frames.push(payload);
@@ -237,8 +209,7 @@ impl Network {
 
     #[inline(always)]
     fn emit_express(&mut self, frame: Buffer, offload: TxOffload) {
-        self.counters.ip_out_requests += 1;
-        self.counters.link_out_frames += 1;
+        self.express_out += 1;
         self.frames.push_frame(frame, offload);
     }
 
@@ -248,19 +219,26 @@ impl Network {
         now: Instant,
         path: &'a Path,
         kind: PacketKind,
-        mut header: TransportHeader<WORDS>,
+        header: TransportHeader<WORDS>,
         payload: &[u8],
     ) -> Option<Headers<'a, WORDS>> {
-        let express = &path.express;
-        let packet_len = ipv4::HEADER_BYTES + WORDS * 4 + payload.len();
-        let ready = express.epoch == self.neighbors.epoch()
-            && now < express.usable_until
-            && express.kind == kind
-            && packet_len <= path.mtu
+        let ready = path.express.epoch == self.neighbors.epoch()
+            && now < path.express.usable_until
+            && Headers::<WORDS>::packet_len(payload) <= path.mtu
+            && path.express.kind == kind
             && !self.transmit_queue_is_full();
-        if !ready {
-            return None;
-        }
+        ready.then(|| self.compose(path, header, payload))
+    }
+
+    #[inline(always)]
+    fn compose<'a, const WORDS: usize>(
+        &mut self,
+        path: &'a Path,
+        mut header: TransportHeader<WORDS>,
+        payload: &[u8],
+    ) -> Headers<'a, WORDS> {
+        let express = &path.express;
+        let packet_len = Headers::<WORDS>::packet_len(payload);
         let mut offload = TxOffload::default();
         if self.device.tx_checksum != TxChecksum::Unneeded {
             let bytes = header.words.map(u32::to_be_bytes);
@@ -278,18 +256,18 @@ impl Network {
         let total_len = packet_len as u16;
         let sum = u32::from(express.sum) + u32::from(total_len) + u32::from(identification);
         let [length, identification] = [total_len, identification].map(u16::to_be_bytes);
-        Some(Headers {
+        Headers {
             lower: &express.headers,
             length_and_identification: [length[0], length[1], identification[0], identification[1]],
             checksum: (!fold(sum)).to_be_bytes(),
             transport: header.words,
             offload,
-        })
+        }
     }
 
     /// The transport's checksum, or as much of it as the device wants.
     #[inline(never)]
-    fn express_checksum(
+    pub(super) fn express_checksum(
         &self,
         path: &Path,
         protocol: PlainProtocol,

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use libos::runtime::RxFrame;
 
+use super::lane::Lane;
 use super::{DestinationKind, Network, Packet, Protocol};
 use crate::tcp;
 use crate::wire::checksum::{self, Checksum};
@@ -169,9 +170,7 @@ impl Network {
         if self.wants_checksum(frame) && !sum_is_right(plain, frame) {
             return None;
         }
-        self.counters.link_in_frames += 1;
-        self.counters.ip_in_receives += 1;
-        self.counters.ip_in_delivers += 1;
+        self.plain_in += 1;
         Some(plain)
     }
 
@@ -201,6 +200,7 @@ impl Network {
         // Tagged frames are none of the usual kind.
         let first = self.interface.first_v4().filter(|_| self.vlan.is_none());
         self.plain = PlainFilter::new(self.device.hardware_address, first);
+        self.lane = Lane::NONE;
     }
 }
 

@@ -93,6 +93,29 @@ impl Stack {
         }
     }
 
+    /// Takes a frame of the flow that the last ones belonged to. True when that left nothing to be done.
+    ///
+    /// # Errors
+    /// The frame, and nothing done, for all else: it is for [`Self::receive_for`].
+    #[inline(always)]
+    pub(crate) fn receive_straight(
+        &mut self,
+        _now: Instant,
+        frame: RxFrame,
+        waiting: &mut impl Waiting,
+    ) -> Result<bool, RxFrame> {
+        let Self { network, udp, events, .. } = self;
+        let Some(end) = network.in_lane(&frame) else { return Err(frame) };
+        let left_nothing = udp.on_lane(events, waiting, network.lane_end(), frame, end)?;
+        network.count_in_lane();
+        Ok(left_nothing)
+    }
+
+    /// True when there is nothing that a poll would get out, and no event.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        !self.needs_poll() && self.events.is_empty()
+    }
+
     /// Out of line, so that each medium's headers are at fixed places.
     #[inline(never)]
     fn receive_bare(&mut self, now: Instant, frame: RxFrame, waiting: &mut impl Waiting) {
@@ -206,6 +229,13 @@ impl Stack {
     #[inline]
     pub fn frames(&mut self) -> &mut FrameBatch {
         self.network.frames()
+    }
+
+    /// True when [`Self::frames`] has something.
+    #[must_use]
+    #[inline]
+    pub fn has_frames(&self) -> bool {
+        self.network.queued_frames() > 0
     }
 
     /// True when [`Self::next_event`] has something.

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use libos::runtime::TxOffload;
 use libos::{
-    Domain, Error, FilterMode, GroupMembership, Instant, ScatterGather, SocketOption, SocketOptionName,
+    Buffer, Domain, Error, FilterMode, GroupMembership, Instant, ScatterGather, SocketOption,
+    SocketOptionName,
 };
 
 use super::Stack;
@@ -72,6 +74,19 @@ impl Stack {
         data: &mut ScatterGather,
     ) -> Result<(), Error> {
         self.udp.send(now, &mut self.network, id, to, data)
+    }
+
+    /// The frame of a datagram for [`Self::udp_send`] that goes where the socket's last one went: it is to be sent at once,
+    /// while nothing else waits to be sent. `None`, and nothing done, for all others.
+    #[inline(always)]
+    pub(crate) fn udp_straight(
+        &mut self,
+        now: Instant,
+        id: UdpId,
+        to: Option<&SocketAddr>,
+        data: &mut ScatterGather,
+    ) -> Option<(Buffer, TxOffload)> {
+        self.udp.straight(now, &mut self.network, id, to, data)
     }
 
     /// The oldest datagram that waits, `None` when none does.

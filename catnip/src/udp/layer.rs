@@ -3,16 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::{Domain, Error, Instant, ScatterGather};
+use libos::runtime::TxOffload;
+use libos::{Buffer, Domain, Error, Instant, ScatterGather};
 
 use super::ports::PortTable;
-use super::send::{find_path, send_from};
+use super::send::{find_path, send_from, straight};
 use super::socket::{Datagram, Socket};
+use super::sockets::Sockets;
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, UdpId};
 use crate::network::{HeaderBuffer, Network};
 use crate::random::Random;
-use crate::slab::Slab;
 use crate::steering::{CoreShare, Transport};
 use crate::tcp::demux::{ConnectionTable, FourTuple};
 use crate::wire::udp;
@@ -27,7 +28,7 @@ pub(super) const MAX_SHARING_SOCKETS: usize = 64;
 #[derive(Debug)]
 pub struct UdpLayer {
     pub(super) config: UdpConfig,
-    pub(super) sockets: Slab<Socket>,
+    pub(super) sockets: Sockets,
     pub(super) ports: PortTable,
     /// Connected sockets by both ends, so that any number of them may share a port.
     connected: ConnectionTable,
@@ -46,7 +47,7 @@ impl UdpLayer {
         let mut random = random.fork();
         Self {
             config: config.clone(),
-            sockets: Slab::with_capacity_limit(config.max_sockets),
+            sockets: Sockets::with_capacity_limit(config.max_sockets),
             ports: PortTable::new(),
             connected: ConnectionTable::new(std::array::from_fn(|_| random.next_u64())),
             headers: HeaderBuffer::new(),
@@ -66,7 +67,7 @@ impl UdpLayer {
             Domain::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let socket = Socket::new(SocketAddr::new(address, 0), self.config.hop_limit);
-        self.sockets.insert(socket).map(UdpId).ok_or(Error::TooManyConnections)
+        self.sockets.change().insert(socket).map(UdpId).ok_or(Error::TooManyConnections)
     }
 
     /// Makes a socket on a local address; as [`Self::open`] and [`Self::bind_opened`].
@@ -78,7 +79,7 @@ impl UdpLayer {
         let id = self.open(domain)?;
         let bound = self.bind_opened(network, id, local);
         if bound.is_err() {
-            self.sockets.remove(id.0);
+            self.sockets.change().remove(id.0);
         }
         bound.map(|()| id)
     }
@@ -114,7 +115,7 @@ impl UdpLayer {
             }
             port => port,
         };
-        if let Some(socket) = self.sockets.get_mut(id.0) {
+        if let Some(socket) = self.sockets.change().get_mut(id.0) {
             socket.local = SocketAddr::new(address, port);
         }
         self.link(id.0.index, port);
@@ -165,7 +166,7 @@ impl UdpLayer {
     /// Puts a socket into its port's list.
     fn link(&mut self, index: u32, port: u16) {
         let next = self.ports.first(port);
-        if let Some(socket) = self.sockets.get_index_mut(index) {
+        if let Some(socket) = self.sockets.change().get_index_mut(index) {
             socket.next = next;
             self.ports.set_first(port, Some(index));
         }
@@ -173,13 +174,13 @@ impl UdpLayer {
 
     /// Takes a socket out of its port's list.
     fn unlink(&mut self, index: u32, port: u16) {
-        let behind = self.sockets.get_index_mut(index).and_then(|socket| socket.next.take());
+        let behind = self.sockets.change().get_index_mut(index).and_then(|socket| socket.next.take());
         if self.ports.first(port) == Some(index) {
             self.ports.set_first(port, behind);
             return;
         }
         let mut at = self.ports.first(port);
-        while let Some(socket) = at.and_then(|index| self.sockets.get_index_mut(index)) {
+        while let Some(socket) = at.and_then(|index| self.sockets.change().get_index_mut(index)) {
             if socket.next == Some(index) {
                 socket.next = behind;
                 return;
@@ -223,12 +224,12 @@ impl UdpLayer {
                 self.ports.add_connected(port);
             }
         }
-        if let Some(socket) = self.sockets.get_mut(id.0) {
+        if let Some(socket) = self.sockets.change().get_mut(id.0) {
             socket.local.set_ip(path.local);
             socket.remote = Some(remote);
             socket.tuple = Some(tuple);
             socket.hop_limit = socket.options.hop_limit_to(path.remote);
-            socket.path = Some(path);
+            *socket.way.path_mut() = Some(path);
             socket.error = None;
         }
         self.connected.insert(&tuple, id.0.index);
@@ -265,7 +266,7 @@ impl UdpLayer {
         to: Option<&SocketAddr>,
         data: &mut ScatterGather,
     ) -> Result<(), Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let socket = self.sockets.in_use().get_mut(id.0).ok_or(Error::BadDescriptor)?;
         let sent = send_from(now, network, socket, &mut self.headers, to, data);
         match sent {
             Ok(()) => self.counters.out_datagrams += 1,
@@ -276,6 +277,22 @@ impl UdpLayer {
         sent
     }
 
+    /// The frame of a datagram that goes where the socket's last one went, which is to be sent before all else that is
+    /// pushed from now on. `None`, and nothing done, for all others: they are for [`Self::send`].
+    #[inline(always)]
+    pub(crate) fn straight(
+        &mut self,
+        now: Instant,
+        network: &mut Network,
+        id: UdpId,
+        to: Option<&SocketAddr>,
+        data: &mut ScatterGather,
+    ) -> Option<(Buffer, TxOffload)> {
+        let frame = straight(now, network, self.sockets.get(id.0)?, to, data)?;
+        self.counters.out_datagrams += 1;
+        Some(frame)
+    }
+
     /// Takes the oldest datagram out of the receive queue.
     ///
     /// # Errors
@@ -283,7 +300,7 @@ impl UdpLayer {
     /// [`Error::BadDescriptor`] when there is no such socket.
     #[inline]
     pub fn receive(&mut self, id: UdpId) -> Result<Option<Datagram>, Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let socket = self.sockets.in_use().get_mut(id.0).ok_or(Error::BadDescriptor)?;
         match socket.error.take() {
             Some(error) => Err(error),
             None => Ok(socket.queue.pop()),
@@ -295,7 +312,7 @@ impl UdpLayer {
     /// # Errors
     /// As [`Self::receive`].
     pub fn peek(&mut self, id: UdpId) -> Result<Option<&Datagram>, Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let socket = self.sockets.in_use().get_mut(id.0).ok_or(Error::BadDescriptor)?;
         match socket.error.take() {
             Some(error) => Err(error),
             None => Ok(socket.queue.front()),
@@ -304,7 +321,7 @@ impl UdpLayer {
 
     /// Ends the socket; what it had not received is dropped. A socket that is not there is no error.
     pub fn close(&mut self, network: &mut Network, events: &mut EventQueue, id: UdpId) {
-        let Some(socket) = self.sockets.get_mut(id.0) else { return };
+        let Some(socket) = self.sockets.change().get_mut(id.0) else { return };
         socket.leave_all(network);
         let (port, tuple) = (socket.local.port(), socket.tuple);
         events.forget(socket.mark);
@@ -316,7 +333,7 @@ impl UdpLayer {
             None if port != 0 => self.unlink(id.0.index, port),
             None => {}
         }
-        self.sockets.remove(id.0);
+        self.sockets.change().remove(id.0);
         if let Some(share) = &self.share
             && self.ports.first(port).is_none()
             && self.ports.connected(port) == 0
@@ -355,7 +372,7 @@ impl UdpLayer {
 
     /// Sets the number that the socket's events carry, those already queued included.
     pub fn set_user_data(&mut self, events: &mut EventQueue, id: UdpId, user_data: u64) {
-        if let Some(socket) = self.sockets.get_mut(id.0) {
+        if let Some(socket) = self.sockets.change().get_mut(id.0) {
             socket.user_data = user_data;
             events.set_user_data(socket.mark, user_data);
         }

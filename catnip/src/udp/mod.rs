@@ -10,6 +10,8 @@ mod ports;
 mod receive;
 mod send;
 mod socket;
+mod sockets;
+mod way;
 
 #[cfg(test)]
 mod tests;

@@ -76,7 +76,7 @@ impl UdpLayer {
         id: UdpId,
         option: SocketOption,
     ) -> Result<(), Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let socket = self.sockets.change().get_mut(id.0).ok_or(Error::BadDescriptor)?;
         let options = &mut socket.options;
         match option {
             SocketOption::HopLimit(0) | SocketOption::MulticastHops(0) => return Err(Error::InvalidArgument),
@@ -114,7 +114,7 @@ impl UdpLayer {
         mode: FilterMode,
         sources: &[IpAddr],
     ) -> Result<(), Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let socket = self.sockets.change().get_mut(id.0).ok_or(Error::BadDescriptor)?;
         socket.set_source_filter(network, group, mode, sources)
     }
 
@@ -132,7 +132,7 @@ impl UdpLayer {
     /// [`Error::BadDescriptor`] when there is no such socket, [`Error::NotConnected`] for the path MTU of a
     /// socket without a peer, [`Error::NotSupported`] for what datagram sockets do not have.
     pub fn option(&mut self, id: UdpId, name: SocketOptionName) -> Result<SocketOption, Error> {
-        let socket = self.sockets.get_mut(id.0).ok_or(Error::BadDescriptor)?;
+        let socket = self.sockets.change().get_mut(id.0).ok_or(Error::BadDescriptor)?;
         let options = &socket.options;
         match name {
             SocketOptionName::HopLimit => Ok(SocketOption::HopLimit(options.hop_limit)),
@@ -147,7 +147,7 @@ impl UdpLayer {
             SocketOptionName::ReusePort => Ok(SocketOption::ReusePort(options.shared)),
             SocketOptionName::PathMtuDiscovery => Ok(SocketOption::PathMtuDiscovery(options.discovery)),
             SocketOptionName::PathMtu => {
-                let path = socket.path.as_ref().filter(|_| socket.remote.is_some());
+                let path = socket.way.path().filter(|_| socket.remote.is_some());
                 path.map(|path| SocketOption::PathMtu(path.mtu)).ok_or(Error::NotConnected)
             }
             SocketOptionName::PendingError => Ok(SocketOption::PendingError(socket.error.take())),
@@ -159,7 +159,7 @@ impl UdpLayer {
 impl Socket {
     /// Has the way that datagrams go follow the options.
     pub(super) fn apply_options(&mut self, network: &Network) {
-        match (&mut self.path, self.remote) {
+        match (self.way.path_mut(), self.remote) {
             // A source that was chosen for groups may be another now: the way is looked up again.
             (path, None) => *path = None,
             (Some(path), Some(_)) => {
@@ -185,9 +185,10 @@ pub(super) fn interface(network: &Network, address: Option<IpAddr>) -> Result<Op
 impl UdpLayer {
     /// Has the only peer's MTU, and that of a socket's last destination, follow what a router said.
     pub(super) fn lower_mtu(&mut self, index: u32, remote: IpAddr, mtu: usize) -> bool {
-        let Some(socket) = self.sockets.get_index_mut(index) else { return false };
+        let Some(socket) = self.sockets.change().get_index_mut(index) else { return false };
         let follows = socket.options.discovery.follows_the_path();
-        let path = socket.path.as_mut().filter(|path| follows && path.remote == remote && mtu < path.mtu);
+        let path =
+            socket.way.path_mut().as_mut().filter(|path| follows && path.remote == remote && mtu < path.mtu);
         path.map(|path| path.mtu = mtu).is_some()
     }
 }

@@ -8,10 +8,14 @@ use super::layer::UdpLayer;
 use super::socket::{Datagram, Socket};
 use super::{UdpConfig, UdpCounters};
 use crate::events::{EventQueue, Readiness, SocketId, UdpId};
-use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, Network, Packet, Plain};
+use crate::network::{DestinationKind, IcmpError, IcmpErrorKind, LaneEnd, Network, Packet, Plain};
 use crate::tcp::demux::FourTuple;
 use crate::waiting::Waiting;
 use crate::wire::udp::{self, UdpHeader};
+use crate::wire::{ethernet, ipv4};
+
+/// Bytes in front of the payload in a frame of a lane.
+const HEADERS_BYTES: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + udp::HEADER_BYTES;
 
 impl UdpLayer {
     /// Takes a received datagram whose checksum is right: for who is `waiting`, or into its socket's queue.
@@ -50,6 +54,7 @@ impl UdpLayer {
         plain: Plain,
         frame: RxFrame,
     ) {
+        let flow = network.note_flow(&frame, &plain);
         let (source, destination) = (plain.source.into(), plain.destination.into());
         let (source_port, destination_port) = ((plain.ports >> 16) as u16, plain.ports as u16);
         let Some(index) = self.find(destination, destination_port, source, source_port) else {
@@ -64,19 +69,57 @@ impl UdpLayer {
         data.advance(plain.start + udp::HEADER_BYTES);
         let mut data = ScatterGather::from(data);
         if segment_bytes == 0
-            && let Some(socket) = self.sockets.get_index_mut(index)
+            && let Some(socket) = self.sockets.get_index(index)
             && socket.has_nothing_to_tell()
         {
-            let from = || SocketAddr::V4(SocketAddrV4::new(plain.source, source_port));
-            match waiting.offer_datagram(socket.user_data, from, data) {
+            let from = SocketAddrV4::new(plain.source, source_port);
+            match waiting.offer_datagram(socket.user_data, || SocketAddr::V4(from), data) {
                 Ok(()) => {
                     self.counters.in_datagrams += 1;
+                    if let Some(flow) = &flow
+                        && let Some(queue) = waiting.queue_of_datagrams(socket.user_data)
+                    {
+                        let generation = self.sockets.generation();
+                        network.open_lane(flow, LaneEnd::Udp { index, generation, queue, from });
+                    }
                     return;
                 }
                 Err(refused) => data = refused,
             }
         }
         self.keep(index, SocketAddr::new(source, source_port), Body { data, segment_bytes }, events);
+    }
+
+    /// Takes a datagram of a lane: `frame` up to `end`, with our headers in front. False when nobody waits for it, and
+    /// so an event tells of it; the frame, when the sockets are others now.
+    #[inline(always)]
+    pub(crate) fn on_lane(
+        &mut self,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+        lane: &LaneEnd,
+        frame: RxFrame,
+        end: usize,
+    ) -> Result<bool, RxFrame> {
+        let LaneEnd::Udp { index, generation, queue, from } = lane else { return Err(frame) };
+        if *generation != self.sockets.generation() {
+            return Err(frame);
+        }
+        // A frame of a lane has no further buffers to drop.
+        std::mem::forget(frame.rest);
+        let mut data = frame.head;
+        data.truncate(end);
+        data.advance(HEADERS_BYTES);
+        match waiting.give_datagram(*queue, from, ScatterGather::from(data)) {
+            Ok(()) => {
+                self.counters.in_datagrams += 1;
+                Ok(true)
+            }
+            Err(data) => {
+                self.keep(*index, SocketAddr::V4(*from), Body { data, segment_bytes: 0 }, events);
+                Ok(false)
+            }
+        }
     }
 
     /// Tells the sender that there is nobody.
@@ -99,7 +142,7 @@ impl UdpLayer {
         events: &mut EventQueue,
         waiting: &mut impl Waiting,
     ) {
-        let Some(socket) = self.sockets.get_index_mut(index) else { return };
+        let Some(socket) = self.sockets.get_index(index) else { return };
         let Body { mut data, segment_bytes } = body;
         if segment_bytes == 0 && socket.has_nothing_to_tell() {
             match waiting.offer_datagram(socket.user_data, || from, data) {
@@ -116,7 +159,7 @@ impl UdpLayer {
     /// Queues what nobody waits for.
     #[inline(never)]
     fn keep(&mut self, index: u32, from: SocketAddr, body: Body, events: &mut EventQueue) {
-        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
+        let Some((key, socket)) = self.sockets.change().entry_mut(index) else { return };
         let mut inbox = Inbox { socket, config: &self.config, counters: &mut self.counters };
         inbox.take_body(from, body);
         if !socket.queue.is_empty() {
@@ -165,7 +208,7 @@ impl UdpLayer {
             }
         }
         let Some(index) = connected else { return };
-        let Some((key, socket)) = self.sockets.entry_mut(index) else { return };
+        let Some((key, socket)) = self.sockets.change().entry_mut(index) else { return };
         let error = match kind {
             IcmpErrorKind::PortUnreachable | IcmpErrorKind::ProtocolUnreachable => Error::ConnectionRefused,
             IcmpErrorKind::HostUnreachable
@@ -176,6 +219,8 @@ impl UdpLayer {
             IcmpErrorKind::FragmentationNeeded { .. } => Error::MessageTooLong,
         };
         socket.error = Some(error);
+        // The next datagram's call says so.
+        socket.way.bend();
         self.counters.in_icmp_errors += 1;
         events.push(&mut socket.mark, SocketId::Udp(UdpId(key)), socket.user_data, Readiness::READABLE);
     }

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libos::memory::CopyCause;
+use libos::runtime::TxOffload;
 use libos::{Buffer, Error, Instant, ScatterGather};
 
 use super::layer::MAX_PAYLOAD_BYTES;
 use super::options::Options;
 use super::socket::Socket;
 use crate::network::{
-    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol, Refusal,
+    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol,
     TransportHeader,
 };
 use crate::wire::udp;
@@ -23,27 +24,32 @@ pub(super) fn send_from(
     to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
-    // The way of the last datagram, unless there is an error to tell of or this one goes elsewhere.
-    if let Some(path) = &socket.path
-        && let Some(to) = to.or(socket.remote.as_ref())
-        && path.leads_to(to)
-        && to.port() != 0
-        && socket.error.is_none()
-        && let Some(payload) = data.take_single()
-    {
-        let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, socket.options.traffic_class);
-        let header = header(socket.local.port(), to.port(), payload.len());
-        match network.send_express(now, path, kind, header, payload) {
-            Ok(()) => return Ok(()),
-            Err((Refusal::Shared, payload)) => {
-                if send_shared(now, network, socket, to.port(), payload, data) {
-                    return Ok(());
-                }
-            }
-            Err((Refusal::Unusual, payload)) => data.push(payload),
+    if !network.transmit_queue_is_full() {
+        if let Some((frame, offload)) = straight(now, network, socket, to, data) {
+            network.frames().push_frame(frame, offload);
+            return Ok(());
+        }
+        if send_shared(now, network, socket, to, data) {
+            return Ok(());
         }
     }
     send_any(now, network, socket, headers, to, data)
+}
+
+/// The frame of a datagram that goes the way of the last one. `None`, and `data` as it was, for all others.
+#[inline(always)]
+pub(super) fn straight(
+    now: Instant,
+    network: &mut Network,
+    socket: &Socket,
+    to: Option<&SocketAddr>,
+    data: &mut ScatterGather,
+) -> Option<(Buffer, TxOffload)> {
+    let to = match to {
+        Some(to) => to,
+        None => socket.remote.as_ref()?,
+    };
+    network.send_straight(now, socket.way.parts(), to, data)
 }
 
 #[inline(always)]
@@ -54,20 +60,23 @@ fn header(local_port: u16, remote_port: u16, payload_len: usize) -> TransportHea
     TransportHeader { protocol: PlainProtocol::Udp, words: [ports, u32::from(datagram_len) << 16] }
 }
 
-/// Sends a payload that others hold as well, the way of the last datagram. False, and the payload in `data`, when it has to
-/// go another one.
+/// Sends a payload that others hold as well, or in front of which there is no room, the way of the last datagram. False, and
+/// `data` as it was, when it has to go another one.
 #[inline(never)]
 fn send_shared(
     now: Instant,
     network: &mut Network,
     socket: &Socket,
-    to_port: u16,
-    payload: Buffer,
+    to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> bool {
-    let Some(path) = &socket.path else { return false };
+    let (Some(path), Some(to)) = (socket.way.path(), to.or(socket.remote.as_ref())) else { return false };
+    if socket.error.is_some() || to.port() == 0 || !path.leads_to(to) {
+        return false;
+    }
+    let Some(payload) = data.take_single() else { return false };
     let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, socket.options.traffic_class);
-    let header = header(socket.local.port(), to_port, payload.len());
+    let header = header(socket.local.port(), to.port(), payload.len());
     match network.send_express_shared(now, path, kind, header, payload) {
         Ok(()) => true,
         Err(payload) => {
@@ -87,7 +96,7 @@ fn send_any(
     to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
-    let Socket { local, remote, path, hop_limit, options, error, .. } = socket;
+    let Socket { local, remote, way, hop_limit, options, error, .. } = socket;
     if let Some(error) = error.take() {
         return Err(error);
     }
@@ -99,7 +108,7 @@ fn send_any(
     if len > MAX_PAYLOAD_BYTES {
         return Err(Error::MessageTooLong);
     }
-    let path = match path {
+    let path = match way.path_mut() {
         Some(path) if path.leads_to(to) => path,
         other => {
             let path = other.insert(find_path(now, network, options, *local, to.ip())?);
@@ -124,6 +133,7 @@ fn send_any(
         None => send_pieces(now, network, path, outgoing, data)?,
     }
     data.clear();
+    way.straighten(network, local.port());
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use libos::{Error, ScatterGather};
 
 use super::memberships::Membership;
 use super::options::Options;
+use super::way::Way;
 use crate::events::EventMark;
-use crate::network::Path;
 use crate::tcp::demux::FourTuple;
 
 /// A received datagram.
@@ -70,8 +70,7 @@ pub(super) struct Socket {
     pub(super) remote: Option<SocketAddr>,
     /// Both ends of a connected socket.
     pub(super) tuple: Option<FourTuple>,
-    /// The way to where the last datagram went; for a connected socket, to its peer.
-    pub(super) path: Option<Path>,
+    pub(super) way: Way,
     pub(super) queue: ReceiveQueue,
     /// What ICMP said; reported by the next call.
     pub(super) error: Option<Error>,
@@ -92,7 +91,7 @@ impl Socket {
             local,
             remote: None,
             tuple: None,
-            path: None,
+            way: Way::NONE,
             queue: ReceiveQueue::default(),
             error: None,
             next: None,

@@ -138,7 +138,10 @@ const fn length_words(length: usize) -> u64 {
 /// is zero, which is to be divisible by 65535 (RFC 1071).
 #[inline(always)]
 pub(crate) const fn is_right_sum(sum: u64) -> bool {
-    sum.is_multiple_of(0xffff)
+    // Multiples of an odd number, and they alone, times its inverse are no more than the largest quotient: what compilers make
+    // of a remainder only when nothing is beside it.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// The checksum of words that were read as the machine reads them and added up.

@@ -98,6 +98,18 @@ impl From<Buffer> for RxFrame {
     }
 }
 
+/// What a device has for who asks for one frame.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large variant is the common one")]
+pub enum Arrival {
+    /// No frame has arrived.
+    Nothing,
+    /// This one, and no other.
+    Lone(RxFrame),
+    /// Perhaps some: [`Runtime::receive`] says.
+    Batch,
+}
+
 /// A frame that may belong to another core.
 #[derive(Debug)]
 pub struct Doubt {
@@ -224,6 +236,25 @@ pub trait Runtime {
     /// # Errors
     /// [`Error::DeviceFailed`] when the device is gone; no frame will ever leave again.
     fn transmit(&mut self, now: Instant, batch: &mut FrameBatch) -> Result<(), Error>;
+
+    /// Takes the one frame that has arrived without a batch, where that is less work: a message that somebody waits for
+    /// comes alone. Asked first; whoever has no short way leaves it, and is asked with [`Self::receive`]. A runtime that
+    /// has [`Self::next_doubt`] may answer [`Arrival::Lone`] with frames that are surely this core's.
+    #[inline(always)]
+    fn receive_lone(&mut self, now: Instant) -> Arrival {
+        let _ = now;
+        Arrival::Batch
+    }
+
+    /// Takes a frame of one segment in front of which no other waits, without a batch, where that is less work.
+    ///
+    /// # Errors
+    /// The frame, when it is for [`Self::transmit`]: there is no short way, or no room, or the device is gone.
+    #[inline(always)]
+    fn transmit_lone(&mut self, now: Instant, frame: Buffer, offload: TxOffload) -> Result<(), Buffer> {
+        let _ = (now, offload);
+        Err(frame)
+    }
 
     /// When the device itself next has something to do, such as a simulated frame's arrival.
     fn next_deadline(&self) -> Option<Instant> {

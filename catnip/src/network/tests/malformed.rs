@@ -160,7 +160,7 @@ fn every_malformed_frame_is_counted_where_it_belongs() {
     for (name, frame, counter) in cases {
         let mut network = network(&config(1));
         assert!(is_dropped(&mut network, &frame), "{name}");
-        assert_eq!(counter(network.counters()), 1, "{name}: {:?}", network.counters());
+        assert_eq!(counter(&network.counters()), 1, "{name}: {:?}", network.counters());
         assert_eq!(network.arena().stats().live_buffers, 0, "{name}");
     }
 }

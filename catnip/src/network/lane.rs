@@ -1,0 +1,162 @@
+//! The flow of the last packets: what its next one looks like, compared in whole words, and whose it is.
+//!
+//! A lane is made from a packet that went the general way and was delivered; nothing of it was looked up with less care. It
+//! is good until the addresses change that it was looked up by; whoever the packets are for says in its own words how long
+//! it is theirs.
+
+use std::net::SocketAddrV4;
+
+use libos::QueueDescriptor;
+use libos::runtime::RxFrame;
+
+use super::plain::Plain;
+use super::{Network, PlainProtocol};
+use crate::wire::checksum;
+use crate::wire::{ethernet, ipv4, udp};
+
+const PACKET: usize = ethernet::HEADER_BYTES;
+const TRANSPORT: usize = PACKET + ipv4::HEADER_BYTES;
+/// Bytes up to the end of the smaller of the transports' headers.
+const HEAD_BYTES: usize = TRANSPORT + udp::HEADER_BYTES;
+
+/// Whose the packets of a lane are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LaneEnd {
+    /// Nobody's: there is no lane.
+    Nobody,
+    /// A datagram socket's, for as long as the sockets are of this generation.
+    Udp {
+        /// The socket's place.
+        index: u32,
+        /// Of all datagram sockets.
+        generation: u64,
+        /// As which the socket's pops wait.
+        queue: QueueDescriptor,
+        /// Who sends them.
+        from: SocketAddrV4,
+    },
+}
+
+/// What all packets of a flow have in common, read in the machine's byte order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lane {
+    /// Both Ethernet addresses, the type, the IP version and header length, the traffic class.
+    link: [u64; 2],
+    /// Flags and fragment offset, hop limit, protocol.
+    cut_and_protocol: u32,
+    /// Both IP addresses.
+    addresses: u64,
+    /// Both ports.
+    ports: u32,
+    /// Of the IP header without length, identification and checksum.
+    sum: u64,
+    end: LaneEnd,
+}
+
+/// The eight bytes from `AT` on.
+#[inline(always)]
+fn eight<const AT: usize>(head: &[u8; HEAD_BYTES]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&head[AT..AT + 8]);
+    u64::from_ne_bytes(bytes)
+}
+
+/// The four bytes from `AT` on.
+#[inline(always)]
+fn four<const AT: usize>(head: &[u8; HEAD_BYTES]) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&head[AT..AT + 4]);
+    u32::from_ne_bytes(bytes)
+}
+
+/// The two bytes from `AT` on.
+#[inline(always)]
+fn two<const AT: usize>(head: &[u8; HEAD_BYTES]) -> [u8; 2] {
+    [head[AT], head[AT + 1]]
+}
+
+impl Lane {
+    /// No packet's: what it begins with makes no difference, as it is nobody's.
+    pub(super) const NONE: Self =
+        Self { link: [0; 2], cut_and_protocol: 0, addresses: 0, ports: 0, sum: 0, end: LaneEnd::Nobody };
+
+    fn of(head: &[u8; HEAD_BYTES], end: LaneEnd) -> Self {
+        let cut_and_protocol = four::<{ PACKET + 6 }>(head);
+        let version = u16::from_ne_bytes(two::<PACKET>(head));
+        let addresses = [four::<{ PACKET + 12 }>(head), four::<{ PACKET + 16 }>(head)].map(u64::from);
+        Self {
+            link: [eight::<0>(head), eight::<8>(head)],
+            cut_and_protocol,
+            addresses: eight::<{ PACKET + 12 }>(head),
+            ports: four::<TRANSPORT>(head),
+            sum: u64::from(version) + u64::from(cut_and_protocol) + addresses[0] + addresses[1],
+            end,
+        }
+    }
+}
+
+impl Network {
+    /// Where the packet ends in a frame that belongs to the flow of the last ones and is right in every way: it is
+    /// [`Self::lane_end`]'s, and then counts with [`Self::count_in_lane`]. `None` for all else.
+    #[inline(always)]
+    pub(crate) fn in_lane(&self, frame: &RxFrame) -> Option<usize> {
+        let lane = &self.lane;
+        let head = frame.head.first_chunk::<HEAD_BYTES>()?;
+        let total_len = usize::from(u16::from_be_bytes(two::<{ PACKET + 2 }>(head)));
+        let datagram_len = usize::from(u16::from_be_bytes(two::<{ TRANSPORT + 4 }>(head)));
+        let length_and_identification = four::<{ PACKET + 2 }>(head);
+        let checksum = u16::from_ne_bytes(two::<{ PACKET + 10 }>(head));
+        let sum = lane.sum + u64::from(length_and_identification) + u64::from(checksum);
+        let end = PACKET + total_len;
+        let is_next = four::<TRANSPORT>(head) == lane.ports
+            && eight::<{ PACKET + 12 }>(head) == lane.addresses
+            && eight::<0>(head) == lane.link[0]
+            && eight::<8>(head) == lane.link[1]
+            && four::<{ PACKET + 6 }>(head) == lane.cut_and_protocol
+            && checksum::is_right_sum(sum)
+            && end <= frame.head.len()
+            && ipv4::HEADER_BYTES + datagram_len == total_len
+            && datagram_len >= udp::HEADER_BYTES
+            && frame.rest.is_untouched()
+            && frame.segment_bytes == 0
+            && !self.wants_checksum(frame);
+        is_next.then_some(end)
+    }
+
+    /// Whose what [`Self::in_lane`] takes is.
+    #[inline(always)]
+    pub(crate) const fn lane_end(&self) -> &LaneEnd {
+        &self.lane.end
+    }
+
+    /// Counts a frame of the lane as received and delivered.
+    #[inline(always)]
+    pub(crate) const fn count_in_lane(&mut self) {
+        self.plain_in += 1;
+    }
+
+    /// Makes a lane of the flow of a packet that was delivered, if the one before it was of the same flow.
+    #[inline(always)]
+    pub(crate) fn note_flow(&mut self, frame: &RxFrame, plain: &Plain) -> Option<FlowHead> {
+        let flow = (plain.source, plain.ports);
+        if self.last_flow != flow {
+            self.last_flow = flow;
+            return None;
+        }
+        if plain.start != TRANSPORT || plain.protocol != PlainProtocol::Udp {
+            return None;
+        }
+        frame.head.first_chunk().map(|head| FlowHead(*head))
+    }
+
+    /// Makes a lane for packets that begin as this one did.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn open_lane(&mut self, FlowHead(head): &FlowHead, end: LaneEnd) {
+        self.lane = Lane::of(head, end);
+    }
+}
+
+/// The headers of a packet.
+#[derive(Debug)]
+pub(crate) struct FlowHead([u8; HEAD_BYTES]);
