@@ -109,6 +109,11 @@ impl Path {
         self.express = Express::NONE;
     }
 
+    /// True when nothing is gained by telling that packets arrive: see [`super::Network::confirm`].
+    pub(crate) const fn is_confirmed(&self) -> bool {
+        !self.unconfirmed
+    }
+
     /// True when packets come straight back to this stack.
     #[must_use]
     pub fn is_loop(&self) -> bool {

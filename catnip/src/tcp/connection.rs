@@ -161,8 +161,6 @@ pub(super) struct Receiver {
     pub one_way: bool,
     /// When data last arrived; [`Instant::ZERO`] before any did.
     pub last_data: Instant,
-    /// Payload bytes received since the last acknowledgment sent.
-    pub unacknowledged_bytes: u32,
     /// The largest segment seen: what "every second full-sized segment" is measured by.
     pub segment_bytes: u16,
     /// Segments that arrived ahead of the present gap since the last turn of output. Each has an acknowledgment
@@ -195,6 +193,38 @@ impl Receiver {
             window::advertise(self.nxt, self.edge, free, self.limit_bytes, u32::from(mss), self.scale);
         self.edge = offered.edge;
         offered.field
+    }
+
+    /// As [`Self::advertise`], while the buffer [`Self::is_plain`].
+    #[inline(always)]
+    pub(super) fn advertise_plain(&mut self, mss: u16) -> u16 {
+        if self.queue.len_bytes() == 0
+            && let Some(offered) =
+                window::advertise_empty(self.nxt, self.edge, self.limit_bytes, u32::from(mss), self.scale)
+        {
+            self.edge = offered.edge;
+            return offered.field;
+        }
+        self.advertise_any(mss)
+    }
+
+    #[inline(never)]
+    fn advertise_any(&mut self, mss: u16) -> u16 {
+        self.advertise(mss)
+    }
+
+    /// True for a buffer that is neither tiny nor larger than the header expresses, however it grows by itself.
+    pub(super) fn is_plain(&self, mss: u16) -> bool {
+        let largest_bytes = self.limit_bytes.max(self.tuning.max_bytes);
+        self.limit_bytes / window::LEAST_PLAIN_SEGMENTS >= u32::from(mss)
+            && largest_bytes <= window::MAX_PLAIN_BYTES
+            && largest_bytes >> self.scale <= window::MAX_FIELD
+    }
+
+    /// Bytes received in order since the last acknowledgment sent.
+    #[inline(always)]
+    pub(super) const fn unacknowledged_bytes(&self) -> u32 {
+        self.nxt.distance_from(self.last_ack_sent)
     }
 
     /// RCV.WND: bytes the peer may send from `nxt` on, as last told to it.

@@ -16,6 +16,14 @@ impl Course {
     const UNKNOWN: Self = Self(0);
     const RECEIVES: u8 = 1;
     const SENDS: u8 = 2;
+    const IDLE: u8 = 4;
+    const LONE: u8 = 8;
+    /// Nothing is in flight and nothing whatever is pending: [`super::lone`] takes what comes and what is pushed.
+    pub(super) const READY: Self = Self(Self::RECEIVES | Self::SENDS | Self::IDLE);
+    /// As [`Self::READY`], but for one segment in flight, of which only [`super::lone`] keeps account.
+    pub(super) const WAITS: Self = Self(Self::RECEIVES | Self::SENDS | Self::LONE);
+    /// Something beside what is said and answered is pending, or more than one segment is in flight.
+    pub(super) const BUSY: Self = Self(Self::RECEIVES | Self::SENDS);
 
     #[inline(always)]
     pub(super) const fn new(receives: bool, sends: bool) -> Self {
@@ -32,6 +40,18 @@ impl Course {
     #[inline(always)]
     pub(super) const fn sends(self) -> bool {
         self.0 & Self::SENDS != 0
+    }
+
+    /// True for [`Self::READY`].
+    #[inline(always)]
+    pub(super) const fn is_ready(self) -> bool {
+        self.0 & Self::IDLE != 0
+    }
+
+    /// True for [`Self::WAITS`].
+    #[inline(always)]
+    pub(super) const fn waits(self) -> bool {
+        self.0 & Self::LONE != 0
     }
 }
 
@@ -56,14 +76,14 @@ impl Connections {
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
         let connection = self.0.get_mut(key)?;
-        connection.course = Course::UNKNOWN;
+        connection.forget_course();
         Some(connection)
     }
 
     #[inline]
     pub(super) fn get_index_mut(&mut self, index: u32) -> Option<&mut Connection> {
         let connection = self.0.get_index_mut(index)?;
-        connection.course = Course::UNKNOWN;
+        connection.forget_course();
         Some(connection)
     }
 
@@ -77,6 +97,17 @@ impl Connections {
     #[inline(always)]
     pub(super) fn straight_index_mut(&mut self, index: u32) -> Option<&mut Connection> {
         self.0.get_index_mut(index)
+    }
+}
+
+impl Connection {
+    /// Somebody may change what the straight way knows.
+    #[inline(always)]
+    fn forget_course(&mut self) {
+        if self.course.waits() {
+            self.settle_lone();
+        }
+        self.course = Course::UNKNOWN;
     }
 }
 

@@ -128,6 +128,13 @@ impl ConnectionTable {
         if last != NO_INDEX && matches(last) { Some(last) } else { self.look_up(tuple, matches) }
     }
 
+    /// The connection found last: an index that none has, when there is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last(&self) -> u32 {
+        self.last.get()
+    }
+
     #[inline(never)]
     fn look_up(&self, tuple: impl FnOnce() -> FourTuple, matches: impl Fn(u32) -> bool) -> Option<u32> {
         let hash = self.hash(&tuple());

@@ -301,7 +301,7 @@ impl Connection {
             EcnUse::Precise => {
                 if marked != self.ecn.echo {
                     // RFC 8257, section 3.2: what came before the change is reported as it was, at once, ...
-                    if self.rcv.unacknowledged_bytes > 0 {
+                    if self.rcv.unacknowledged_bytes() > 0 {
                         self.send_acknowledgment(cx);
                     }
                     self.ecn.echo = marked;

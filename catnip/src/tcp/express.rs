@@ -28,8 +28,8 @@ const FEW_CHUNKS: usize = 16;
 
 /// Header length and flags, as they stand in the fourth word of a header with timestamps and nothing else: an
 /// acknowledgment, pushed or not.
-const CONTROL: u32 = (STAMPED_BYTES as u32 / 4) << 28 | (Flags::ACK.bits() as u32) << 16;
-const CONTROL_MASK: u32 = 0xffff_0000 & !((Flags::PSH.bits() as u32) << 16);
+pub(super) const CONTROL: u32 = (STAMPED_BYTES as u32 / 4) << 28 | (Flags::ACK.bits() as u32) << 16;
+pub(super) const CONTROL_MASK: u32 = 0xffff_0000 & !((Flags::PSH.bits() as u32) << 16);
 
 /// A received header with timestamps and nothing else, and the payload's length.
 #[derive(Debug, Clone, Copy)]
@@ -45,10 +45,10 @@ struct Expected {
 /// packet: nobody is at 0.0.0.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlainEnds {
-    remote: Ipv4Addr,
-    local: Ipv4Addr,
+    pub(super) remote: Ipv4Addr,
+    pub(super) local: Ipv4Addr,
     /// The peer's port in the upper half, ours in the lower.
-    ports: u32,
+    pub(super) ports: u32,
 }
 
 impl PlainEnds {
@@ -95,6 +95,22 @@ impl TcpLayer {
     /// Takes a segment of the usual kind of packet.
     #[inline(always)]
     pub(crate) fn receive_plain(
+        &mut self,
+        now: Instant,
+        plain: Plain,
+        frame: RxFrame,
+        network: &mut Network,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) {
+        match self.receive_lone(now, plain, frame, network, events, waiting) {
+            Ok(()) => {}
+            Err(frame) => self.receive_express(now, plain, frame, network, events, waiting),
+        }
+    }
+
+    #[inline(never)]
+    fn receive_express(
         &mut self,
         now: Instant,
         plain: Plain,
@@ -161,6 +177,36 @@ impl TcpLayer {
         }
         let Some(buffer) = data.single_mut() else { return false };
         let len = buffer.len();
+        if connection.course.is_ready() {
+            if !connection.send_lone(buffer, len, now, network) {
+                return false;
+            }
+            self.shared.counters.out_segments += 1;
+            if let Some(buffer) = data.take_single() {
+                connection.keep_lone(buffer);
+            }
+            let due = connection.deadlines.retransmit;
+            if due < connection.deadlines.armed {
+                connection.deadlines.armed = due;
+                self.timers.arm(id.0.index, due);
+            }
+            return true;
+        }
+        self.send_behind(now, id, data, network)
+    }
+
+    /// [`Self::send_express`] where something is in flight or nothing is known.
+    #[inline(never)]
+    fn send_behind(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        data: &mut ScatterGather,
+        network: &mut Network,
+    ) -> bool {
+        let Some(connection) = self.connections.straight_mut(id.0) else { return false };
+        let Some(buffer) = data.single_mut() else { return false };
+        let len = buffer.len();
         if !connection.may_send_express(len, now) {
             return false;
         }
@@ -182,7 +228,7 @@ impl TcpLayer {
 impl Connection {
     /// Finds out what stands in the way of the segments that usually come next.
     #[inline(never)]
-    fn survey(&mut self) -> Course {
+    pub(super) fn survey(&mut self) -> Course {
         // Nothing but data and acknowledgments goes to and fro, and all that was sent is in flight.
         let is_calm = self.state == State::Established
             && self.snd.nxt == self.snd.max
@@ -201,13 +247,21 @@ impl Connection {
             && self.rcv.ahead_of_gap == 0
             && !self.user_timeout.is_to_be_told()
             && !self.cork;
-        self.course = Course::new(receives, sends);
+        self.course = if receives && sends && self.is_at_rest() {
+            self.choose_alarm();
+            Course::READY
+        } else {
+            Course::new(receives, sends)
+        };
         self.course
     }
 
     /// True for the segment that comes next: data in order, an acknowledgment of what is in flight, or both.
     #[inline(always)]
     fn expects(&mut self, segment: &Expected, now: Instant) -> bool {
+        if self.course.waits() {
+            self.share_flight();
+        }
         let acknowledged = segment.acknowledgment.distance_from(self.snd.una);
         (self.course.receives() || self.survey().receives())
             && segment.sequence == self.rcv.nxt
@@ -243,6 +297,9 @@ impl Connection {
         let acknowledged = segment.acknowledgment.distance_from(self.snd.una);
         if acknowledged > 0 {
             self.on_expected_acknowledgment(segment, acknowledged, now, settings, network, events);
+            if self.snd.una == self.snd.nxt {
+                self.survey();
+            }
         }
         if self.tells_window(segment.sequence, segment.acknowledgment) {
             self.set_window(segment.window, segment.sequence, segment.acknowledgment);
@@ -307,15 +364,19 @@ impl Connection {
         self.soft_error = None;
         network.confirm(now, &mut self.path);
         let usable_before = self.snd.wnd.min(self.congestion.cwnd_bytes());
-        self.congestion.on_ack(&AckEvent {
-            now,
-            bytes_acked: acknowledged,
-            bytes_in_flight: in_flight_before,
-            rtt_ns,
-            app_limited: in_flight_before + u32::from(self.snd.mss) <= usable_before,
-            in_recovery: false,
-            ecn_echo: false,
-        });
+        let wanted = in_flight_before + u32::from(self.snd.mss);
+        let app_limited = wanted <= usable_before;
+        if !(app_limited && self.congestion.passes_over(wanted)) {
+            self.congestion.on_ack(&AckEvent {
+                now,
+                bytes_acked: acknowledged,
+                bytes_in_flight: in_flight_before,
+                rtt_ns,
+                app_limited,
+                in_recovery: false,
+                ecn_echo: false,
+            });
+        }
         self.restart_retransmission_at(now, settings);
         if self.wants_room && self.snd.queue.len_bytes() < self.snd.limit_bytes {
             self.wants_room = false;
@@ -326,6 +387,9 @@ impl Connection {
     /// True when `len` bytes may go at once, behind nothing else and in one segment.
     #[inline(always)]
     fn may_send_express(&mut self, len: usize, now: Instant) -> bool {
+        if self.course.waits() {
+            self.share_flight();
+        }
         let in_flight = self.snd.in_flight();
         let ready = (self.course.sends() || self.survey().sends())
             && (1..=usize::from(self.snd.mss)).contains(&len)
@@ -344,9 +408,12 @@ impl Connection {
 
     /// The header of the segment that comes next; `None` without timestamps.
     #[inline(always)]
-    fn next_header(&mut self, now: Instant) -> Option<TransportHeader<{ STAMPED_BYTES / 4 }>> {
+    pub(super) fn next_header(
+        &self,
+        window: u16,
+        now: Instant,
+    ) -> Option<TransportHeader<{ STAMPED_BYTES / 4 }>> {
         let stamp = Timestamps::stamp(self.timestamps.as_ref(), now)?;
-        let window = self.rcv.advertise(self.snd.mss);
         let ports = self.ends.ports.rotate_left(16);
         let flags = Flags::ACK | Flags::PSH;
         Some(stamped_header(ports, self.snd.nxt, self.rcv.nxt, flags, window, stamp))
@@ -354,7 +421,8 @@ impl Connection {
 
     #[inline(never)]
     fn emit_express(&mut self, payload: &mut Buffer, now: Instant, network: &mut Network) -> bool {
-        let Some(header) = self.next_header(now) else { return false };
+        let window = self.rcv.advertise(self.snd.mss);
+        let Some(header) = self.next_header(window, now) else { return false };
         let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, self.traffic_class);
         match network.send_express_kept(now, &self.path, kind, header, payload) {
             Ok(()) => true,
@@ -365,8 +433,9 @@ impl Connection {
 
     /// [`Self::emit_express`] of a payload that others hold as well.
     #[inline(never)]
-    fn emit_shared(&mut self, payload: &Buffer, now: Instant, network: &mut Network) -> bool {
-        let Some(header) = self.next_header(now) else { return false };
+    pub(super) fn emit_shared(&mut self, payload: &Buffer, now: Instant, network: &mut Network) -> bool {
+        let window = self.rcv.advertise(self.snd.mss);
+        let Some(header) = self.next_header(window, now) else { return false };
         let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, self.traffic_class);
         network.send_express_shared(now, &self.path, kind, header, payload.clone()).is_ok()
     }
@@ -383,6 +452,9 @@ impl Connection {
         }
         self.snd.nxt = sequence + len;
         self.snd.max = self.snd.nxt;
+        if self.course.is_ready() {
+            self.course = Course::BUSY;
+        }
         self.sent.on_sent(sequence, self.snd.nxt, self.snd.mss, now);
         self.last_sent = now;
         self.rcv.one_way = false;

@@ -139,7 +139,6 @@ impl Connection {
                 quick_ack: options.quick_ack,
                 one_way: false,
                 last_data: Instant::ZERO,
-                unacknowledged_bytes: 0,
                 segment_bytes: 0,
                 ahead_of_gap: 0,
                 report: SelectiveReport::default(),

@@ -26,6 +26,7 @@ pub mod isn;
 mod keepalive;
 mod layer;
 mod listener;
+mod lone;
 pub mod options;
 mod pacing;
 mod path_search;

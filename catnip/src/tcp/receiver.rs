@@ -119,7 +119,8 @@ impl Connection {
         }
     }
 
-    /// RFC 9293, section 3.8.6.3: at least every second full-sized segment at once, others within the delay.
+    /// `len` bytes come behind RCV.NXT (RFC 9293, section 3.8.6.3): at least every second full-sized segment is
+    /// acknowledged at once, others within the delay.
     #[inline]
     pub(super) fn count_toward_acknowledgment(
         &mut self,
@@ -131,9 +132,9 @@ impl Connection {
         let segment = if segment_bytes == 0 { u16::try_from(len).unwrap_or(u16::MAX) } else { segment_bytes };
         self.rcv.last_data = now;
         self.rcv.segment_bytes = self.rcv.segment_bytes.max(segment);
-        self.rcv.unacknowledged_bytes = self.rcv.unacknowledged_bytes.saturating_add(len);
+        let unacknowledged_bytes = self.rcv.unacknowledged_bytes().saturating_add(len);
         let prompt = self.rcv.quick_ack || self.rcv.one_way;
-        if prompt || self.rcv.unacknowledged_bytes >= 2 * u32::from(self.rcv.segment_bytes) {
+        if prompt || unacknowledged_bytes >= 2 * u32::from(self.rcv.segment_bytes) {
             self.rcv.ack_now = true;
         } else if self.deadlines.delayed_ack == Instant::FAR_FUTURE {
             self.deadlines.delayed_ack = now.plus_nanos(delay_ns);

@@ -23,28 +23,34 @@ impl Default for RtoConfig {
     }
 }
 
+/// Longest round trip that counts as itself, two years: what is made of it then fits into its numbers.
+const LONGEST_RTT_NS: u64 = 1 << 56;
+
 /// What is known of one connection's round-trip time.
 ///
 /// Karn's rule (RFC 6298 §3: no sample from a segment that was sent twice, unless timestamps tell the
 /// two apart) is the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RttEstimator {
-    /// SRTT and RTTVAR; `None` before the first sample.
-    smoothed: Option<Smoothed>,
-    /// The smallest of the span of time before the one that [`Smoothed::min_rtt_ns`] is of; largest when there is none.
+    /// SRTT in eighths and RTTVAR in quarters of a nanosecond, so that each weighs its sample by a shift and loses
+    /// nothing (Jacobson, "Congestion avoidance and control", 1988, appendix A). Zero before the first sample.
+    srtt_eighths: u64,
+    rttvar_quarters: u64,
+    /// The smallest of this span of time; largest when there is none.
+    min_rtt_ns: u64,
+    /// While eight times SRTT + 4 * RTTVAR is below this, the timeout is at its lower bound, as it was. Zero while it is
+    /// anywhere else, and before the first sample.
+    settled_below: u64,
+    /// The timeout as it is.
+    rto_ns: u64,
+    /// The smallest of the span of time before the one that `min_rtt_ns` is of; largest when there is none.
     former_min_rtt_ns: u64,
     /// The timeout before backing off, within the bounds.
     base_ns: u64,
     min_rto_ns: u64,
     max_rto_ns: u64,
     backoff: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Smoothed {
-    srtt_ns: u64,
-    rttvar_ns: u64,
-    min_rtt_ns: u64,
+    is_sampled: bool,
 }
 
 impl RttEstimator {
@@ -52,90 +58,131 @@ impl RttEstimator {
     #[must_use]
     pub fn new(config: &RtoConfig) -> Self {
         let max_rto_ns = config.max_ns.max(config.min_ns);
+        let base_ns = config.initial_ns.clamp(config.min_ns, max_rto_ns);
         Self {
-            smoothed: None,
+            srtt_eighths: 0,
+            rttvar_quarters: 0,
+            min_rtt_ns: u64::MAX,
+            settled_below: 0,
+            rto_ns: base_ns,
             former_min_rtt_ns: u64::MAX,
-            base_ns: config.initial_ns.clamp(config.min_ns, max_rto_ns),
+            base_ns,
             min_rto_ns: config.min_ns,
             max_rto_ns,
             backoff: 0,
+            is_sampled: false,
         }
     }
 
     /// Takes a measurement, and with it ends backing off (RFC 6298 §5, closing note).
-    #[inline]
+    #[inline(always)]
     pub fn sample(&mut self, rtt_ns: u64, clock_granularity_ns: u64) {
-        let smoothed = match self.smoothed {
-            // RFC 6298 §2.2: the first measurement.
-            None => Smoothed { srtt_ns: rtt_ns, rttvar_ns: rtt_ns / 2, min_rtt_ns: rtt_ns },
-            // RFC 6298 §2.3: alpha is 1/8, beta is 1/4; RTTVAR comes first, with the old SRTT.
-            Some(Smoothed { srtt_ns, rttvar_ns, min_rtt_ns }) => Smoothed {
-                rttvar_ns: rttvar_ns - rttvar_ns / 4 + srtt_ns.abs_diff(rtt_ns) / 4,
-                srtt_ns: srtt_ns - srtt_ns / 8 + rtt_ns / 8,
-                min_rtt_ns: min_rtt_ns.min(rtt_ns),
-            },
+        if rtt_ns < self.settled_below {
+            let (srtt_eighths, rttvar_quarters) = self.smoothed(rtt_ns);
+            if srtt_eighths + 8 * rttvar_quarters < self.settled_below {
+                self.srtt_eighths = srtt_eighths;
+                self.rttvar_quarters = rttvar_quarters;
+                if rtt_ns < self.min_rtt_ns {
+                    self.min_rtt_ns = rtt_ns;
+                }
+                return;
+            }
+        }
+        self.sample_any(rtt_ns, clock_granularity_ns);
+    }
+
+    /// RFC 6298 §2.3: alpha is 1/8, beta is 1/4; RTTVAR is made with the old SRTT.
+    #[inline(always)]
+    const fn smoothed(&self, rtt_ns: u64) -> (u64, u64) {
+        let error_ns = rtt_ns.wrapping_sub(self.srtt_eighths >> 3).cast_signed();
+        let srtt_eighths = self.srtt_eighths.wrapping_add_signed(error_ns);
+        let rttvar_quarters = self.rttvar_quarters - (self.rttvar_quarters >> 2) + error_ns.unsigned_abs();
+        (srtt_eighths, rttvar_quarters)
+    }
+
+    /// [`Self::sample`] of any, which may move the timeout.
+    #[inline(never)]
+    fn sample_any(&mut self, rtt_ns: u64, clock_granularity_ns: u64) {
+        let rtt_ns = rtt_ns.min(LONGEST_RTT_NS);
+        (self.srtt_eighths, self.rttvar_quarters) = if self.is_sampled {
+            self.smoothed(rtt_ns)
+        } else {
+            // RFC 6298 §2.2: SRTT is the first measurement, RTTVAR half of it.
+            (8 * rtt_ns, 2 * rtt_ns)
         };
-        self.smoothed = Some(smoothed);
+        self.is_sampled = true;
+        self.min_rtt_ns = self.min_rtt_ns.min(rtt_ns);
         // RFC 6298 §2.2 to §2.5: RTO = SRTT + max(G, K * RTTVAR) with K = 4, within the bounds.
-        let margin_ns = smoothed.rttvar_ns.saturating_mul(4).max(clock_granularity_ns);
-        let rto_ns = smoothed.srtt_ns.saturating_add(margin_ns);
+        let margin_ns = self.rttvar_quarters.max(clock_granularity_ns);
+        let rto_ns = (self.srtt_eighths >> 3).saturating_add(margin_ns);
         self.base_ns = rto_ns.clamp(self.min_rto_ns, self.max_rto_ns);
-        self.backoff = 0;
+        self.set_backoff(0);
+        if self.base_ns == self.min_rto_ns {
+            let settled_below_ns = self.min_rto_ns.saturating_sub(clock_granularity_ns);
+            self.settled_below = 8 * settled_below_ns.min(LONGEST_RTT_NS);
+        }
+    }
+
+    /// Doubles the timeout so often.
+    fn set_backoff(&mut self, backoff: u8) {
+        self.backoff = backoff;
+        self.rto_ns = match backoff {
+            0 => self.base_ns,
+            _ => self.base_ns.saturating_mul(1 << backoff).min(self.max_rto_ns),
+        };
+        self.settled_below = 0;
     }
 
     /// The retransmission timeout.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub fn rto_ns(&self) -> u64 {
-        if self.backoff == 0 {
-            return self.base_ns;
-        }
-        self.base_ns.saturating_mul(1 << self.backoff).min(self.max_rto_ns)
+    pub const fn rto_ns(&self) -> u64 {
+        self.rto_ns
     }
 
     /// The retransmission timer went off: the timeout doubles, up to its bound (RFC 6298 §5.5).
     pub fn back_off(&mut self) {
-        self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
+        self.set_backoff((self.backoff + 1).min(MAX_BACKOFF));
     }
 
     /// The timeout is again what the measurements say.
     pub fn reset_backoff(&mut self) {
-        self.backoff = 0;
+        self.set_backoff(0);
     }
 
     /// The handshake is over and its SYN had to be sent again: without a measurement the timeout is 3 s
     /// when data transmission begins (RFC 6298 §5.7).
     pub fn on_lost_syn(&mut self) {
-        self.backoff = 0;
-        if self.smoothed.is_none() {
+        if !self.is_sampled {
             self.base_ns = AFTER_LOST_SYN_NS.clamp(self.base_ns, self.max_rto_ns);
         }
+        self.set_backoff(0);
     }
 
     /// SRTT: the smoothed round-trip time.
     #[must_use]
     pub fn srtt_ns(&self) -> Option<u64> {
-        self.smoothed.map(|smoothed| smoothed.srtt_ns)
+        self.is_sampled.then_some(self.srtt_eighths >> 3)
     }
 
     /// RTTVAR: its variation.
     #[must_use]
     pub fn rttvar_ns(&self) -> Option<u64> {
-        self.smoothed.map(|smoothed| smoothed.rttvar_ns)
+        self.is_sampled.then_some(self.rttvar_quarters >> 2)
     }
 
     /// The smallest round-trip time measured of late: in this span of time and the one before.
     #[must_use]
     pub fn min_rtt_ns(&self) -> Option<u64> {
-        self.smoothed.map(|smoothed| smoothed.min_rtt_ns.min(self.former_min_rtt_ns))
+        self.is_sampled.then(|| self.min_rtt_ns.min(self.former_min_rtt_ns))
     }
 
     /// A new span of time begins: what was measured in the one before the last counts no longer, as the path may have
     /// become longer since (RFC 8985 §6.2, step 1). A span without a measurement does not end.
     pub fn begin_span(&mut self) {
-        if let Some(smoothed) = self.smoothed.as_mut().filter(|smoothed| smoothed.min_rtt_ns != u64::MAX) {
-            self.former_min_rtt_ns = smoothed.min_rtt_ns;
-            smoothed.min_rtt_ns = u64::MAX;
+        if self.min_rtt_ns != u64::MAX {
+            self.former_min_rtt_ns = self.min_rtt_ns;
+            self.min_rtt_ns = u64::MAX;
         }
     }
 }
@@ -243,6 +290,20 @@ mod tests {
         estimator.sample(1_000, 0);
         estimator.on_lost_syn();
         assert_eq!(estimator.rto_ns(), 20);
+    }
+
+    #[test]
+    fn a_timeout_at_its_lower_bound_leaves_it_when_the_path_becomes_slow_and_comes_back() {
+        let mut estimator = RttEstimator::new(&RtoConfig { min_ns: 200 * MS, ..BOUNDS });
+        (0..100).for_each(|_| estimator.sample(20 * MS, MS));
+        assert_eq!((estimator.rto_ns(), estimator.min_rtt_ns()), (200 * MS, Some(20 * MS)));
+        (0..100).for_each(|_| estimator.sample(300 * MS, MS));
+        assert!((300 * MS..305 * MS).contains(&estimator.rto_ns()), "{}", estimator.rto_ns());
+        (0..100).for_each(|_| estimator.sample(20 * MS, MS));
+        estimator.back_off();
+        assert_eq!(estimator.rto_ns(), 400 * MS);
+        estimator.sample(20 * MS, MS);
+        assert_eq!(estimator.rto_ns(), 200 * MS);
     }
 
     proptest! {

@@ -33,6 +33,8 @@ pub struct SendQueue {
     end: u64,
     /// The chunk that was asked for last.
     cursor: usize,
+    /// In the place of all chunks, between [`Self::push_lone`] and what ends that.
+    lone: Option<Buffer>,
 }
 
 impl SendQueue {
@@ -64,6 +66,33 @@ impl SendQueue {
         let start = self.end;
         self.end += data.len() as u64;
         self.chunks.push_back(Chunk { start, data });
+    }
+
+    /// Puts one buffer, which is not empty, into an empty queue, where it stays alone: until
+    /// [`Self::acknowledge_lone`] or [`Self::settle_lone`], nothing else must be asked but [`Self::len_bytes`].
+    #[inline(always)]
+    pub fn push_lone(&mut self, data: Buffer) {
+        debug_assert!(self.chunks.is_empty() && self.start == self.end, "a lone buffer behind others");
+        self.end += data.len() as u64;
+        // There is nothing in its place to be dropped.
+        std::mem::forget(self.lone.replace(data));
+    }
+
+    /// Lets go of the one buffer.
+    #[inline(always)]
+    pub fn acknowledge_lone(&mut self) {
+        self.start = self.end;
+        if let Some(data) = self.lone.take() {
+            drop(data);
+        }
+    }
+
+    /// The one buffer is one of possibly several from now on.
+    pub fn settle_lone(&mut self) {
+        if let Some(data) = self.lone.take() {
+            self.cursor = 0;
+            self.chunks.push_back(Chunk { start: self.start, data });
+        }
     }
 
     /// Appends a buffer. A small one is copied behind the last one while that was not sent (the first

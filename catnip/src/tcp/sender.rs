@@ -259,8 +259,16 @@ impl Connection {
     }
 
     /// RFC 5681, section 4.1: after an idle time longer than the timeout the old window says nothing.
+    #[inline(always)]
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        if now.nanos_since(self.last_sent) > self.rtt.rto_ns() && self.snd.max != self.snd.iss + 1 {
+        if now.nanos_since(self.last_sent) > self.rtt.rto_ns() {
+            self.restart(now);
+        }
+    }
+
+    #[cold]
+    fn restart(&mut self, now: Instant) {
+        if self.snd.max != self.snd.iss + 1 {
             self.congestion.on_idle(now);
         }
     }
@@ -466,9 +474,8 @@ impl Connection {
     }
 
     /// Every segment carries the latest acknowledgment and window.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acknowledgment_sent(&mut self) {
-        self.rcv.unacknowledged_bytes = 0;
         self.rcv.last_ack_sent = self.rcv.nxt;
         self.deadlines.delayed_ack = Instant::FAR_FUTURE;
     }

@@ -116,7 +116,7 @@ impl Connection {
         let tells = self.user_timeout.choose(options.user_timeout, options.user_timeout_option);
         self.rcv.ack_now |= tells && self.state.is_synchronised();
         self.rcv.quick_ack = options.quick_ack;
-        if options.quick_ack && self.rcv.unacknowledged_bytes > 0 {
+        if options.quick_ack && self.rcv.unacknowledged_bytes() > 0 {
             self.rcv.ack_now = true;
         }
         self.hop_limit = options.hop_limit;

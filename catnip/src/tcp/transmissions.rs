@@ -588,6 +588,13 @@ impl Transmissions {
         Some(lone.sent_at)
     }
 
+    /// Bytes were sent, alone, and acknowledged, without a record in between: of those that are kept, none would have
+    /// said anything else for it.
+    #[inline(always)]
+    pub(super) const fn count_lone(&mut self, bytes: u32) {
+        self.delivered_bytes += bytes as u64;
+    }
+
     #[cold]
     fn on_rare_acknowledged(&mut self, record: &Transmission, delivered: &mut Delivered) {
         self.uncount(record.fate, record.len(), record.segments());

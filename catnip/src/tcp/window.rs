@@ -4,7 +4,7 @@ use super::options::MAX_WINDOW_SCALE;
 use super::sequence::SequenceNumber;
 
 /// Largest window that fits into a header without scaling.
-const MAX_FIELD: u32 = 65_535;
+pub const MAX_FIELD: u32 = 65_535;
 
 /// What a segment tells the peer it may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,35 @@ pub fn advertise(
     let units = units.min(MAX_FIELD);
     let field = u16::try_from(units).unwrap_or(u16::MAX);
     Offered { edge: edge.max(nxt + (units << scale)), field }
+}
+
+/// Most bytes of a buffer that [`advertise_empty`] takes.
+pub const MAX_PLAIN_BYTES: u32 = 1 << 30;
+/// Least segments of a buffer that [`advertise_empty`] takes.
+pub const LEAST_PLAIN_SEGMENTS: u32 = 2;
+
+/// What [`advertise`] says, of an empty buffer of at most [`MAX_PLAIN_BYTES`] which has room for
+/// [`LEAST_PLAIN_SEGMENTS`] and no more units than a header expresses. `None` when the edge moves for more than rounding.
+#[inline(always)]
+#[must_use]
+pub fn advertise_empty(
+    nxt: SequenceNumber,
+    edge: SequenceNumber,
+    limit_bytes: u32,
+    mss: u32,
+    scale: u8,
+) -> Option<Offered> {
+    let offered_bytes = edge.distance_from(nxt);
+    if limit_bytes.wrapping_sub(offered_bytes) >= mss {
+        return None;
+    }
+    let units = ((offered_bytes - 1) >> scale) + 1;
+    let window_bytes = units << scale;
+    if window_bytes > limit_bytes {
+        return None;
+    }
+    debug_assert!(units <= MAX_FIELD, "a window that the header does not express");
+    Some(Offered { edge: nxt + window_bytes, field: units as u16 })
 }
 
 /// True when reading has made so much room that the peer should be told without waiting for a segment
@@ -135,6 +164,26 @@ mod tests {
     fn rounding_up_keeps_the_peers_view_from_shrinking_while_there_is_room() {
         let offered = advertise(at(1), at(1_001), 1_090, 2_000, 100, 4);
         assert_eq!(offered, Offered { edge: at(1 + 63 * 16), field: 63 });
+    }
+
+    proptest! {
+        #[test]
+        fn an_empty_buffer_is_offered_the_same_the_short_way(
+            start: u32,
+            limit in 2_u32..=MAX_PLAIN_BYTES,
+            gain in prop_oneof![0..3_000_u32, any::<u32>()],
+            mss in 1_u32..2_000,
+        ) {
+            let scale = scale_for(limit);
+            let mss = mss.min(limit / LEAST_PLAIN_SEGMENTS);
+            let (nxt, edge) = (at(start), at(start) + limit.saturating_sub(gain));
+            let general = advertise(nxt, edge, limit, limit, mss, scale);
+            if let Some(offered) = advertise_empty(nxt, edge, limit, mss, scale) {
+                prop_assert_eq!(offered, general);
+            } else {
+                prop_assert!(gain >= mss || general.edge == edge);
+            }
+        }
     }
 
     #[test]

@@ -246,6 +246,11 @@ impl CongestionControl for Cubic {
         }
     }
 
+    #[inline]
+    fn heeds_app_limited(&self) -> bool {
+        self.epoch.is_some()
+    }
+
     fn on_loss(&mut self, event: &LossEvent) {
         // Marks report congestion that was there, so that a reduction for them is never taken back.
         self.undo = match event.kind {

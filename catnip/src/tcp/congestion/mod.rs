@@ -118,6 +118,12 @@ pub trait CongestionControl: fmt::Debug {
     /// New data was acknowledged.
     fn on_ack(&mut self, event: &AckEvent);
 
+    /// True while an acknowledgment that says nothing but that the window was not the limit
+    /// ([`AckEvent::app_limited`]) may change something. Else [`Self::on_ack`] may not hear of it.
+    fn heeds_app_limited(&self) -> bool {
+        true
+    }
+
     /// Congestion was noticed. A loss begins recovery; a mark does not.
     fn on_loss(&mut self, event: &LossEvent);
 
@@ -138,7 +144,7 @@ pub trait CongestionControl: fmt::Debug {
     /// Something is about to be sent after nothing was for longer than the retransmission timeout.
     fn on_idle(&mut self, now: Instant);
 
-    /// The congestion window: most bytes in flight.
+    /// The congestion window: most bytes in flight. Asked for after each call that tells of something.
     fn cwnd_bytes(&self) -> u32;
 
     /// The slow start threshold, `u32::MAX` as long as no loss was seen.

@@ -105,6 +105,11 @@ impl CongestionControl for NewReno {
         }
     }
 
+    #[inline]
+    fn heeds_app_limited(&self) -> bool {
+        false
+    }
+
     fn on_loss(&mut self, event: &LossEvent) {
         // Marks report congestion that was there, so that a reduction for them is never taken back.
         self.undo = match event.kind {

@@ -6,14 +6,52 @@ use super::{
     AckEvent, Bbr, CongestionControl, Cubic, Dctcp, EcnUse, LossEvent, NewReno, RateSample, SendEvent,
 };
 
-/// One connection's congestion control.
+/// Calls the same method of whichever algorithm there is.
+macro_rules! dispatch {
+    ($congestion:expr, $algorithm:ident => $call:expr) => {
+        match &$congestion.kind {
+            Kind::Cubic($algorithm) => $call,
+            Kind::NewReno($algorithm) => $call,
+            Kind::Dctcp($algorithm) => $call,
+            Kind::Bbr($algorithm) => $call,
+            Kind::Custom($algorithm, _) => $call,
+        }
+    };
+}
+
+/// Tells whichever algorithm there is something, and asks what that makes of the window.
+macro_rules! tell {
+    ($congestion:expr, $algorithm:ident => $call:expr) => {
+        let (cwnd_bytes, heeds) = match &mut $congestion.kind {
+            Kind::Cubic($algorithm) => tell!($algorithm, $call),
+            Kind::NewReno($algorithm) => tell!($algorithm, $call),
+            Kind::Dctcp($algorithm) => tell!($algorithm, $call),
+            Kind::Bbr($algorithm) => tell!($algorithm, $call),
+            Kind::Custom($algorithm, _) => tell!($algorithm, $call),
+        };
+        $congestion.cwnd_bytes = cwnd_bytes;
+        $congestion.unheeded_below_bytes = if heeds { 0 } else { cwnd_bytes };
+    };
+    ($algorithm:ident, $call:expr) => {{
+        $call;
+        ($algorithm.cwnd_bytes(), $algorithm.heeds_app_limited())
+    }};
+}
+
+/// One connection's congestion control, and what it said last: the window is asked for with each segment, and changes
+/// only when the algorithm is told something.
 #[derive(Debug)]
-pub enum Congestion {
-    /// CUBIC.
+pub struct Congestion {
+    kind: Kind,
+    cwnd_bytes: u32,
+    /// What the window is while acknowledgments that did not need all of it change nothing; else 0.
+    unheeded_below_bytes: u32,
+}
+
+#[derive(Debug)]
+enum Kind {
     Cubic(Cubic),
-    /// NewReno.
     NewReno(NewReno),
-    /// DCTCP.
     Dctcp(Dctcp),
     /// BBR, whose model of the path would make every connection larger.
     Bbr(Box<Bbr>),
@@ -22,16 +60,30 @@ pub enum Congestion {
 }
 
 impl Congestion {
+    fn new(kind: Kind) -> Self {
+        let mut congestion = Self { kind, cwnd_bytes: 0, unheeded_below_bytes: 0 };
+        congestion.cwnd_bytes = dispatch!(&congestion, algorithm => algorithm.cwnd_bytes());
+        congestion
+    }
+
     /// What made it.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
-        match self {
-            Self::Cubic(_) => Algorithm::Cubic,
-            Self::NewReno(_) => Algorithm::NewReno,
-            Self::Dctcp(_) => Algorithm::Dctcp,
-            Self::Bbr(_) => Algorithm::Bbr,
-            Self::Custom(_, custom) => Algorithm::Custom(*custom),
+        match &self.kind {
+            Kind::Cubic(_) => Algorithm::Cubic,
+            Kind::NewReno(_) => Algorithm::NewReno,
+            Kind::Dctcp(_) => Algorithm::Dctcp,
+            Kind::Bbr(_) => Algorithm::Bbr,
+            Kind::Custom(_, custom) => Algorithm::Custom(*custom),
         }
+    }
+
+    /// True when the acknowledgment of new data that found no more than `bytes` wanted of the window, itself and a further segment
+    /// included, changes nothing: then [`CongestionControl::on_ack`] need not hear of it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes_over(&self, bytes: u32) -> bool {
+        bytes <= self.unheeded_below_bytes
     }
 }
 
@@ -41,68 +93,55 @@ impl Default for Congestion {
     }
 }
 
-/// Calls the same method of whichever algorithm there is.
-macro_rules! dispatch {
-    ($congestion:expr, $algorithm:ident => $call:expr) => {
-        match $congestion {
-            Congestion::Cubic($algorithm) => $call,
-            Congestion::NewReno($algorithm) => $call,
-            Congestion::Dctcp($algorithm) => $call,
-            Congestion::Bbr($algorithm) => $call,
-            Congestion::Custom($algorithm, _) => $call,
-        }
-    };
-}
-
 impl CongestionControl for Congestion {
     fn name(&self) -> &'static str {
         dispatch!(self, algorithm => algorithm.name())
     }
 
     fn on_established(&mut self, mss_bytes: u32, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_established(mss_bytes, now));
+        tell!(self, algorithm => algorithm.on_established(mss_bytes, now));
     }
 
     fn on_first_rtt(&mut self, rtt_ns: u64) {
-        dispatch!(self, algorithm => algorithm.on_first_rtt(rtt_ns));
+        tell!(self, algorithm => algorithm.on_first_rtt(rtt_ns));
     }
 
     fn on_mss_change(&mut self, mss_bytes: u32) {
-        dispatch!(self, algorithm => algorithm.on_mss_change(mss_bytes));
+        tell!(self, algorithm => algorithm.on_mss_change(mss_bytes));
     }
 
     #[inline]
     fn on_ack(&mut self, event: &AckEvent) {
-        dispatch!(self, algorithm => algorithm.on_ack(event));
+        tell!(self, algorithm => algorithm.on_ack(event));
     }
 
     fn on_loss(&mut self, event: &LossEvent) {
-        dispatch!(self, algorithm => algorithm.on_loss(event));
+        tell!(self, algorithm => algorithm.on_loss(event));
     }
 
     fn on_recovery_exit(&mut self, bytes_in_flight: u32, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_recovery_exit(bytes_in_flight, now));
+        tell!(self, algorithm => algorithm.on_recovery_exit(bytes_in_flight, now));
     }
 
     fn on_timeout(&mut self, bytes_in_flight: u32, first: bool, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_timeout(bytes_in_flight, first, now));
+        tell!(self, algorithm => algorithm.on_timeout(bytes_in_flight, first, now));
     }
 
     fn on_timeout_repaired(&mut self, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_timeout_repaired(now));
+        tell!(self, algorithm => algorithm.on_timeout_repaired(now));
     }
 
     fn on_spurious(&mut self, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_spurious(now));
+        tell!(self, algorithm => algorithm.on_spurious(now));
     }
 
     fn on_idle(&mut self, now: Instant) {
-        dispatch!(self, algorithm => algorithm.on_idle(now));
+        tell!(self, algorithm => algorithm.on_idle(now));
     }
 
-    #[inline]
+    #[inline(always)]
     fn cwnd_bytes(&self) -> u32 {
-        dispatch!(self, algorithm => algorithm.cwnd_bytes())
+        self.cwnd_bytes
     }
 
     fn ssthresh_bytes(&self) -> u32 {
@@ -123,11 +162,15 @@ impl CongestionControl for Congestion {
     }
 
     fn on_delivery(&mut self, sample: &RateSample) {
-        dispatch!(self, algorithm => algorithm.on_delivery(sample));
+        tell!(self, algorithm => algorithm.on_delivery(sample));
     }
 
     fn on_sent(&mut self, event: &SendEvent) {
-        dispatch!(self, algorithm => algorithm.on_sent(event));
+        tell!(self, algorithm => algorithm.on_sent(event));
+    }
+
+    fn heeds_app_limited(&self) -> bool {
+        self.unheeded_below_bytes == 0
     }
 
     fn owns_recovery(&self) -> bool {
@@ -209,19 +252,19 @@ impl Algorithm {
     /// The state of a new connection.
     #[must_use]
     pub fn start(self) -> Congestion {
-        match self {
-            Self::Cubic => Congestion::Cubic(Cubic::new()),
-            Self::NewReno => Congestion::NewReno(NewReno::new()),
-            Self::Dctcp => Congestion::Dctcp(Dctcp::new()),
-            Self::Bbr => Congestion::Bbr(Box::default()),
-            Self::Custom(custom) => Congestion::Custom((custom.start)(), custom),
-        }
+        Congestion::new(match self {
+            Self::Cubic => Kind::Cubic(Cubic::new()),
+            Self::NewReno => Kind::NewReno(NewReno::new()),
+            Self::Dctcp => Kind::Dctcp(Dctcp::new()),
+            Self::Bbr => Kind::Bbr(Box::default()),
+            Self::Custom(custom) => Kind::Custom((custom.start)(), custom),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::acked;
+    use super::super::testing::{acked, lost};
     use super::*;
 
     /// Allows one segment at a time.
@@ -268,6 +311,31 @@ mod tests {
         congestion.on_ack(&acked(1_000, 1_000, Instant::ZERO));
         assert_eq!((congestion.name(), congestion.cwnd_bytes()), ("stop-and-wait", 1_000));
         assert_eq!((congestion.ssthresh_bytes(), congestion.pacing_rate()), (u32::MAX, Some(1)));
+    }
+
+    #[test]
+    fn only_an_algorithm_that_says_so_may_be_passed_over() {
+        // What it makes of an acknowledgment of a window that was not used, before it was told of anything and after.
+        for (algorithm, before, after) in [
+            (Algorithm::Cubic, false, true),
+            (Algorithm::NewReno, false, true),
+            (Algorithm::Dctcp, false, false),
+            (Algorithm::Bbr, false, false),
+            (STOP_AND_WAIT, false, false),
+        ] {
+            let mut congestion = algorithm.start();
+            assert_eq!(congestion.passes_over(1), before, "{}", algorithm.name());
+            congestion.on_established(1_000, Instant::ZERO);
+            assert_eq!(congestion.passes_over(1), after, "{}", algorithm.name());
+            assert!(!congestion.passes_over(congestion.cwnd_bytes() + 1), "{}", algorithm.name());
+        }
+        // An epoch of CUBIC's stands still while the window is not used.
+        let mut cubic = Algorithm::Cubic.start();
+        cubic.on_established(1_000, Instant::ZERO);
+        cubic.on_loss(&lost(10_000, Instant::ZERO));
+        assert!(cubic.passes_over(1));
+        cubic.on_ack(&acked(1_000, 10_000, Instant::ZERO));
+        assert!(!cubic.passes_over(1));
     }
 
     #[test]

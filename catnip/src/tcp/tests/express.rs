@@ -1,16 +1,18 @@
 //! The straight way does what the general one does: two worlds live through the same, one of whose devices hands
 //! frames over in pieces, which only the general way takes.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use libos::memory::ArenaConfig;
 use libos::runtime::{Medium, RxChecksum, TxChecksum};
-use libos::{Arena, Buffer, Capabilities, Instant, PopLimit, RxFrame, SocketOption};
+use libos::{Arena, Buffer, Capabilities, Instant, PopLimit, RxFrame, ScatterGather, SocketOption};
 use proptest::prelude::*;
 
 use crate::events::ConnectionId;
 use crate::stack::{Stack, StackConfig};
 use crate::tcp::{TcpInfo, TcpOptions};
+use crate::waiting::Waiting;
 
 /// How data is pushed and how frames arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +21,55 @@ enum Way {
     General,
 }
 
+/// Whether somebody waits for what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Waits,
+    Looks,
+}
+
+/// Takes what arrives, if somebody waits for it.
+struct Taker<'a>(Program, &'a mut Vec<u8>);
+
+impl Taker<'_> {
+    fn take(&mut self, data: &ScatterGather) {
+        data.iter().for_each(|piece| self.1.extend_from_slice(piece));
+    }
+}
+
+impl Waiting for Taker<'_> {
+    type Ticket = ();
+
+    fn offer_datagram(
+        &mut self,
+        _user_data: u64,
+        _from: impl Fn() -> SocketAddr,
+        data: ScatterGather,
+    ) -> Result<(), ScatterGather> {
+        Err(data)
+    }
+
+    fn offer_data(&mut self, _user_data: u64, data: ScatterGather) -> Result<(), ScatterGather> {
+        match self.0 {
+            Program::Waits => self.take(&data),
+            Program::Looks => return Err(data),
+        }
+        Ok(())
+    }
+
+    fn next_for_data(&mut self, _user_data: u64) -> Option<((), PopLimit)> {
+        (self.0 == Program::Waits).then_some(((), PopLimit::default()))
+    }
+
+    fn data(&mut self, (): (), data: ScatterGather) {
+        self.take(&data);
+    }
+}
+
 /// Two stacks with a connection between them.
 struct World {
     way: Way,
+    program: Program,
     stacks: [Stack; 2],
     connections: [ConnectionId; 2],
     /// Under way to each side.
@@ -49,7 +97,7 @@ fn stack(arena: &Arena, host: u8) -> Stack {
 }
 
 impl World {
-    fn new(way: Way, no_delay: bool) -> Self {
+    fn new(way: Way, program: Program, no_delay: bool) -> Self {
         let arena = Arena::new(&ArenaConfig::default()).unwrap();
         let mut stacks = [stack(&arena, 1), stack(&arena, 2)];
         let now = Instant::ZERO;
@@ -61,7 +109,7 @@ impl World {
         let connections = [client, client];
         let (wires, received, kept) = Default::default();
         let mut world =
-            Self { way, stacks, connections, wires, sent: Vec::new(), received, kept, arena, now };
+            Self { way, program, stacks, connections, wires, sent: Vec::new(), received, kept, arena, now };
         for _ in 0..8 {
             world.poll();
             world.deliver(0, usize::MAX);
@@ -118,7 +166,8 @@ impl World {
                     RxFrame { head, rest: vec![rest].into(), checksum: RxChecksum::Unknown, segment_bytes: 0 }
                 }
             };
-            self.stacks[side].receive(self.now, frame);
+            let mut taker = Taker(self.program, &mut self.received[side]);
+            self.stacks[side].receive_for(self.now, frame, &mut taker);
             self.poll();
         }
         let limit = PopLimit::default();
@@ -194,14 +243,42 @@ fn take(world: &mut World, step: Step) {
     }
 }
 
+/// A message and its answer, each delivered at once, and now and then something else in between.
+fn exchange() -> impl Strategy<Value = Vec<Step>> {
+    let len = || prop_oneof![8 => 1..200_usize, 1 => 1_400..1_500_usize, 1 => 1..5_000_usize];
+    let aside = || prop_oneof![6 => Just(None), 1 => step().prop_map(Some)];
+    (len(), aside(), aside(), len(), aside(), aside()).prop_map(|(said, a, b, answered, c, d)| {
+        let said = [Some(Step::Push(0, said, After::Dropped)), a, Some(Step::Deliver(1, 9)), b];
+        let answered = [Some(Step::Push(1, answered, After::Dropped)), c, Some(Step::Deliver(0, 9)), d];
+        said.into_iter().chain(answered).flatten().collect()
+    })
+}
+
 proptest! {
+    #[test]
+    fn both_ways_say_and_answer_the_same(
+        program in prop_oneof![3 => Just(Program::Waits), 1 => Just(Program::Looks)],
+        no_delay in any::<bool>(),
+        exchanges in prop::collection::vec(exchange(), 1..20),
+    ) {
+        let mut straight = World::new(Way::Straight, program, no_delay);
+        let mut general = World::new(Way::General, program, no_delay);
+        for step in exchanges.into_iter().flatten() {
+            take(&mut straight, step);
+            take(&mut general, step);
+            prop_assert_eq!(&straight.sent, &general.sent, "after {:?}", step);
+            prop_assert_eq!(straight.infos(), general.infos(), "after {:?}", step);
+            prop_assert_eq!(&straight.received, &general.received);
+        }
+    }
+
     #[test]
     fn both_ways_send_the_same_frames_and_know_the_same(
         no_delay in any::<bool>(),
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut straight = World::new(Way::Straight, no_delay);
-        let mut general = World::new(Way::General, no_delay);
+        let mut straight = World::new(Way::Straight, Program::Looks, no_delay);
+        let mut general = World::new(Way::General, Program::Looks, no_delay);
         for step in steps {
             take(&mut straight, step);
             take(&mut general, step);
@@ -214,7 +291,7 @@ proptest! {
 
 #[test]
 fn a_lone_push_is_a_frame_at_once_and_one_behind_it_waits() {
-    let mut world = World::new(Way::Straight, true);
+    let mut world = World::new(Way::Straight, Program::Looks, true);
     for (len, frames) in [(64, 1), (64, 1)] {
         let mut data = world.arena.copy_from(&vec![7; len]).unwrap().freeze().into();
         world.stacks[0].tcp_push(world.now, world.connections[0], &mut data).unwrap();
