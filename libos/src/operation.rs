@@ -166,3 +166,55 @@ pub struct Completion {
     /// How it ended.
     pub outcome: Outcome,
 }
+
+impl Completion {
+    /// That a push ended well.
+    ///
+    /// # Errors
+    /// What the push failed with; [`Error::InvalidArgument`] for what is no push.
+    #[inline]
+    pub fn pushed(self) -> Result<(), Error> {
+        match self.outcome {
+            Outcome::Failed(error) => Err(error),
+            Outcome::Pushed => Ok(()),
+            _ => Err(Error::InvalidArgument),
+        }
+    }
+
+    /// What a pop brought, and who sent it if it is a datagram.
+    ///
+    /// # Errors
+    /// What the pop failed with; [`Error::InvalidArgument`] for what is no pop.
+    #[inline]
+    pub fn popped(self) -> Result<(ScatterGather, Option<SocketAddr>), Error> {
+        match self.outcome {
+            Outcome::Popped { data, from } => Ok((data, from)),
+            Outcome::Failed(error) => Err(error),
+            _ => Err(Error::InvalidArgument),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion(kind: OperationKind, outcome: Outcome) -> Completion {
+        Completion { token: Token::from_raw(1), queue: QueueDescriptor::from_raw(0), kind, outcome }
+    }
+
+    #[test]
+    fn a_completion_tells_what_its_operation_brought_or_failed_with() {
+        let reset = || Outcome::Failed(Error::ConnectionReset);
+        let popped = || Outcome::Popped { data: ScatterGather::default(), from: None };
+        let push = |outcome| completion(OperationKind::Push, outcome).pushed();
+        let pop =
+            |outcome| completion(OperationKind::Pop, outcome).popped().map(|(data, from)| (data.len(), from));
+        assert_eq!(push(Outcome::Pushed), Ok(()));
+        assert_eq!(push(reset()), Err(Error::ConnectionReset));
+        assert_eq!(push(popped()), Err(Error::InvalidArgument));
+        assert_eq!(pop(popped()), Ok((0, None)));
+        assert_eq!(pop(reset()), Err(Error::ConnectionReset));
+        assert_eq!(pop(Outcome::Pushed), Err(Error::InvalidArgument));
+    }
+}

@@ -2,7 +2,7 @@
 
 use catnip_os::libos::{Error, QueueDescriptor};
 
-use super::pair::{Connection, Host, Pair, popped, pushed};
+use super::pair::{Connection, Host, Pair};
 use crate::scenario::{Failure, MESSAGE_BYTES, Scenario};
 
 /// The crowd's first port; its listeners have the ports above, which stay below every ephemeral one.
@@ -43,11 +43,11 @@ fn use_once(pair: &Pair, connection: Connection) -> Result<(), Failure> {
     let Connection { client, server } = connection;
     let message = pair.client.arena().copy_from(&[1; MESSAGE_BYTES]).ok_or(Error::NoBuffers)?;
     let pop = pair.server.pop(server)?;
-    pushed(&pair.finish(Host::Client, pair.client.push(client, message.freeze())?)?)?;
-    let (request, _) = popped(pair.finish(Host::Server, pop)?)?;
+    pair.finish(Host::Client, pair.client.push(client, message.freeze())?)?.pushed()?;
+    let (request, _) = pair.finish(Host::Server, pop)?.popped()?;
     let pop = pair.client.pop(client)?;
-    pushed(&pair.finish(Host::Server, pair.server.push(server, request)?)?)?;
-    popped(pair.finish(Host::Client, pop)?)?;
+    pair.finish(Host::Server, pair.server.push(server, request)?)?.pushed()?;
+    pair.finish(Host::Client, pop)?.popped()?;
     pair.server.pop(server)?;
     Ok(())
 }

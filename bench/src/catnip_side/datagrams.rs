@@ -2,7 +2,7 @@
 
 use catnip_os::libos::{Buffer, Completion, Error};
 
-use super::pair::{Connection, Pair, popped, pushed, server_address, take_completions};
+use super::pair::{Connection, Pair, server_address, take_completions};
 use crate::scenario::{BURST_DATAGRAMS, DATAGRAM_BYTES, Failure, Scenario, Subject};
 
 const PORT: u16 = 9;
@@ -44,7 +44,7 @@ impl Datagrams {
         while unreceived > 0 {
             take_completions(client, &mut self.completions)?;
             for completion in self.completions.drain(..) {
-                pushed(&completion)?;
+                completion.pushed()?;
             }
             take_completions(server, &mut self.completions)?;
             idle_turns = if self.completions.is_empty() { idle_turns + 1 } else { 0 };
@@ -52,7 +52,7 @@ impl Datagrams {
                 return Err(format!("{unreceived} datagrams were lost").into());
             }
             for completion in self.completions.drain(..) {
-                let (data, _) = popped(completion)?;
+                let (data, _) = completion.popped()?;
                 if data.len() != DATAGRAM_BYTES {
                     return Err(format!("{} bytes arrived instead of {DATAGRAM_BYTES}", data.len()).into());
                 }

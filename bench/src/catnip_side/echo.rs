@@ -1,9 +1,11 @@
 //! One message there and back.
 
-use catnip_os::libos::{Completion, Error, OperationKind, QueueDescriptor};
+use std::net::SocketAddr;
+
+use catnip_os::libos::{Error, LibOs, QueueDescriptor, ScatterGather};
 
 use super::crowd::Crowd;
-use super::pair::{Connection, Pair, popped, pushed, server_address};
+use super::pair::{Connection, Pair, server_address};
 use crate::scenario::{Failure, MESSAGE_BYTES, Scenario, Subject};
 
 const PORT: u16 = 7;
@@ -27,21 +29,38 @@ impl TcpEcho {
         pair.server.pop(connection.server)?;
         Ok(Self { pair, connection, _crowd: crowd })
     }
+}
 
-    /// Waits for the server's next completion, which has to be of this kind on this connection.
-    #[inline(always)]
-    fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
-        next(&self.pair, kind, self.connection.server)
-    }
+/// Waits for the server's next completion, which has to be a pop's on this queue.
+#[inline(always)]
+fn next_popped(
+    server: &LibOs,
+    queue: QueueDescriptor,
+) -> Result<(ScatterGather, Option<SocketAddr>), Failure> {
+    let completion = server.next_completion(None)?;
+    let on = completion.queue;
+    let popped = completion.popped()?;
+    check_queue(on, queue)?;
+    Ok(popped)
+}
+
+/// Waits for the server's next completion, which has to be a push's on this queue.
+#[inline(always)]
+fn next_pushed(server: &LibOs, queue: QueueDescriptor) -> Result<(), Failure> {
+    let completion = server.next_completion(None)?;
+    let on = completion.queue;
+    completion.pushed()?;
+    check_queue(on, queue)
 }
 
 #[inline(always)]
-fn next(pair: &Pair, kind: OperationKind, queue: QueueDescriptor) -> Result<Completion, Failure> {
-    let completion = pair.server.next_completion(None)?;
-    if completion.kind != kind || completion.queue != queue {
-        return Err(format!("expected a {kind:?} on {queue} and got {completion:?}").into());
-    }
-    Ok(completion)
+fn check_queue(queue: QueueDescriptor, expected: QueueDescriptor) -> Result<(), Failure> {
+    if queue == expected { Ok(()) } else { Err(misplaced(queue, expected)) }
+}
+
+#[cold]
+fn misplaced(queue: QueueDescriptor, expected: QueueDescriptor) -> Failure {
+    format!("an operation on {queue} completed and not the one on {expected}").into()
 }
 
 #[inline(always)]
@@ -55,19 +74,19 @@ fn check_length(bytes: usize) -> Result<(), Failure> {
 
 impl Subject for TcpEcho {
     fn run(&mut self, rounds: u64) -> Result<(), Failure> {
-        let Connection { client, server } = self.connection;
+        let Self { pair: Pair { client, server, .. }, connection, _crowd } = self;
         for _ in 0..rounds {
-            let message = self.pair.client.arena().copy_from(&MESSAGE).ok_or(Error::NoBuffers)?;
-            let push = self.pair.client.push(client, message.freeze())?;
-            let pop = self.pair.client.pop(client)?;
-            pushed(&self.pair.client.wait(push, None)?)?;
+            let message = client.arena().copy_from(&MESSAGE).ok_or(Error::NoBuffers)?;
+            let push = client.push(connection.client, message.freeze())?;
+            let pop = client.pop(connection.client)?;
+            client.wait(push, None)?.pushed()?;
 
-            let (request, _) = popped(self.next(OperationKind::Pop)?)?;
-            self.pair.server.push(server, request)?;
-            self.pair.server.pop(server)?;
-            pushed(&self.next(OperationKind::Push)?)?;
+            let (request, _) = next_popped(server, connection.server)?;
+            server.push(connection.server, request)?;
+            server.pop(connection.server)?;
+            next_pushed(server, connection.server)?;
 
-            let (reply, _) = popped(self.pair.client.wait(pop, None)?)?;
+            let (reply, _) = client.wait(pop, None)?.popped()?;
             check_length(reply.len())?;
         }
         Ok(())
@@ -100,30 +119,25 @@ impl UdpEcho {
             client.poll()?;
             server.poll()?;
         }
-        pushed(&client.wait(push, None)?)?;
+        client.wait(push, None)?.pushed()?;
         self.reply()?;
         for _ in 0..16 {
             self.pair.client.poll()?;
             self.pair.server.poll()?;
         }
-        popped(self.pair.client.wait(pop, None)?)?;
+        self.pair.client.wait(pop, None)?.popped()?;
         Ok(())
     }
 
     /// The server's turn.
     #[inline(always)]
-    fn reply(&mut self) -> Result<(), Failure> {
-        let server = self.sockets.server;
-        let (request, from) = popped(self.next(OperationKind::Pop)?)?;
+    fn reply(&self) -> Result<(), Failure> {
+        let (Pair { server, .. }, queue) = (&self.pair, self.sockets.server);
+        let (request, from) = next_popped(server, queue)?;
         let from = from.ok_or("a datagram came from nobody")?;
-        self.pair.server.pushto(server, request, from)?;
-        self.pair.server.pop(server)?;
-        pushed(&self.next(OperationKind::Push)?)
-    }
-
-    #[inline(always)]
-    fn next(&mut self, kind: OperationKind) -> Result<Completion, Failure> {
-        next(&self.pair, kind, self.sockets.server)
+        server.pushto(queue, request, from)?;
+        server.pop(queue)?;
+        next_pushed(server, queue)
     }
 }
 
@@ -134,9 +148,9 @@ impl Subject for UdpEcho {
             let message = self.pair.client.arena().copy_from(&MESSAGE).ok_or(Error::NoBuffers)?;
             let push = self.pair.client.pushto(client, message.freeze(), server_address(PORT))?;
             let pop = self.pair.client.pop(client)?;
-            pushed(&self.pair.client.wait(push, None)?)?;
+            self.pair.client.wait(push, None)?.pushed()?;
             self.reply()?;
-            let (reply, _) = popped(self.pair.client.wait(pop, None)?)?;
+            let (reply, _) = self.pair.client.wait(pop, None)?.popped()?;
             check_length(reply.len())?;
         }
         Ok(())

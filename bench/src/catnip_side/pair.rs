@@ -9,8 +9,7 @@ use catnip_os::catnip::{Stack, StackConfig, StackModule};
 use catnip_os::libos::memory::ArenaConfig;
 use catnip_os::libos::runtime::TxChecksum;
 use catnip_os::libos::{
-    Arena, Clock, Completion, Domain, Error, LibOs, Outcome, QueueDescriptor, ScatterGather, SocketKind,
-    SocketOption, Token,
+    Arena, Clock, Completion, Domain, Error, LibOs, Outcome, QueueDescriptor, SocketKind, SocketOption, Token,
 };
 use catnip_os::runtime_sim::{PipeConfig, PipeEnd, pipe};
 
@@ -163,24 +162,6 @@ fn host(
         }
     }
     Ok(libos)
-}
-
-/// The data of a completed pop.
-#[inline(always)]
-pub fn popped(completion: Completion) -> Result<(ScatterGather, Option<SocketAddr>), Failure> {
-    match completion.outcome {
-        Outcome::Popped { data, from } => Ok((data, from)),
-        outcome => Err(format!("a pop ended with {outcome:?}").into()),
-    }
-}
-
-/// Fails unless the push has completed well.
-#[inline(always)]
-pub fn pushed(completion: &Completion) -> Result<(), Failure> {
-    match &completion.outcome {
-        Outcome::Pushed => Ok(()),
-        outcome => Err(format!("a push ended with {outcome:?}").into()),
-    }
 }
 
 /// The completions that one poll brings, if any: for loops that also wait for the other side.

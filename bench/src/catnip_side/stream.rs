@@ -2,7 +2,7 @@
 
 use catnip_os::libos::{Buffer, Completion, Error};
 
-use super::pair::{Connection, Pair, popped, pushed, take_completions};
+use super::pair::{Connection, Pair, take_completions};
 use crate::scenario::{CHUNK_BYTES, Failure, Scenario, Subject};
 
 const PORT: u16 = 9;
@@ -34,7 +34,7 @@ impl Stream {
     fn take_pushes(&mut self) -> Result<(), Failure> {
         take_completions(&self.pair.client, &mut self.completions)?;
         for completion in self.completions.drain(..) {
-            pushed(&completion)?;
+            completion.pushed()?;
             self.outstanding_pushes -= 1;
         }
         Ok(())
@@ -45,7 +45,7 @@ impl Stream {
         let mut bytes = 0;
         take_completions(&self.pair.server, &mut self.completions)?;
         for completion in self.completions.drain(..) {
-            let (data, _) = popped(completion)?;
+            let (data, _) = completion.popped()?;
             if data.is_empty() {
                 return Err("the stream ended".into());
             }

@@ -94,6 +94,17 @@ impl Executor {
         self.timers.next()
     }
 
+    /// True when timers have run out, and between [`Self::be_due`] with true and with false.
+    #[inline(always)]
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.timers.is_due(now)
+    }
+
+    /// Makes polls look as if timers had run out, because of something else that is to be done.
+    pub(crate) fn be_due(&self, anyway: bool) {
+        self.timers.be_due(anyway);
+    }
+
     /// Hands out whom to wake for the timers that have run out.
     #[inline]
     pub(crate) fn expire_timers(&self, now: Instant, wake: impl FnMut(WakeTarget)) {

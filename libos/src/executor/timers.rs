@@ -36,6 +36,10 @@ struct Heap {
 }
 
 impl Heap {
+    fn next(&self) -> Option<Instant> {
+        self.order.first().map(|index| self.slots[*index as usize].deadline)
+    }
+
     fn key(&self, place: usize) -> (Instant, u64) {
         let slot = &self.slots[self.order[place] as usize];
         (slot.deadline, slot.sequence)
@@ -121,11 +125,22 @@ impl Heap {
 
 /// The timers of one executor. Wake targets leave through return values, so that no foreign
 /// code runs while the heap is borrowed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Timers {
     heap: RefCell<Heap>,
-    /// The earliest deadline, for the look that every poll takes.
-    next: Cell<Option<Instant>>,
+    /// The earliest deadline, for the look that every poll takes; the clock's start with [`Self::be_due`].
+    due: Cell<Instant>,
+    is_due_anyway: Cell<bool>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            heap: RefCell::default(),
+            due: Cell::new(Instant::FAR_FUTURE),
+            is_due_anyway: Cell::new(false),
+        }
+    }
 }
 
 impl Timers {
@@ -133,8 +148,13 @@ impl Timers {
     fn change<R>(&self, change: impl FnOnce(&mut Heap) -> R) -> R {
         let mut heap = self.heap.borrow_mut();
         let result = change(&mut heap);
-        self.next.set(heap.order.first().map(|index| heap.slots[*index as usize].deadline));
+        self.note_due(&heap);
         result
+    }
+
+    fn note_due(&self, heap: &Heap) {
+        let due = if self.is_due_anyway.get() { Some(Instant::ZERO) } else { heap.next() };
+        self.due.set(due.unwrap_or(Instant::FAR_FUTURE));
     }
 
     pub(super) fn arm(&self, deadline: Instant, wake: WakeTarget) -> TimerId {
@@ -158,19 +178,28 @@ impl Timers {
     }
 
     /// The earliest deadline.
-    #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
-        self.next.get()
+        self.heap.borrow().next()
+    }
+
+    /// True when a deadline is over, or between [`Self::be_due`] with true and with false.
+    #[inline(always)]
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due.get() <= now
+    }
+
+    pub(super) fn be_due(&self, anyway: bool) {
+        self.is_due_anyway.set(anyway);
+        self.note_due(&self.heap.borrow());
     }
 
     /// Ends the timers whose deadline is not after `now`, in the order of their deadlines.
     #[inline]
     pub(super) fn expire(&self, now: Instant, mut wake: impl FnMut(WakeTarget)) {
-        while self.next().is_some_and(|next| next <= now) {
-            let target = self.change(|heap| match heap.order.first() {
-                Some(&index) => heap.remove(index),
-                None => WakeTarget::Nobody,
-            });
+        while let Some(target) = self.change(|heap| match heap.next() {
+            Some(next) if next <= now => heap.order.first().copied().map(|index| heap.remove(index)),
+            _ => None,
+        }) {
             wake(target);
         }
     }
@@ -217,5 +246,19 @@ mod tests {
         assert_eq!(timers.next(), Some(Instant::from_nanos(2)));
         timers.disarm(second);
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn what_is_due_anyway_stays_so_while_timers_come_and_go() {
+        let timers = Timers::default();
+        assert!(!timers.is_due(Instant::from_nanos(1)));
+        timers.be_due(true);
+        let timer = timers.arm(Instant::from_nanos(7), WakeTarget::Nobody);
+        assert!(timers.is_due(Instant::from_nanos(1)));
+        timers.be_due(false);
+        let due = [6, 7].map(|nanos| timers.is_due(Instant::from_nanos(nanos)));
+        assert_eq!(due, [false, true]);
+        timers.disarm(timer);
+        assert!(!timers.is_due(Instant::from_nanos(7)));
     }
 }

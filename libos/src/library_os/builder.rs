@@ -1,6 +1,6 @@
 //! Building a library OS.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::idle::Sleeper;
@@ -99,7 +99,6 @@ impl LibOsBuilder {
                 device_arena,
                 options,
                 abandoned: RefCell::default(),
-                has_abandoned: Cell::new(false),
                 on_idle: RefCell::new(self.on_idle),
                 sleeper: RefCell::new(Sleeper::default()),
                 executor,

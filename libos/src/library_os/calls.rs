@@ -181,6 +181,26 @@ impl Claim {
     }
 }
 
+/// A token, or an error and 0: a pair that is returned in registers, as a `Result` of the two is not.
+struct Submitted(u64, Error);
+
+impl From<Result<Token, Error>> for Submitted {
+    #[inline(always)]
+    fn from(result: Result<Token, Error>) -> Self {
+        match result {
+            Ok(token) => Self(token.raw(), Error::Busy),
+            Err(error) => Self(0, error),
+        }
+    }
+}
+
+impl From<Submitted> for Result<Token, Error> {
+    #[inline(always)]
+    fn from(Submitted(token, error): Submitted) -> Self {
+        if token == 0 { Err(error) } else { Ok(Token::from_raw(token)) }
+    }
+}
+
 /// Operations. Each call returns a token at once; what became of the operation is in the token's one
 /// completion. All of them fail with [`Error::BadDescriptor`] when the descriptor is not open, with
 /// [`Error::TooManyOperations`] when too many completions are outstanding or not taken, and
@@ -241,7 +261,18 @@ impl LibOs {
         Ok(token)
     }
 
+    /// A push of a program: expanded for itself, as it is the one that is to be fast.
     #[inline(never)]
+    fn push_now(
+        &self,
+        queue: QueueDescriptor,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+    ) -> Submitted {
+        self.push_for(queue, data, to, Claim::Program).into()
+    }
+
+    #[inline(always)]
     fn push_for(
         &self,
         queue: QueueDescriptor,
@@ -249,38 +280,56 @@ impl LibOs {
         to: Option<&SocketAddr>,
         claim: Claim,
     ) -> Result<Token, Error> {
-        let mut state = self.state()?;
+        let mut state = self.state_as_is()?;
         let super::State { tables, modules, pushed, unflushed, .. } = &mut *state;
-        let (module, handle, token) = tables.begin_push(queue)?;
+        let (module, handle, mut token) = tables.begin_push(queue)?;
         let module = &mut *modules[module.get()];
-        let is_first = !std::mem::replace(pushed, true);
-        let departure = if is_first { Departure::Now } else { Departure::WithPoll };
-        match module.push(&self.inner.time, handle, token, data, to, departure, tables) {
-            Poll::Ready(ended) => tables.end_push(queue, claim.is_future(), ended),
-            Poll::Pending => tables.settle_push(queue, claim.is_future())?,
+        let departure = if *pushed { Departure::WithPoll } else { Departure::Now };
+        let ended = module.push(&self.inner.time, handle, token, data, to, departure, tables);
+        *unflushed = *pushed;
+        if let Poll::Ready(Ok(())) = ended
+            && !*pushed
+            && !claim.is_future()
+            && let Some(lone) = tables.operations.keep_lone_push(queue)
+        {
+            // A wait for it need not ask whether a poll is due: what was to be sent was sent.
+            token = lone;
+        } else {
+            tables.end_push(queue, claim.is_future(), ended)?;
         }
-        *unflushed = !is_first;
+        *pushed = true;
         self.release(state);
         Ok(token)
     }
 
+    /// A pop of a program with the default limit: as [`Self::push_now`].
     #[inline(never)]
+    fn pop_now(&self, queue: QueueDescriptor) -> Submitted {
+        self.pop_for(queue, PopLimit::default(), Claim::Program).into()
+    }
+
+    #[inline(always)]
     fn pop_for(&self, queue: QueueDescriptor, limit: PopLimit, claim: Claim) -> Result<Token, Error> {
         if limit.segments == 0 || limit.bytes == 0 {
             return Err(Error::InvalidArgument);
         }
         // Nothing in here calls anything, so that nothing has to be saved for it.
-        if let Ok(mut state) = self.state()
+        if let Ok(mut state) = self.state_as_is()
             && let Some(token) = state.tables.submit_dry_pop(queue, limit, claim.is_future())
         {
             return Ok(token);
         }
-        self.pop_asking(queue, limit, claim)
+        self.pop_asking(queue, limit, claim).into()
     }
 
     /// A pop on a queue that may have something.
     #[inline(never)]
-    fn pop_asking(&self, queue: QueueDescriptor, limit: PopLimit, claim: Claim) -> Result<Token, Error> {
+    fn pop_asking(&self, queue: QueueDescriptor, limit: PopLimit, claim: Claim) -> Submitted {
+        self.ask_for_pop(queue, limit, claim).into()
+    }
+
+    #[inline(always)]
+    fn ask_for_pop(&self, queue: QueueDescriptor, limit: PopLimit, claim: Claim) -> Result<Token, Error> {
         let mut state = self.state()?;
         let super::State { tables, modules, unflushed, .. } = &mut *state;
         let Submission { slot, token, module, handle } =
@@ -327,20 +376,21 @@ impl LibOs {
     /// See [`Self::submit`].
     #[inline]
     pub fn push(&self, queue: QueueDescriptor, data: impl Into<ScatterGather>) -> Result<Token, Error> {
-        self.push_for(queue, &mut data.into(), None, Claim::Program)
+        self.push_now(queue, &mut data.into(), None).into()
     }
 
     /// Sends a datagram to `peer`. Completes as [`Self::push`].
     ///
     /// # Errors
     /// See [`Self::submit`].
+    #[inline]
     pub fn pushto(
         &self,
         queue: QueueDescriptor,
         data: impl Into<ScatterGather>,
         peer: SocketAddr,
     ) -> Result<Token, Error> {
-        self.push_for(queue, &mut data.into(), Some(&peer), Claim::Program)
+        self.push_now(queue, &mut data.into(), Some(&peer)).into()
     }
 
     /// Receives up to the default limit. Completes as [`Outcome::Popped`]; empty
@@ -350,7 +400,7 @@ impl LibOs {
     /// See [`Self::submit`].
     #[inline]
     pub fn pop(&self, queue: QueueDescriptor) -> Result<Token, Error> {
-        self.pop_for(queue, PopLimit::default(), Claim::Program)
+        self.pop_now(queue).into()
     }
 
     /// As [`Self::pop`], up to `limit`.

@@ -47,7 +47,7 @@ impl LibOs {
             }
             Err(_) => {
                 self.inner.abandoned.borrow_mut().push(abandoned);
-                self.inner.has_abandoned.set(true);
+                self.inner.executor.be_due(true);
             }
         }
     }

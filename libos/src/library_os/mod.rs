@@ -12,7 +12,7 @@ mod shut_down;
 mod state;
 mod wait;
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
 pub use builder::LibOsBuilder;
@@ -54,7 +54,6 @@ pub(crate) struct Inner {
     options: Options,
     /// What was dropped while the state was borrowed, to be given up at the next poll.
     abandoned: RefCell<Vec<Abandoned>>,
-    has_abandoned: Cell<bool>,
     on_idle: RefCell<Option<IdleHook>>,
     sleeper: RefCell<idle::Sleeper>,
     executor: Executor,
@@ -165,6 +164,14 @@ impl LibOs {
 
     #[inline(always)]
     fn state(&self) -> Result<RefMut<'_, State>, Error> {
+        let mut state = self.state_as_is()?;
+        state.tables.operations.unfold();
+        Ok(state)
+    }
+
+    /// The state with a push beside the table of operations, if one was kept there: for who knows about it.
+    #[inline(always)]
+    fn state_as_is(&self) -> Result<RefMut<'_, State>, Error> {
         self.inner.state.try_borrow_mut().map_err(|_| Error::Busy)
     }
 

@@ -34,15 +34,13 @@ impl LibOs {
         mut state: RefMut<'a, State>,
     ) -> Result<(Instant, RefMut<'a, State>), Error> {
         let now = self.inner.time.now();
-        if self.inner.has_abandoned.get() {
-            self.give_up_abandoned(now, &mut state);
+        if self.inner.executor.is_due(now) {
+            self.poll_with_timers(now, &mut state);
+        } else {
+            state.poll(now);
         }
-        state.poll(now);
         // Buffers that other threads let go of.
         self.inner.arena.reclaim();
-        if self.inner.executor.next_timer().is_some_and(|next| next <= now) {
-            self.expire_timers(now, &mut state);
-        }
         if !state.tables.foreign_wakers.is_empty() {
             self.call_wakers(state);
             state = self.state()?;
@@ -50,17 +48,15 @@ impl LibOs {
         Ok((now, state))
     }
 
-    #[inline(never)]
-    fn expire_timers(&self, now: Instant, state: &mut State) {
-        self.inner.executor.expire_timers(now, |wake| state.tables.wake(wake));
-    }
-
+    /// A poll in which timers run out, or what was abandoned is given up.
     #[cold]
     #[inline(never)]
-    fn give_up_abandoned(&self, now: Instant, state: &mut State) {
-        self.inner.has_abandoned.set(false);
+    fn poll_with_timers(&self, now: Instant, state: &mut State) {
+        self.inner.executor.be_due(false);
         let abandoned = self.inner.abandoned.take();
         abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
+        state.poll(now);
+        self.inner.executor.expire_timers(now, |wake| state.tables.wake(wake));
     }
 
     /// When a module or a timer next has something to do though nothing arrives.

@@ -3,10 +3,10 @@
 use std::cell::RefMut;
 use std::time::Duration;
 
-use super::state::{MAX_UNPOLLED_WAITS, State};
+use super::state::State;
 use super::{Idling, LibOs};
-use crate::queues::Completions;
-use crate::{Completion, Error, Instant, Token};
+use crate::queues::{Completions, Taken};
+use crate::{Completion, Error, Instant, OperationKind, Outcome, Token};
 
 /// Whether a completion is ready to be taken. Fails when none can ever be.
 #[inline(always)]
@@ -32,42 +32,54 @@ impl LibOs {
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
     /// was taken, or for which a future waits.
-    #[inline(never)]
+    #[inline]
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
-        // Nothing in here calls anything, so that nothing has to be saved for it.
-        if let Ok(mut state) = self.state()
-            && state.unpolled_waits < MAX_UNPOLLED_WAITS
-            && !state.unflushed
-            && let Some(pushed) = state.tables.operations.take_lone_push(token)
+        if let Ok(mut state) = self.state_as_is()
+            && let Some(queue) = state.tables.operations.take_lone_push(token)
         {
-            state.unpolled_waits += 1;
-            return Ok(pushed);
+            return Ok(Completion { token, queue, kind: OperationKind::Push, outcome: Outcome::Pushed });
         }
-        self.wait_on(token, timeout)
+        let taken = match self.poll_for(token) {
+            Some(taken) => taken,
+            None => self.keep_waiting(token, timeout)?,
+        };
+        self.completion(taken)
     }
 
-    /// Waits for one token that is not the only one completed, or has not completed.
+    /// The completion of an operation that was taken: expanded where it is waited for, so that it moves once.
+    #[inline(always)]
+    fn completion(&self, taken: Taken) -> Result<Completion, Error> {
+        self.state_as_is()?.tables.operations.completion(taken).ok_or(Error::BadToken)
+    }
+
+    /// Takes the token's operation, after a poll or if none is due. `None` when there was a poll that did not bring it alone.
     #[inline(never)]
-    fn wait_on(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
-        let mut state = self.state()?;
-        if state.tables.operations.has_ready()
-            && state.may_skip_poll()
-            && let Some(completion) = state.tables.operations.take_ready(token)
+    fn poll_for(&self, token: Token) -> Option<Taken> {
+        let state = self.state().ok()?;
+        if state.tables.operations.has_ready() {
+            return self.look_for(state, token);
+        }
+        let (_, mut state) = self.poll_with(state).ok()?;
+        state.tables.operations.take_only_ready(token)
+    }
+
+    /// [`Self::poll_for`], beside other completions.
+    #[cold]
+    #[inline(never)]
+    fn look_for<'a>(&'a self, mut state: RefMut<'a, State>, token: Token) -> Option<Taken> {
+        if state.may_skip_poll()
+            && let Ok(Some((slot, _))) = state.tables.operations.find_completed(token)
         {
             state.unpolled_waits += 1;
-            return Ok(completion);
+            return state.tables.operations.take_completed(slot);
         }
-        let (_, mut state) = self.poll_with(state)?;
-        if let Some(slot) = state.tables.operations.find_lone(token) {
-            return Ok(state.tables.operations.take_lone(slot));
-        }
-        drop(state);
-        self.keep_waiting(token, timeout)
+        let (_, mut state) = self.poll_with(state).ok()?;
+        state.tables.operations.take_only_ready(token)
     }
 
     /// Waits for one token after a poll that did not bring it alone.
     #[inline(never)]
-    fn keep_waiting(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
+    fn keep_waiting(&self, token: Token, timeout: Option<Duration>) -> Result<Taken, Error> {
         let find = |tables: &Completions| Ok(tables.operations.find_completed(token)?.map(|(slot, _)| slot));
         let mut state = self.state()?;
         let slot = match find(&state.tables)? {
@@ -80,7 +92,7 @@ impl LibOs {
                 slot
             }
         };
-        Ok(state.tables.operations.take(slot))
+        state.tables.operations.take_completed(slot).ok_or(Error::BadToken)
     }
 
     /// Waits for any of the tokens: the one that completed first, and its place among them.
@@ -165,39 +177,52 @@ impl LibOs {
     ///
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding.
-    #[inline(never)]
+    #[inline]
     pub fn next_completion(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
-        // As in `wait`.
-        if let Ok(mut state) = self.state()
-            && state.unpolled_waits < MAX_UNPOLLED_WAITS
-            && !state.unflushed
-            && let Some(pushed) = state.tables.operations.take_first_ready_push()
+        if let Ok(mut state) = self.state_as_is()
+            && let Some((token, queue)) = state.tables.operations.take_any_lone_push()
         {
-            state.unpolled_waits += 1;
-            return Ok(pushed);
+            return Ok(Completion { token, queue, kind: OperationKind::Push, outcome: Outcome::Pushed });
         }
-        self.wait_on_any(timeout)
+        let taken = match self.poll_for_any() {
+            Some(taken) => taken,
+            None => self.keep_waiting_for_any(timeout)?,
+        };
+        self.completion(taken)
     }
 
-    /// Waits for the next completion, which is not there, or before which there may have to be a poll.
+    /// Takes the operation whose completion is the next, after a poll or if none is due. `None` when there was a poll that
+    /// brought none.
     #[inline(never)]
-    fn wait_on_any(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
-        let mut state = self.state()?;
-        if state.tables.operations.has_ready()
-            && state.may_skip_poll()
-            && let Some(completion) = state.tables.operations.take_first_ready()
-        {
+    fn poll_for_any(&self) -> Option<Taken> {
+        let state = self.state().ok()?;
+        if state.tables.operations.has_ready() {
+            return self.take_next(state);
+        }
+        let (_, mut state) = self.poll_with(state).ok()?;
+        state.tables.operations.take_first_ready()
+    }
+
+    /// [`Self::poll_for_any`], with a completion that is there already.
+    #[inline(never)]
+    fn take_next<'a>(&'a self, mut state: RefMut<'a, State>) -> Option<Taken> {
+        if state.may_skip_poll() {
             state.unpolled_waits += 1;
-            return Ok(completion);
+        } else {
+            (_, state) = self.poll_with(state).ok()?;
         }
-        let (now, mut state) = self.poll_with(state)?;
-        if let Some(completion) = state.tables.operations.take_first_ready() {
-            return Ok(completion);
+        state.tables.operations.take_first_ready()
+    }
+
+    /// Waits for the next completion after a poll that brought none.
+    #[inline(never)]
+    fn keep_waiting_for_any(&self, timeout: Option<Duration>) -> Result<Taken, Error> {
+        let mut state = self.state()?;
+        if any_ready(&state.tables)?.is_none() {
+            let polled = (self.now(), state.tables.operations.completed());
+            drop(state);
+            (state, ()) = self.keep_polling(timeout, polled, any_ready)?;
         }
-        let completed = state.tables.operations.completed();
-        any_ready(&state.tables)?;
-        drop(state);
-        let (mut state, ()) = self.keep_polling(timeout, (now, completed), any_ready)?;
         state.tables.operations.take_first_ready().ok_or(Error::TimedOut)
     }
 

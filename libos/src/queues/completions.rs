@@ -1,7 +1,7 @@
 //! What modules post completions to: both tables, and whom to wake.
 
 use std::net::SocketAddr;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use super::descriptors::{DescriptorTable, Queue};
 use super::operations::{OperationTable, SlotIndex};
@@ -9,7 +9,8 @@ use super::{ModuleIndex, QueueReference};
 use crate::executor::{SharedTasks, WakeTarget};
 use crate::{Error, Handle, OperationKind, Outcome, PopLimit, QueueDescriptor, ScatterGather, Token};
 
-/// Operations by kind since the start.
+/// Operations by kind since the start. In [`Completions::counts`] those that are counted nowhere else: not the pops, which
+/// are what is left of the totals, and of the pushes not [`OperationTable::lone_pushes`].
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct OperationCounts {
     pub(crate) submitted: [u64; OperationKind::COUNT],
@@ -57,8 +58,22 @@ impl Completions {
         }
     }
 
+    /// Operations by kind since the start.
+    pub(crate) fn totals(&self) -> OperationCounts {
+        const PUSH: usize = OperationKind::Push.index();
+        const POP: usize = OperationKind::Pop.index();
+        let mut totals = self.counts;
+        let (submitted, completed) = self.operations.totals();
+        for (counts, total) in [(&mut totals.submitted, submitted), (&mut totals.completed, completed)] {
+            counts[POP] = 0;
+            counts[POP] = total - counts.iter().sum::<u64>();
+            counts[PUSH] += self.operations.lone_pushes();
+        }
+        totals
+    }
+
     /// A push on its way to the module that serves the queue: its handle, and the token, which is the push's once the module
-    /// has answered, by [`Self::end_push`] or [`Self::settle_push`].
+    /// has answered, by [`Self::end_push`].
     #[inline(always)]
     pub(crate) fn begin_push(
         &mut self,
@@ -68,24 +83,34 @@ impl Completions {
         Ok((module, handle, self.operations.next_token()?))
     }
 
-    /// A push that its module has ended.
-    #[inline(always)]
-    pub(crate) fn end_push(&mut self, queue: QueueDescriptor, awaited: bool, ended: Result<(), Error>) {
+    /// A push to which its module has given this answer, and for which there is to be a slot.
+    #[inline(never)]
+    pub(crate) fn end_push(
+        &mut self,
+        queue: QueueDescriptor,
+        awaited: bool,
+        ended: Poll<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        // In front of what becomes ready now.
+        self.operations.unfold();
+        let Poll::Ready(ended) = ended else { return self.settle_push(queue, awaited) };
         const PUSH: usize = OperationKind::Push.index();
-        self.counts.submitted[PUSH] += 1;
-        self.counts.completed[PUSH] += 1;
+        let Self { operations, counts, .. } = self;
+        counts.submitted[PUSH] += 1;
+        counts.completed[PUSH] += 1;
         let outcome = match ended {
             Ok(()) => Outcome::Pushed,
             Err(error) => {
-                self.counts.failed[PUSH] += 1;
+                counts.failed[PUSH] += 1;
                 Outcome::Failed(error)
             }
         };
-        self.operations.submit_completed(queue, OperationKind::Push, awaited, outcome);
+        operations.submit_completed(queue, OperationKind::Push, awaited, outcome);
+        Ok(())
     }
 
     /// A push that waits at its module.
-    pub(crate) fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<(), Error> {
+    fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<(), Error> {
         let Submission { slot, .. } = self.submit(queue, OperationKind::Push, awaited)?;
         self.settle(queue, slot);
         Ok(())
@@ -159,11 +184,7 @@ impl Completions {
         if !open.is_dry || !open.pops.is_empty() {
             return None;
         }
-        let (slot, token) = self.operations.submit_in_free(queue, OperationKind::Pop, awaited)?;
-        self.operations.set_limit(slot, limit);
-        self.operations.settle(slot, &mut open.pops);
-        self.counts.submitted[OperationKind::Pop.index()] += 1;
-        Some(token)
+        self.operations.submit_lone_pop(queue, limit, awaited, &mut open.pops)
     }
 
     /// True when the module need not be asked for a pop: it has nothing, or others wait for it already.
@@ -301,13 +322,12 @@ impl Completions {
         data: ScatterGather,
         from: impl Fn() -> Option<SocketAddr>,
     ) -> Result<(), ScatterGather> {
-        let Self { descriptors, operations, counts, .. } = self;
+        let Self { descriptors, operations, .. } = self;
         if let Ok(Queue { pops, .. }) = descriptors.get_mut(queue)
             && let Some(lone) = operations.lone_pop(pops)
             && (from().is_some() || data.len() <= lone.limit().bytes)
         {
             lone.complete(pops, Outcome::Popped { data, from: from() });
-            counts.completed[OperationKind::Pop.index()] += 1;
             return Ok(());
         }
         self.give_to_first(queue, data, from())

@@ -4,9 +4,14 @@
 //! two lists, or the ready list), so one pair of links is enough, and every step of an
 //! operation's life costs the same however many others there are.
 
-use super::slot::{INDEX_MASK, List, MAX_OPERATIONS, NO_SLOT, Slot, Stage, token};
+mod lone_push;
+
+use std::num::NonZeroU32;
+
+use super::slot::{INDEX_BITS, INDEX_MASK, List, MAX_OPERATIONS, NO_SLOT, Slot, Stage, token};
 use crate::executor::WakeTarget;
 use crate::{Completion, Error, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
+use lone_push::LonePush;
 
 /// A pop that [`OperationTable::lone_pop`] found.
 pub(crate) struct LonePop<'a> {
@@ -40,6 +45,11 @@ impl LonePop<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SlotIndex(u32);
 
+/// The slot of an operation that was taken, with the completion in it until [`OperationTable::completion`] moves it out. The
+/// slot is free already, so that follows at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken(NonZeroU32);
+
 /// Operations by token.
 #[derive(Debug)]
 pub(crate) struct OperationTable {
@@ -47,6 +57,7 @@ pub(crate) struct OperationTable {
     free: u32,
     limit: usize,
     ready: List,
+    lone: LonePush,
     /// Of the slots in use, those of operations that a future waits for.
     claimed: usize,
     /// Operations that were ever submitted, whose completion was taken out, that completed, and that ended
@@ -60,10 +71,11 @@ pub(crate) struct OperationTable {
 impl OperationTable {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: lone_push::reserved_slots(),
             free: NO_SLOT,
             limit: limit.min(MAX_OPERATIONS),
             ready: List::EMPTY,
+            lone: LonePush::NONE,
             claimed: 0,
             submitted: 0,
             completed: 0,
@@ -179,6 +191,32 @@ impl OperationTable {
         Some((SlotIndex(index), slot.token))
     }
 
+    /// [`Self::submit_in_free`], [`Self::set_limit`] and [`Self::settle`] at once, for a pop where none waits: in `pops`.
+    #[inline(always)]
+    pub(crate) fn submit_lone_pop(
+        &mut self,
+        queue: QueueDescriptor,
+        limit: PopLimit,
+        awaited: bool,
+        pops: &mut List,
+    ) -> Option<Token> {
+        let index = self.free;
+        let slot = self.slots.get_mut(index as usize)?;
+        self.free = slot.next;
+        slot.kind = OperationKind::Pop;
+        slot.queue = queue;
+        slot.stage = Stage::OUTSTANDING;
+        slot.ordinal = self.submitted;
+        slot.limit = narrow(limit);
+        self.submitted += 1;
+        if awaited {
+            slot.stage.0 |= Stage::AWAITED;
+            self.claimed += 1;
+        }
+        *pops = List { head: index, tail: index };
+        Some(slot.token)
+    }
+
     /// True when the operation did not complete while its module had it for the first time. It then has
     /// to go onto its queue's list.
     #[inline(always)]
@@ -197,8 +235,7 @@ impl OperationTable {
     /// Says how much a pop takes that is to wait.
     #[inline(always)]
     pub(crate) fn set_limit(&mut self, SlotIndex(index): SlotIndex, limit: PopLimit) {
-        let narrow = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
-        self.slots[index as usize].limit = [narrow(limit.segments), narrow(limit.bytes)];
+        self.slots[index as usize].limit = narrow(limit);
     }
 
     /// [`Self::submit`] when all slots are taken: in one more.
@@ -219,18 +256,7 @@ impl OperationTable {
         self.check_room()?;
         // Fits: the limit is at most `MAX_OPERATIONS`.
         let index = self.slots.len() as u32;
-        self.slots.push(Slot {
-            token: token(1, index),
-            ordinal: 0,
-            queue: QueueDescriptor::from_raw(u32::MAX),
-            previous: NO_SLOT,
-            next: NO_SLOT,
-            stage: Stage::FREE,
-            kind: OperationKind::Close,
-            outcome: Outcome::Closed,
-            wake: WakeTarget::Nobody,
-            limit: [0; 2],
-        });
+        self.slots.push(Slot::new(index));
         self.free = index;
         Ok(index)
     }
@@ -245,56 +271,34 @@ impl OperationTable {
         }
     }
 
-    /// The slot of an operation that has completed for the program and is the only one that has: the usual case where
-    /// each is waited for by itself. For [`Self::take_lone`].
+    /// Takes the operation whose completion is the only one that is ready, if it has this token. The usual case where each
+    /// is waited for by itself.
     #[inline(always)]
-    pub(crate) fn find_lone(&self, token: Token) -> Option<SlotIndex> {
-        let index = token.raw() & INDEX_MASK;
-        let slot = self.slots.get(index as usize)?;
-        let is_lone =
-            slot.token == token && slot.stage == Stage::COMPLETED && self.ready.head == self.ready.tail;
-        is_lone.then_some(SlotIndex(index as u32))
+    pub(crate) fn take_only_ready(&mut self, token: Token) -> Option<Taken> {
+        let List { head, tail } = self.ready;
+        let slot = self.slots.get(head as usize)?;
+        if head == tail && slot.token == token { self.take_first_ready() } else { None }
     }
 
-    /// As [`Self::find_lone`] and [`Self::take_lone`], for a push that ended well. It is taken as the number that its outcome
-    /// was put there as, and not with all that is in its place.
+    /// Takes the operation whose completion is ready for longest.
     #[inline(always)]
-    pub(crate) fn take_lone_push(&mut self, token: Token) -> Option<Completion> {
+    pub(crate) fn take_first_ready(&mut self) -> Option<Taken> {
         let List { head, tail } = self.ready;
         let slot = self.slots.get_mut(head as usize)?;
-        if head != tail || slot.token != token {
-            return None;
-        }
-        let pushed = slot.take_pushed(&mut self.free, head)?;
-        self.ready = List::EMPTY;
+        // A list's first slot has no link to a previous one that means anything.
+        self.ready = if head == tail { List::EMPTY } else { List { head: slot.next, tail } };
         self.taken += 1;
-        Some(pushed)
+        lone_push::free(slot, head, &mut self.free, &mut self.lone);
+        NonZeroU32::new(head).map(Taken)
     }
 
-    /// As [`Self::take_first_ready`], for a push that ended well.
+    /// The completion of what was taken a moment ago.
     #[inline(always)]
-    pub(crate) fn take_first_ready_push(&mut self) -> Option<Completion> {
-        let List { head, tail } = self.ready;
-        let slot = self.slots.get_mut(head as usize)?;
-        let next = slot.next;
-        let pushed = slot.take_pushed(&mut self.free, head)?;
-        self.ready = if head == tail { List::EMPTY } else { List { head: next, tail } };
-        self.taken += 1;
-        Some(pushed)
-    }
-
-    /// Takes the completion out that [`Self::find_lone`] found.
-    #[inline(always)]
-    pub(crate) fn take_lone(&mut self, SlotIndex(index): SlotIndex) -> Completion {
-        self.ready = List::EMPTY;
-        self.taken += 1;
-        self.slots[index as usize].take(&mut self.free, index)
-    }
-
-    /// Takes the completion out, if the operation has completed for the program.
-    pub(crate) fn take_ready(&mut self, token: Token) -> Option<Completion> {
-        let (slot, _) = self.find_completed(token).ok()??;
-        Some(self.take(slot))
+    pub(crate) fn completion(&mut self, Taken(index): Taken) -> Option<Completion> {
+        let slot = self.slots.get_mut(index.get() as usize)?;
+        // A slot that is free has its next token.
+        let token = Token::from_raw(slot.token.raw().wrapping_sub(1 << INDEX_BITS));
+        Some(slot.take(token))
     }
 
     /// The slot and the queue of an operation that did not complete yet.
@@ -400,6 +404,23 @@ impl OperationTable {
     /// Takes a completion out and frees its slot.
     #[inline(always)]
     pub(crate) fn take(&mut self, SlotIndex(index): SlotIndex) -> Completion {
+        let token = self.slots[index as usize].token;
+        self.unlist(index);
+        let slot = &mut self.slots[index as usize];
+        lone_push::free(slot, index, &mut self.free, &mut self.lone);
+        slot.take(token)
+    }
+
+    /// Takes the operation of a slot that has completed.
+    pub(crate) fn take_completed(&mut self, SlotIndex(index): SlotIndex) -> Option<Taken> {
+        self.unlist(index);
+        lone_push::free(&mut self.slots[index as usize], index, &mut self.free, &mut self.lone);
+        NonZeroU32::new(index).map(Taken)
+    }
+
+    /// Takes a completion off the ready list, or from the future that waits for it.
+    #[inline(always)]
+    fn unlist(&mut self, index: u32) {
         self.taken += 1;
         if self.slots[index as usize].stage.is_awaited() {
             self.claimed -= 1;
@@ -409,22 +430,10 @@ impl OperationTable {
         } else {
             self.unready(index);
         }
-        self.slots[index as usize].take(&mut self.free, index)
     }
 
-    /// Takes the completion out that is ready for longest, and frees its slot.
-    #[inline(always)]
-    pub(crate) fn take_first_ready(&mut self) -> Option<Completion> {
-        let List { head, tail } = self.ready;
-        let slot = self.slots.get_mut(head as usize)?;
-        // A list's first slot has no link to a previous one that means anything.
-        self.ready = if head == tail { List::EMPTY } else { List { head: slot.next, tail } };
-        self.taken += 1;
-        Some(slot.take(&mut self.free, head))
-    }
-
-    /// As [`Self::take_first_ready`], to the end of a list that has room: what is moved as a whole goes from place to
-    /// place, and all else is put there by itself.
+    /// Takes the completion out that is ready for longest to the end of a list that has room: what is moved as a whole goes
+    /// from place to place, and all else is put there by itself.
     #[inline(always)]
     pub(crate) fn take_first_ready_to(&mut self, completions: &mut Vec<Completion>) -> bool {
         let List { head, tail } = self.ready;
@@ -438,7 +447,7 @@ impl OperationTable {
             // What was in its place owns nothing.
             std::mem::forget(std::mem::replace(&mut last.outcome, outcome));
         }
-        slot.free(&mut self.free, head);
+        lone_push::free(slot, head, &mut self.free, &mut self.lone);
         true
     }
 
@@ -448,7 +457,7 @@ impl OperationTable {
         let slot = &mut self.slots[index as usize];
         self.claimed -= usize::from(slot.stage.is_awaited());
         slot.wake = WakeTarget::Nobody;
-        slot.free(&mut self.free, index);
+        lone_push::free(slot, index, &mut self.free, &mut self.lone);
     }
 
     /// Reserves the completion for a future: only [`Self::find_claimed`] finds it from now on.
@@ -542,6 +551,12 @@ impl OperationTable {
             self.slots[next as usize].previous = previous;
         }
     }
+}
+
+/// A limit in the room that a slot has for it.
+#[inline(always)]
+fn narrow(PopLimit { segments, bytes }: PopLimit) -> [u32; 2] {
+    [segments, bytes].map(|limit| u32::try_from(limit).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ pub(super) const INDEX_BITS: u32 = 24;
 pub(super) const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 pub(super) const NO_SLOT: u32 = u32::MAX;
 
-/// Most operations that tokens can tell apart.
-pub(crate) const MAX_OPERATIONS: usize = 1 << INDEX_BITS;
+/// Most operations that tokens can tell apart: two slots are not for any.
+pub(crate) const MAX_OPERATIONS: usize = (1 << INDEX_BITS) - 2;
 
 /// Ends of a doubly linked list of slots.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,7 @@ pub(super) struct Slot {
     pub(super) next: u32,
     pub(super) stage: Stage,
     pub(super) kind: OperationKind,
-    /// `Closed` or `Pushed`, which own nothing, unless the operation is completed.
+    /// `Closed` or `Pushed`, which own nothing, unless the operation is completed, or was taken a moment ago.
     pub(super) outcome: Outcome,
     pub(super) wake: WakeTarget,
     /// How much a pop takes that waits: segments and bytes. There is no room for more than 32 bits, and nothing holds more.
@@ -95,45 +95,53 @@ pub(super) struct Slot {
 const _: () = assert!(size_of::<Slot>() == 128);
 
 impl Slot {
+    /// A free slot, on no list.
+    pub(super) const fn new(index: u32) -> Self {
+        Self {
+            token: token(1, index),
+            ordinal: 0,
+            queue: QueueDescriptor::from_raw(u32::MAX),
+            previous: NO_SLOT,
+            next: NO_SLOT,
+            stage: Stage::FREE,
+            kind: OperationKind::Push,
+            outcome: Outcome::Closed,
+            wake: WakeTarget::Nobody,
+            limit: [0; 2],
+        }
+    }
+
     #[inline(always)]
     pub(super) const fn limit(&self) -> PopLimit {
         let [segments, bytes] = self.limit;
         PopLimit { segments: segments as usize, bytes: bytes as usize }
     }
 
+    /// Ends the use of the slot: it is for nobody's token any more.
+    #[inline(always)]
+    pub(super) fn retire(&mut self) {
+        self.stage = Stage::FREE;
+        // The next generation of the same slot; the last one is followed by the first.
+        self.token = Token::from_raw(self.token.raw().wrapping_add(1 << INDEX_BITS));
+    }
+
     /// Puts the slot in front of the `free` ones.
     #[inline(always)]
     pub(super) fn free(&mut self, free: &mut u32, index: u32) {
-        self.stage = Stage::FREE;
-        // The next generation of the same slot; the last one is followed by the first.
-        self.token = match self.token.raw().checked_add(1 << INDEX_BITS) {
-            Some(raw) => Token::from_raw(raw),
-            None => token(1, index),
-        };
+        self.retire();
         self.next = *free;
         *free = index;
     }
 
-    /// The completion of a push that ended well, and the slot in front of the `free` ones.
+    /// The completion. What is left in its place owns nothing.
     #[inline(always)]
-    pub(super) fn take_pushed(&mut self, free: &mut u32, index: u32) -> Option<Completion> {
-        let Outcome::Pushed = self.outcome else { return None };
-        let (token, queue, kind) = (self.token, self.queue, self.kind);
-        self.free(free, index);
-        Some(Completion { token, queue, kind, outcome: Outcome::Pushed })
-    }
-
-    /// The completion, and the slot in front of the `free` ones.
-    #[inline(always)]
-    pub(super) fn take(&mut self, free: &mut u32, index: u32) -> Completion {
-        let (token, queue, kind) = (self.token, self.queue, self.kind);
-        self.free(free, index);
-        // Last, so that it moves from the slot to the caller's place at once.
-        Completion { token, queue, kind, outcome: std::mem::replace(&mut self.outcome, Outcome::Closed) }
+    pub(super) fn take(&mut self, token: Token) -> Completion {
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::Closed);
+        Completion { token, queue: self.queue, kind: self.kind, outcome }
     }
 }
 
-/// The token of a slot's generation, which is not 0, so that no token is.
+/// The token of a slot's generation.
 pub(super) const fn token(generation: u64, index: u32) -> Token {
     Token::from_raw((generation << INDEX_BITS) | index as u64)
 }
