@@ -1,6 +1,6 @@
 //! Who waits for what arrives: then it needs neither a place in a queue nor an event.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use libos::{PopLimit, QueueDescriptor, ScatterGather};
 
@@ -35,7 +35,7 @@ pub trait Waiting {
     fn give_datagram(
         &mut self,
         queue: QueueDescriptor,
-        from: &SocketAddrV4,
+        from: (Ipv4Addr, u16),
         data: ScatterGather,
     ) -> Result<(), ScatterGather> {
         let _ = (queue, from);

@@ -202,6 +202,21 @@ pub trait Module {
         Poll::Ready(Err(Error::NotSupported))
     }
 
+    /// Sends `data` at once, with `to` to that address, if that is all there is to do: nothing else waits at the module, no
+    /// timer, and the push ends well. True then, and `data` is taken; false, and nothing done, for all else, which is for
+    /// [`Self::push`]. For messages that go where the last ones went, and with few arguments, so that little has to be
+    /// carried on the way.
+    fn push_straight(
+        &mut self,
+        time: &Timekeeper,
+        handle: Handle,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+    ) -> bool {
+        let _ = (time, handle, data, to);
+        false
+    }
+
     /// Sends `data`, with `to` to that address. Most pushes end at once: then the answer is the end, and nothing is posted.
     /// On [`Poll::Pending`] the end is posted in a later call, and what is left to do with `data` was taken out of it.
     ///

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::memory::WithRoom;
 use crate::{Buffer, BufferList};
 
 /// A list of buffers that is sent or received as one. One buffer costs no allocation.
@@ -84,21 +85,11 @@ impl ScatterGather {
         if self.rest.is_untouched() { self.first.take() } else { None }
     }
 
-    /// Takes the only segment out behind a header of `N` bytes, if there is exactly one segment, this is the only view of its
-    /// memory, there is room in front, and it `fits`. `write` is given the header's place, which holds whatever the memory
-    /// held before, and the segment. `None`, and nothing done, otherwise.
+    /// The only segment, and room for a header of `N` bytes in front of it, if there is exactly one segment, this is the
+    /// only view of its memory, and there is so much in front.
     #[inline(always)]
-    pub fn take_single_behind<const N: usize>(
-        &mut self,
-        fits: impl FnOnce(&Buffer) -> bool,
-        write: impl FnOnce(&mut [u8; N], &[u8]),
-    ) -> Option<Buffer> {
-        if !self.rest.is_untouched() {
-            return None;
-        }
-        let first = self.first.take_if(|first| fits(first) && first.takes_header(N))?;
-        // SAFETY: there is room in front of the only view.
-        Some(unsafe { first.behind(write) })
+    pub fn single_with_room<const N: usize>(&mut self) -> Option<WithRoom<'_, N>> {
+        if self.rest.is_untouched() { WithRoom::of(&mut self.first) } else { None }
     }
 
     /// The array of a first segment and further ones. Empty buffers are left out.

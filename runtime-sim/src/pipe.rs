@@ -180,12 +180,16 @@ impl Runtime for PipeEnd {
         match wire.take_lone() {
             Some((head, offload)) => {
                 self.received_frames += 1;
-                let head = if head.is_unique() { head } else { self.own(head).by_fields() };
                 Arrival::Lone(self.frame(head, BufferList::new(), offload))
             }
             None if wire.is_empty() => Arrival::Nothing,
             None => Arrival::Batch,
         }
+    }
+
+    #[inline(always)]
+    fn takes_lone(&self) -> bool {
+        true
     }
 
     #[inline(always)]
@@ -202,6 +206,7 @@ impl Runtime for PipeEnd {
         if wire.is_empty()
             && let Some((frame, offload)) = batch.take_lone()
         {
+            let frame = if frame.is_unique() { frame } else { self.own(frame) };
             wire.push_frame(frame, offload);
             self.sent_frames += 1;
             return Ok(());

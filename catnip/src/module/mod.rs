@@ -15,10 +15,10 @@ use std::task::Poll;
 
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
-use libos::runtime::{Arrival, RxBatch, RxFrame};
+use libos::runtime::{Arrival, RxBatch, RxFrame, TxOffload};
 use libos::time::Timekeeper;
 use libos::{
-    Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
+    Buffer, Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
     QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
@@ -70,14 +70,37 @@ impl<R: Runtime> StackModule<R> {
         self.sockets.get_mut(Key::from_bits(handle.0)).ok_or(Error::BadDescriptor)
     }
 
-    /// Takes what the device has in a batch. True when there was something.
+    /// Takes the one frame that has arrived, if it goes straight to who waits for it, or nothing has. True when nothing is
+    /// left to be done then. Calls nothing, so that nothing has to be saved for it.
+    #[inline(always)]
+    fn poll_straight(&mut self, now: Instant, completions: &mut Completions) -> bool {
+        match self.runtime.receive_lone(now) {
+            Arrival::Nothing => {}
+            Arrival::Lone(frame) => {
+                let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
+                match self.stack.quietly().receive_straight(now, frame, &mut pops) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.stack.stir();
+                    }
+                    Err(frame) => {
+                        self.received.push(frame);
+                        return false;
+                    }
+                }
+            }
+            Arrival::Batch => return false,
+        }
+        self.stack.is_calm(now)
+    }
+
+    /// Receives what is not received yet, and does what is to be done.
     #[inline(never)]
-    fn receive_batch(&mut self, now: Instant, completions: &mut Completions) -> bool {
-        if self.runtime.receive(now, &mut self.received).is_err() {
+    fn poll_on(&mut self, now: Instant, completions: &mut Completions) {
+        if self.received.is_empty() && self.runtime.receive(now, &mut self.received).is_err() {
             self.on_device_failure(now, completions);
         }
         let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: self.received.len() > 1 };
-        let is_empty = self.received.is_empty();
         // A lone frame, the usual case where latency counts, needs no draining.
         if pops.in_burst {
             let stack = self.stack.stir();
@@ -86,26 +109,22 @@ impl<R: Runtime> StackModule<R> {
             let frame = RxFrame { head: head.by_fields(), rest, checksum, segment_bytes };
             match self.stack.quietly().receive_straight(now, frame, &mut pops) {
                 Ok(true) => {}
-                Ok(false) => drop(self.stack.stir()),
+                Ok(false) => {
+                    self.stack.stir();
+                }
                 Err(frame) => self.stack.stir().receive_for(now, frame, &mut pops),
             }
         }
         if let Some(doubt) = self.runtime.next_doubt() {
             self.settle_doubts(now, doubt, completions);
-            return true;
         }
-        !is_empty
-    }
-
-    /// Takes a frame that is out of the usual.
-    #[inline(never)]
-    fn receive_unusual(&mut self, now: Instant, frame: RxFrame, completions: &mut Completions) {
-        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-        self.stack.stir().receive_for(now, frame, &mut pops);
+        if !self.stack.is_calm(now) {
+            self.go_on(now, completions);
+        }
     }
 
     /// Does what there is to be done besides receiving.
-    #[inline(never)]
+    #[inline(always)]
     fn go_on(&mut self, now: Instant, completions: &mut Completions) {
         self.dispatch(completions);
         self.stack.stir().poll(now);
@@ -119,51 +138,25 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    /// Sends a datagram that goes where the socket's last one went, while nothing else waits to be sent or to be done. False,
+    /// The frame of a datagram that goes where the socket's last one went, while nothing else waits to be sent or done. `None`,
     /// and nothing done, for all else.
     #[inline(always)]
-    fn push_straight(
+    fn straight_datagram(
         &mut self,
         now: Instant,
         handle: Handle,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
-        completions: &mut Completions,
-    ) -> bool {
-        if self.stack.is_settled()
-            && let Some(Socket::Datagram(Datagram { id: Some(id), .. })) =
-                self.sockets.get(Key::from_bits(handle.0))
-            && let Some((frame, offload)) = self.stack.quietly().udp_straight(now, *id, to, data)
-        {
-            if let Err(frame) = self.runtime.transmit_lone(now, frame, offload) {
-                self.stack.stir().frames().push_frame(frame, offload);
-                self.transmit_frames(now, completions);
+    ) -> Option<Buffer> {
+        if !self.runtime.takes_lone() || !self.stack.is_settled() {
+            return None;
+        }
+        match self.sockets.get(Key::from_bits(handle.0)) {
+            Some(Socket::Datagram(Datagram { id: Some(id), .. })) => {
+                self.stack.quietly().udp_straight(now, *id, to, data)
             }
-            return true;
+            _ => None,
         }
-        false
-    }
-
-    /// Starts a push of any kind.
-    #[inline(never)]
-    #[allow(clippy::too_many_arguments, reason = "those of the push itself")]
-    fn push_any(
-        &mut self,
-        time: &Timekeeper,
-        handle: Handle,
-        token: Token,
-        data: &mut ScatterGather,
-        to: Option<&SocketAddr>,
-        departure: Departure,
-        completions: &mut Completions,
-    ) -> Poll<Result<(), Error>> {
-        let ended = self.start_push(time, handle, token, data, to, departure);
-        if departure == Departure::Now {
-            let now = time.last();
-            self.stack.stir().flush(now);
-            self.transmit(now, completions);
-        }
-        ended
     }
 
     #[inline(always)]
@@ -271,6 +264,22 @@ impl<R: Runtime> Module for StackModule<R> {
         self.start_connect(now, handle, token, peer)
     }
 
+    fn push_straight(
+        &mut self,
+        time: &Timekeeper,
+        handle: Handle,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+    ) -> bool {
+        let now = time.last();
+        let Some(frame) = self.straight_datagram(now, handle, data, to) else { return false };
+        if let Err(frame) = self.runtime.transmit_lone(now, frame, TxOffload::default()) {
+            // There is no room, and perhaps when it is polled next.
+            self.stack.stir().frames().push_frame(frame, TxOffload::default());
+        }
+        true
+    }
+
     fn push(
         &mut self,
         time: &Timekeeper,
@@ -281,10 +290,13 @@ impl<R: Runtime> Module for StackModule<R> {
         departure: Departure,
         completions: &mut Completions,
     ) -> Poll<Result<(), Error>> {
-        if departure == Departure::Now && self.push_straight(time.last(), handle, data, to, completions) {
-            return Poll::Ready(Ok(()));
+        let ended = self.start_push(time, handle, token, data, to, departure);
+        if departure == Departure::Now {
+            let now = time.last();
+            self.stack.stir().flush(now);
+            self.transmit(now, completions);
         }
-        self.push_any(time, handle, token, data, to, departure, completions)
+        ended
     }
 
     fn pop(
@@ -313,20 +325,8 @@ impl<R: Runtime> Module for StackModule<R> {
     }
 
     fn poll(&mut self, now: Instant, completions: &mut Completions) {
-        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-        match self.runtime.receive_lone(now) {
-            Arrival::Nothing => {}
-            Arrival::Lone(frame) => match self.stack.quietly().receive_straight(now, frame, &mut pops) {
-                Ok(true) => {}
-                Ok(false) => drop(self.stack.stir()),
-                Err(frame) => self.receive_unusual(now, frame, completions),
-            },
-            Arrival::Batch => {
-                self.receive_batch(now, completions);
-            }
-        }
-        if !self.stack.is_calm(now) {
-            self.go_on(now, completions);
+        if !self.poll_straight(now, completions) {
+            self.poll_on(now, completions);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Waiting pops, completed as what they wait for arrives.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use libos::module::{Completions, WaitingPop};
 use libos::{PopLimit, QueueDescriptor, ScatterGather};
@@ -49,10 +49,10 @@ impl Waiting for Pops<'_> {
     fn give_datagram(
         &mut self,
         queue: QueueDescriptor,
-        from: &SocketAddrV4,
+        (source, port): (Ipv4Addr, u16),
         data: ScatterGather,
     ) -> Result<(), ScatterGather> {
-        self.completions.give(queue, data, || Some(SocketAddr::V4(*from)))
+        self.completions.give(queue, data, || Some(SocketAddr::V4(SocketAddrV4::new(source, port))))
     }
 
     #[inline(always)]

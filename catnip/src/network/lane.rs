@@ -4,7 +4,7 @@
 //! is good until the addresses change that it was looked up by; whoever the packets are for says in its own words how long
 //! it is theirs.
 
-use std::net::SocketAddrV4;
+use std::net::Ipv4Addr;
 
 use libos::QueueDescriptor;
 use libos::runtime::RxFrame;
@@ -33,7 +33,9 @@ pub(crate) enum LaneEnd {
         /// As which the socket's pops wait.
         queue: QueueDescriptor,
         /// Who sends them.
-        from: SocketAddrV4,
+        source: Ipv4Addr,
+        /// From which port.
+        port: u16,
     },
 }
 
@@ -103,7 +105,6 @@ impl Network {
         let lane = &self.lane;
         let head = frame.head.first_chunk::<HEAD_BYTES>()?;
         let total_len = usize::from(u16::from_be_bytes(two::<{ PACKET + 2 }>(head)));
-        let datagram_len = usize::from(u16::from_be_bytes(two::<{ TRANSPORT + 4 }>(head)));
         let length_and_identification = four::<{ PACKET + 2 }>(head);
         let checksum = u16::from_ne_bytes(two::<{ PACKET + 10 }>(head));
         let sum = lane.sum + u64::from(length_and_identification) + u64::from(checksum);
@@ -115,8 +116,6 @@ impl Network {
             && four::<{ PACKET + 6 }>(head) == lane.cut_and_protocol
             && checksum::is_right_sum(sum)
             && end <= frame.head.len()
-            && ipv4::HEADER_BYTES + datagram_len == total_len
-            && datagram_len >= udp::HEADER_BYTES
             && frame.rest.is_untouched()
             && frame.segment_bytes == 0
             && !self.wants_checksum(frame);
@@ -127,6 +126,16 @@ impl Network {
     #[inline(always)]
     pub(crate) const fn lane_end(&self) -> &LaneEnd {
         &self.lane.end
+    }
+
+    /// True when the UDP header in a frame of a lane, whose packet ends at `end`, states the length that the IP header
+    /// does, and there is a payload.
+    #[inline(always)]
+    pub(crate) fn is_datagram(frame: &RxFrame, end: usize) -> bool {
+        let Some(head) = frame.head.first_chunk::<HEAD_BYTES>() else { return false };
+        // As it stands in the header. What `end` was made from has no more bits.
+        let stated = ((end - TRANSPORT) as u16).to_be_bytes();
+        end > HEAD_BYTES && two::<{ TRANSPORT + 4 }>(head) == stated
     }
 
     /// Counts a frame of the lane as received and delivered.

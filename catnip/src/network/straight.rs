@@ -117,44 +117,59 @@ impl Network {
         }
     }
 
-    /// The frame of a datagram that goes the straight way. It counts as sent, and is to be. `None`, and `data` as it was, for
-    /// all else: one that goes elsewhere, or has several pieces, or whose payload others hold, or has no room in front.
+    /// The frame of a datagram that goes the straight way and for which nothing is left to be done. It counts as sent, and is
+    /// to be. `None`, and `data` as it was, for all else: one that goes elsewhere, or has several pieces, or whose payload
+    /// others hold, or has no room in front, or for [`Self::send_straight`].
     #[inline(always)]
+    pub(crate) fn send_plain(
+        &mut self,
+        now: Instant,
+        straight: &Straight,
+        to: &SocketAddr,
+        data: &mut ScatterGather,
+    ) -> Option<Buffer> {
+        let SocketAddr::V4(to) = to else { return None };
+        let mut payload = data.single_with_room::<HEADERS_BYTES>()?;
+        if !straight.is_plain || !straight.leads(now, self.neighbors.epoch(), to, payload.len()) {
+            return None;
+        }
+        self.express_out += 1;
+        let bytes = payload.len();
+        straight.write(payload.parts().0, bytes, to.port(), 0, 0);
+        Some(payload.take())
+    }
+
+    /// As [`Self::send_plain`], for a datagram that needs an identification or a checksum as well; and what is left to the
+    /// device.
+    #[inline(never)]
     pub(crate) fn send_straight(
         &mut self,
         now: Instant,
-        (straight, path): (&Straight, &Option<Path>),
+        straight: &Straight,
+        path: &Path,
         to: &SocketAddr,
         data: &mut ScatterGather,
     ) -> Option<(Buffer, TxOffload)> {
         let SocketAddr::V4(to) = to else { return None };
-        let epoch = self.neighbors.epoch();
-        let mut offload = TxOffload::default();
-        let frame = data.take_single_behind(
-            |payload| straight.leads(now, epoch, to, payload.len()),
-            |out, payload| {
-                self.express_out += 1;
-                if straight.is_plain {
-                    straight.write(out, payload.len(), to.port(), 0, 0);
-                } else {
-                    offload = self.write_straight(straight, path, to.port(), out, payload);
-                }
-            },
-        )?;
-        Some((frame, offload))
+        let mut payload = data.single_with_room::<HEADERS_BYTES>()?;
+        if !straight.leads(now, self.neighbors.epoch(), to, payload.len()) {
+            return None;
+        }
+        self.express_out += 1;
+        let (out, bytes) = payload.parts();
+        let offload = self.write_straight(straight, path, to.port(), out, bytes);
+        Some((payload.take(), offload))
     }
 
     /// Writes the headers of a datagram for which it takes more than a look at its length.
-    #[inline(never)]
     fn write_straight(
         &mut self,
         straight: &Straight,
-        path: &Option<Path>,
+        path: &Path,
         port: u16,
         out: &mut [u8; HEADERS_BYTES],
         payload: &[u8],
     ) -> TxOffload {
-        let Some(path) = path else { return TxOffload::default() };
         // RFC 6864 section 4.1: the identification of a packet that is never cut means nothing.
         let identification =
             if path.policy.dont_fragment { 0 } else { self.identifications.next_v4(path.identification) };

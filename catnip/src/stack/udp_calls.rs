@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use libos::runtime::TxOffload;
 use libos::{
     Buffer, Domain, Error, FilterMode, GroupMembership, Instant, ScatterGather, SocketOption,
     SocketOptionName,
@@ -85,7 +84,7 @@ impl Stack {
         id: UdpId,
         to: Option<&SocketAddr>,
         data: &mut ScatterGather,
-    ) -> Option<(Buffer, TxOffload)> {
+    ) -> Option<Buffer> {
         self.udp.straight(now, &mut self.network, id, to, data)
     }
 

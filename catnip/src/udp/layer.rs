@@ -3,11 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libos::metrics::MetricsSink;
-use libos::runtime::TxOffload;
 use libos::{Buffer, Domain, Error, Instant, ScatterGather};
 
 use super::ports::PortTable;
-use super::send::{find_path, send_from, straight};
+use super::send::{find_path, plain, send_from};
 use super::socket::{Datagram, Socket};
 use super::sockets::Sockets;
 use super::{UdpConfig, UdpCounters};
@@ -277,8 +276,8 @@ impl UdpLayer {
         sent
     }
 
-    /// The frame of a datagram that goes where the socket's last one went, which is to be sent before all else that is
-    /// pushed from now on. `None`, and nothing done, for all others: they are for [`Self::send`].
+    /// The frame of a datagram that goes where the socket's last one went, and for which nothing is left to be done. `None`,
+    /// and nothing done, for all others: they are for [`Self::send`].
     #[inline(always)]
     pub(crate) fn straight(
         &mut self,
@@ -287,8 +286,8 @@ impl UdpLayer {
         id: UdpId,
         to: Option<&SocketAddr>,
         data: &mut ScatterGather,
-    ) -> Option<(Buffer, TxOffload)> {
-        let frame = straight(now, network, self.sockets.get(id.0)?, to, data)?;
+    ) -> Option<Buffer> {
+        let frame = plain(now, network, self.sockets.get(id.0)?, to, data)?;
         self.counters.out_datagrams += 1;
         Some(frame)
     }

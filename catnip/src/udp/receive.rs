@@ -80,7 +80,8 @@ impl UdpLayer {
                         && let Some(queue) = waiting.queue_of_datagrams(socket.user_data)
                     {
                         let generation = self.sockets.generation();
-                        network.open_lane(flow, LaneEnd::Udp { index, generation, queue, from });
+                        let (source, port) = (plain.source, source_port);
+                        network.open_lane(flow, LaneEnd::Udp { index, generation, queue, source, port });
                     }
                     return;
                 }
@@ -101,8 +102,8 @@ impl UdpLayer {
         frame: RxFrame,
         end: usize,
     ) -> Result<bool, RxFrame> {
-        let LaneEnd::Udp { index, generation, queue, from } = lane else { return Err(frame) };
-        if *generation != self.sockets.generation() {
+        let LaneEnd::Udp { index, generation, queue, source, port } = lane else { return Err(frame) };
+        if *generation != self.sockets.generation() || !Network::is_datagram(&frame, end) {
             return Err(frame);
         }
         // A frame of a lane has no further buffers to drop.
@@ -110,13 +111,14 @@ impl UdpLayer {
         let mut data = frame.head;
         data.truncate(end);
         data.advance(HEADERS_BYTES);
-        match waiting.give_datagram(*queue, from, ScatterGather::from(data)) {
+        match waiting.give_datagram(*queue, (*source, *port), ScatterGather::from(data)) {
             Ok(()) => {
                 self.counters.in_datagrams += 1;
                 Ok(true)
             }
             Err(data) => {
-                self.keep(*index, SocketAddr::V4(*from), Body { data, segment_bytes: 0 }, events);
+                let from = SocketAddr::V4(SocketAddrV4::new(*source, *port));
+                self.keep(*index, from, Body { data, segment_bytes: 0 }, events);
                 Ok(false)
             }
         }

@@ -25,6 +25,10 @@ pub(super) fn send_from(
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
     if !network.transmit_queue_is_full() {
+        if let Some(frame) = plain(now, network, socket, to, data) {
+            network.frames().push_frame(frame, TxOffload::default());
+            return Ok(());
+        }
         if let Some((frame, offload)) = straight(now, network, socket, to, data) {
             network.frames().push_frame(frame, offload);
             return Ok(());
@@ -36,20 +40,32 @@ pub(super) fn send_from(
     send_any(now, network, socket, headers, to, data)
 }
 
-/// The frame of a datagram that goes the way of the last one. `None`, and `data` as it was, for all others.
+/// The frame of a datagram that goes the way of the last one and is ready. `None`, and `data` as it was, for all others.
 #[inline(always)]
-pub(super) fn straight(
+pub(super) fn plain(
+    now: Instant,
+    network: &mut Network,
+    socket: &Socket,
+    to: Option<&SocketAddr>,
+    data: &mut ScatterGather,
+) -> Option<Buffer> {
+    let to = match to {
+        Some(to) => to,
+        None => socket.remote.as_ref()?,
+    };
+    network.send_plain(now, socket.way.straight(), to, data)
+}
+
+/// As [`plain`], where more is to be filled in, by us or the device.
+fn straight(
     now: Instant,
     network: &mut Network,
     socket: &Socket,
     to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Option<(Buffer, TxOffload)> {
-    let to = match to {
-        Some(to) => to,
-        None => socket.remote.as_ref()?,
-    };
-    network.send_straight(now, socket.way.parts(), to, data)
+    let to = to.or(socket.remote.as_ref())?;
+    network.send_straight(now, socket.way.straight(), socket.way.path()?, to, data)
 }
 
 #[inline(always)]

@@ -13,10 +13,10 @@ impl Way {
     /// None yet.
     pub(super) const NONE: Self = Self { straight: Straight::NONE, path: None };
 
-    /// What the next datagram's headers are made with, and the path.
+    /// What the next datagram's headers are made with.
     #[inline(always)]
-    pub(super) const fn parts(&self) -> (&Straight, &Option<Path>) {
-        (&self.straight, &self.path)
+    pub(super) const fn straight(&self) -> &Straight {
+        &self.straight
     }
 
     /// The path of the last datagram; for a connected socket, to its peer.

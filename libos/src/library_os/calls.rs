@@ -6,7 +6,7 @@ use std::task::Poll;
 use super::LibOs;
 use crate::channel::{ChannelEnd, ChannelQueues};
 use crate::module::{Departure, Popped};
-use crate::queues::Submission;
+use crate::queues::{Queue, Submission};
 use crate::{
     Completion, Domain, Error, FilterMode, GroupMembership, Operation, OperationKind, Outcome, PopLimit,
     QueueDescriptor, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
@@ -264,6 +264,25 @@ impl LibOs {
     /// A push of a program: expanded for itself, as it is the one that is to be fast.
     #[inline(never)]
     fn push_now(
+        &self,
+        queue: QueueDescriptor,
+        data: &mut ScatterGather,
+        to: Option<&SocketAddr>,
+    ) -> Submitted {
+        if let Ok(mut state) = self.state_as_is()
+            && let super::State { tables, modules, pushed: pushed @ false, .. } = &mut *state
+            && let Ok(&Queue { module, handle, .. }) = tables.descriptors.get(queue)
+            && tables.operations.has_place_for_lone_push()
+            && modules[module.get()].push_straight(&self.inner.time, handle, data, to)
+        {
+            *pushed = true;
+            return Submitted(tables.operations.put_lone_push(queue).raw(), Error::Busy);
+        }
+        self.push_any(queue, data, to)
+    }
+
+    #[inline(never)]
+    fn push_any(
         &self,
         queue: QueueDescriptor,
         data: &mut ScatterGather,

@@ -186,22 +186,6 @@ impl Buffer {
         true
     }
 
-    /// The view with a header in front, which `write` fills in.
-    ///
-    /// # Safety
-    /// [`Self::takes_header`] says yes to `N` bytes.
-    #[inline(always)]
-    pub(crate) unsafe fn behind<const N: usize>(mut self, write: impl FnOnce(&mut [u8; N], &[u8])) -> Self {
-        // SAFETY: the caller's promise: the bytes in front are within the block, which are initialised, and nobody else's.
-        unsafe {
-            let header = self.data.sub(N);
-            write(header.cast::<[u8; N]>().as_mut(), &self);
-            self.data = header;
-        }
-        self.len += N;
-        self
-    }
-
     /// Begins the view `len` bytes earlier; `write` fills them in.
     ///
     /// # Safety

@@ -24,6 +24,7 @@ mod raw;
 mod region;
 pub mod registry;
 mod remote;
+mod room;
 mod slab;
 mod spans;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use global::{GlobalAllocator, GlobalAllocatorStats};
 pub use raw::{RawBlock, RawBuffer};
 pub use region::Region;
 pub use registry::RegisteredRegion;
+pub use room::WithRoom;
 
 /// Bytes kept free in front of a buffer's data, for headers: enough for Ethernet, a VLAN tag, IPv6
 /// and TCP with all options, rounded up to cache lines.

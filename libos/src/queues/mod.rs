@@ -7,6 +7,6 @@ mod slot;
 
 pub(crate) use completions::Submission;
 pub use completions::{Completions, WaitingPop};
-pub(crate) use descriptors::{ModuleIndex, QueueReference};
+pub(crate) use descriptors::{ModuleIndex, Queue, QueueReference};
 pub(crate) use operations::Taken;
 pub(crate) use slot::MAX_OPERATIONS;

@@ -246,7 +246,13 @@ pub trait Runtime {
         Arrival::Batch
     }
 
-    /// Takes a frame of one segment in front of which no other waits, without a batch, where that is less work.
+    /// True when [`Self::transmit_lone`] is less work than a batch of one.
+    #[inline(always)]
+    fn takes_lone(&self) -> bool {
+        false
+    }
+
+    /// Takes a frame of one segment, which nobody else has a view of and in front of which no other waits.
     ///
     /// # Errors
     /// The frame, when it is for [`Self::transmit`]: there is no short way, or no room, or the device is gone.

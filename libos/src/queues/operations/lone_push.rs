@@ -39,14 +39,23 @@ impl OperationTable {
     /// is ready, and there is none like it.
     #[inline(always)]
     pub(crate) fn keep_lone_push(&mut self, queue: QueueDescriptor) -> Option<Token> {
+        self.has_place_for_lone_push().then(|| self.put_lone_push(queue))
+    }
+
+    /// True when [`Self::keep_lone_push`] keeps the next one.
+    #[inline(always)]
+    pub(crate) fn has_place_for_lone_push(&self) -> bool {
+        self.ready.head == NO_SLOT && !self.lone.is_in_slot && self.lone.raw_token == 0
+    }
+
+    /// [`Self::keep_lone_push`], where there is a place.
+    #[inline(always)]
+    pub(crate) fn put_lone_push(&mut self, queue: QueueDescriptor) -> Token {
         let lone = &mut self.lone;
-        if self.ready.head != NO_SLOT || lone.is_in_slot || lone.raw_token != 0 {
-            return None;
-        }
         lone.kept += 1;
         lone.raw_token = (lone.kept << INDEX_BITS) | u64::from(LONE);
         lone.queue = queue;
-        Some(Token::from_raw(lone.raw_token))
+        Token::from_raw(lone.raw_token)
     }
 
     /// Takes the push that [`Self::keep_lone_push`] kept, if it has this token.
