@@ -28,18 +28,16 @@ pub trait Waiting {
         None
     }
 
-    /// As [`Self::offer_datagram`], by what [`Self::queue_of_datagrams`] said.
-    ///
-    /// # Errors
-    /// The datagram's data, when nobody waits.
-    fn give_datagram(
-        &mut self,
-        queue: QueueDescriptor,
-        from: (Ipv4Addr, u16),
-        data: ScatterGather,
-    ) -> Result<(), ScatterGather> {
-        let _ = (queue, from);
-        Err(data)
+    /// True when somebody waits alone for a datagram, by what [`Self::queue_of_datagrams`] said: [`Self::give_datagram`]
+    /// follows.
+    fn awaits_datagram(&self, queue: QueueDescriptor) -> bool {
+        let _ = queue;
+        false
+    }
+
+    /// Gives a datagram to who waits alone.
+    fn give_datagram(&mut self, queue: QueueDescriptor, from: (Ipv4Addr, u16), data: ScatterGather) {
+        let _ = (queue, from, data);
     }
 
     /// Gives data to who has waited longest on the connection with this number.

@@ -4,7 +4,8 @@
 //! and receiving moves each frame's buffers; no byte is copied, except where that is cheaper than
 //! not copying (see [`PipeConfig::join_bytes`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 
 use libos::metrics::MetricsSink;
@@ -44,6 +45,48 @@ impl Default for PipeConfig {
     }
 }
 
+/// Frames under way in one direction.
+struct Wire {
+    /// There is none at all.
+    is_empty: Cell<bool>,
+    /// The only one, if it is one segment with which nothing is to be done.
+    lone: Cell<Option<Buffer>>,
+    /// All, unless one is alone.
+    frames: RefCell<FrameBatch>,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self { is_empty: Cell::new(true), lone: Cell::new(None), frames: RefCell::default() }
+    }
+
+    /// Puts a frame onto an empty wire.
+    #[inline(always)]
+    fn put_lone(&self, frame: Buffer) {
+        debug_assert!(self.is_empty.get(), "a lone frame is alone");
+        self.is_empty.set(false);
+        // There is nothing in its place to be dropped.
+        std::mem::forget(self.lone.replace(Some(frame)));
+    }
+
+    /// Takes the frame off that is alone.
+    #[inline(always)]
+    fn take_lone(&self) -> Option<Buffer> {
+        let lone = self.lone.take()?;
+        self.is_empty.set(true);
+        Some(lone)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("is_empty", &self.is_empty)
+            .field("frames", &self.frames)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One end of a pipe.
 #[derive(Debug)]
 pub struct PipeEnd {
@@ -51,10 +94,10 @@ pub struct PipeEnd {
     rx_checksum: RxChecksum,
     join_bytes: usize,
     arena: Arena,
-    /// Frames under way from the other end.
-    incoming: Rc<RefCell<FrameBatch>>,
-    /// Frames under way to the other end.
-    outgoing: Rc<RefCell<FrameBatch>>,
+    /// From the other end.
+    incoming: Rc<Wire>,
+    /// To the other end.
+    outgoing: Rc<Wire>,
     sent_frames: u64,
     received_frames: u64,
 }
@@ -63,7 +106,7 @@ pub struct PipeEnd {
 /// Ethernet addresses are `02:00:00:00:00:01` and `02:00:00:00:00:02`.
 #[must_use]
 pub fn pipe(config: PipeConfig, arenas: [&Arena; 2]) -> (PipeEnd, PipeEnd) {
-    let wires = [(); 2].map(|()| Rc::new(RefCell::new(FrameBatch::new())));
+    let wires = [(); 2].map(|()| Rc::new(Wire::new()));
     let end = |side: usize| PipeEnd {
         capabilities: Capabilities {
             medium: config.medium,
@@ -140,7 +183,13 @@ impl PipeEnd {
 
 /// Puts what there is room for onto the wire; returns how many frames.
 #[inline(never)]
-fn send_burst(wire: &mut FrameBatch, batch: &mut FrameBatch) -> u64 {
+fn send_burst(wire: &Wire, batch: &mut FrameBatch) -> u64 {
+    let lone = wire.take_lone();
+    wire.is_empty.set(false);
+    let mut wire = wire.frames.borrow_mut();
+    if let Some(lone) = lone {
+        wire.push_frame(lone, TxOffload::default());
+    }
     let before = batch.len();
     let room = MAX_FRAMES.saturating_sub(wire.len());
     if before <= room || wire.is_empty() {
@@ -164,60 +213,71 @@ impl Runtime for PipeEnd {
         self.capabilities
     }
 
-    #[inline(always)]
     fn receive(&mut self, _now: Instant, batch: &mut RxBatch) -> Result<(), Error> {
-        let mut wire = self.incoming.borrow_mut();
-        if wire.is_empty() {
+        let wire = Rc::clone(&self.incoming);
+        if wire.is_empty.get() || batch.is_full() {
             return Ok(());
         }
-        self.received_frames += self.receive_burst(&mut wire, batch);
+        if let Some(head) = wire.take_lone() {
+            self.received_frames += 1;
+            batch.push(self.received(head, TxOffload::default()));
+            return Ok(());
+        }
+        let mut frames = wire.frames.borrow_mut();
+        self.received_frames += self.receive_burst(&mut frames, batch);
+        wire.is_empty.set(frames.is_empty());
         Ok(())
     }
 
     #[inline(always)]
     fn receive_lone(&mut self, _now: Instant) -> Arrival {
-        let mut wire = self.incoming.borrow_mut();
-        match wire.take_lone() {
-            Some((head, offload)) => {
+        if self.incoming.is_empty.get() {
+            return Arrival::Nothing;
+        }
+        match self.incoming.take_lone() {
+            Some(head) => {
                 self.received_frames += 1;
-                Arrival::Lone(self.frame(head, BufferList::new(), offload))
+                Arrival::Lone(self.frame(head, BufferList::new(), TxOffload::default()))
             }
-            None if wire.is_empty() => Arrival::Nothing,
             None => Arrival::Batch,
         }
     }
 
     #[inline(always)]
     fn takes_lone(&self) -> bool {
-        true
+        self.outgoing.is_empty.get()
     }
 
     #[inline(always)]
-    fn transmit_lone(&mut self, _now: Instant, frame: Buffer, offload: TxOffload) -> Result<(), Buffer> {
-        let mut wire = self.outgoing.borrow_mut();
-        wire.push_lone(frame, offload)?;
+    fn transmit_lone(&mut self, _now: Instant, frame: Buffer) {
+        self.outgoing.put_lone(frame);
         self.sent_frames += 1;
-        Ok(())
     }
 
     #[inline(always)]
     fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
-        let mut wire = self.outgoing.borrow_mut();
-        if wire.is_empty()
+        if self.outgoing.is_empty.get()
             && let Some((frame, offload)) = batch.take_lone()
         {
             let frame = if frame.is_unique() { frame } else { self.own(frame) };
-            wire.push_frame(frame, offload);
+            if offload == TxOffload::default() {
+                self.outgoing.put_lone(frame);
+            } else {
+                self.outgoing.frames.borrow_mut().push_frame(frame, offload);
+                self.outgoing.is_empty.set(false);
+            }
             self.sent_frames += 1;
             return Ok(());
         }
-        self.sent_frames += send_burst(&mut wire, batch);
+        if !batch.is_empty() {
+            self.sent_frames += send_burst(&self.outgoing, batch);
+        }
         Ok(())
     }
 
     /// The clock's start while frames wait here: whenever it is now, they are due.
     fn next_deadline(&self) -> Option<Instant> {
-        (!self.incoming.borrow().is_empty()).then_some(Instant::ZERO)
+        (!self.incoming.is_empty.get()).then_some(Instant::ZERO)
     }
 
     fn metrics(&self, sink: &mut dyn MetricsSink) {

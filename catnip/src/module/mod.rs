@@ -15,7 +15,7 @@ use std::task::Poll;
 
 use libos::metrics::MetricsSink;
 use libos::module::{Completions, Departure, Popped};
-use libos::runtime::{Arrival, RxBatch, RxFrame, TxOffload};
+use libos::runtime::{Arrival, RxBatch, RxFrame};
 use libos::time::Timekeeper;
 use libos::{
     Buffer, Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
@@ -273,10 +273,7 @@ impl<R: Runtime> Module for StackModule<R> {
     ) -> bool {
         let now = time.last();
         let Some(frame) = self.straight_datagram(now, handle, data, to) else { return false };
-        if let Err(frame) = self.runtime.transmit_lone(now, frame, TxOffload::default()) {
-            // There is no room, and perhaps when it is polled next.
-            self.stack.stir().frames().push_frame(frame, TxOffload::default());
-        }
+        self.runtime.transmit_lone(now, frame);
         true
     }
 

@@ -46,13 +46,19 @@ impl Waiting for Pops<'_> {
     }
 
     #[inline(always)]
+    fn awaits_datagram(&self, queue: QueueDescriptor) -> bool {
+        self.completions.waits_alone(queue)
+    }
+
+    #[inline(always)]
     fn give_datagram(
         &mut self,
         queue: QueueDescriptor,
         (source, port): (Ipv4Addr, u16),
         data: ScatterGather,
-    ) -> Result<(), ScatterGather> {
-        self.completions.give(queue, data, || Some(SocketAddr::V4(SocketAddrV4::new(source, port))))
+    ) {
+        // It waits alone, so that there is nothing that would be refused.
+        let _ = self.completions.give(queue, data, || Some(SocketAddr::V4(SocketAddrV4::new(source, port))));
     }
 
     #[inline(always)]

@@ -26,8 +26,6 @@ pub(crate) enum LaneEnd {
     Nobody,
     /// A datagram socket's, for as long as the sockets are of this generation.
     Udp {
-        /// The socket's place.
-        index: u32,
         /// Of all datagram sockets.
         generation: u64,
         /// As which the socket's pops wait.

@@ -33,8 +33,8 @@ pub(crate) struct Straight {
     /// Largest payload, in bytes.
     most_bytes: usize,
     usable_until: Instant,
-    /// Neither an identification nor a checksum is to be filled in.
-    is_plain: bool,
+    /// Until when neither an identification nor a checksum is to be filled in.
+    plain_until: Instant,
 }
 
 /// One's complement addition (RFC 1071).
@@ -53,17 +53,13 @@ impl Straight {
         epoch: 0,
         most_bytes: 0,
         usable_until: Instant::ZERO,
-        is_plain: false,
+        plain_until: Instant::ZERO,
     };
 
-    /// True when the next datagram goes the same way.
+    /// True when the next datagram goes the same way, apart from the time.
     #[inline(always)]
-    fn leads(&self, now: Instant, epoch: u32, to: &SocketAddrV4, bytes: usize) -> bool {
-        to.ip().octets() == self.remote
-            && to.port() != 0
-            && self.epoch == epoch
-            && now < self.usable_until
-            && bytes <= self.most_bytes
+    fn leads(&self, epoch: u32, to: &SocketAddrV4, bytes: usize) -> bool {
+        to.ip().octets() == self.remote && to.port() != 0 && self.epoch == epoch && bytes <= self.most_bytes
     }
 
     /// Writes the headers of a datagram of so many bytes to a port.
@@ -106,6 +102,7 @@ impl Network {
         constant[..EXPRESS_BYTES].copy_from_slice(&headers);
         constant[EXPRESS_BYTES..].copy_from_slice(&local_port.to_be_bytes());
         let (pairs, _) = headers[ethernet::HEADER_BYTES..].as_chunks::<2>();
+        let is_plain = path.policy.dont_fragment && self.device.tx_checksum == TxChecksum::Unneeded;
         Straight {
             constant,
             sum: pairs.iter().fold(0, |sum, pair| add(sum, u16::from_ne_bytes(*pair))),
@@ -113,7 +110,7 @@ impl Network {
             epoch,
             most_bytes: path.mtu.saturating_sub(PACKET_HEADERS_BYTES),
             usable_until,
-            is_plain: path.policy.dont_fragment && self.device.tx_checksum == TxChecksum::Unneeded,
+            plain_until: if is_plain { usable_until } else { Instant::ZERO },
         }
     }
 
@@ -130,7 +127,7 @@ impl Network {
     ) -> Option<Buffer> {
         let SocketAddr::V4(to) = to else { return None };
         let mut payload = data.single_with_room::<HEADERS_BYTES>()?;
-        if !straight.is_plain || !straight.leads(now, self.neighbors.epoch(), to, payload.len()) {
+        if now >= straight.plain_until || !straight.leads(self.neighbors.epoch(), to, payload.len()) {
             return None;
         }
         self.express_out += 1;
@@ -152,7 +149,7 @@ impl Network {
     ) -> Option<(Buffer, TxOffload)> {
         let SocketAddr::V4(to) = to else { return None };
         let mut payload = data.single_with_room::<HEADERS_BYTES>()?;
-        if !straight.leads(now, self.neighbors.epoch(), to, payload.len()) {
+        if now >= straight.usable_until || !straight.leads(self.neighbors.epoch(), to, payload.len()) {
             return None;
         }
         self.express_out += 1;

@@ -104,11 +104,11 @@ impl Stack {
         frame: RxFrame,
         waiting: &mut impl Waiting,
     ) -> Result<bool, RxFrame> {
-        let Self { network, udp, events, .. } = self;
+        let Self { network, udp, .. } = self;
         let Some(end) = network.in_lane(&frame) else { return Err(frame) };
-        let left_nothing = udp.on_lane(events, waiting, network.lane_end(), frame, end)?;
+        udp.on_lane(waiting, network.lane_end(), frame, end)?;
         network.count_in_lane();
-        Ok(left_nothing)
+        Ok(true)
     }
 
     /// True when there is nothing that a poll would get out, and no event.

@@ -277,7 +277,7 @@ impl UdpLayer {
     }
 
     /// The frame of a datagram that goes where the socket's last one went, and for which nothing is left to be done. `None`,
-    /// and nothing done, for all others: they are for [`Self::send`].
+    /// and nothing done, for all others: they are for [`Self::send`]. The socket has to be there.
     #[inline(always)]
     pub(crate) fn straight(
         &mut self,
@@ -287,7 +287,7 @@ impl UdpLayer {
         to: Option<&SocketAddr>,
         data: &mut ScatterGather,
     ) -> Option<Buffer> {
-        let frame = plain(now, network, self.sockets.get(id.0)?, to, data)?;
+        let frame = plain(now, network, self.sockets.get_index(id.0.index)?, to, data)?;
         self.counters.out_datagrams += 1;
         Some(frame)
     }

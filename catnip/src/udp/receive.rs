@@ -81,7 +81,7 @@ impl UdpLayer {
                     {
                         let generation = self.sockets.generation();
                         let (source, port) = (plain.source, source_port);
-                        network.open_lane(flow, LaneEnd::Udp { index, generation, queue, source, port });
+                        network.open_lane(flow, LaneEnd::Udp { generation, queue, source, port });
                     }
                     return;
                 }
@@ -91,19 +91,23 @@ impl UdpLayer {
         self.keep(index, SocketAddr::new(source, source_port), Body { data, segment_bytes }, events);
     }
 
-    /// Takes a datagram of a lane: `frame` up to `end`, with our headers in front. False when nobody waits for it, and
-    /// so an event tells of it; the frame, when the sockets are others now.
+    /// Takes a datagram of a lane, for who waits for it alone: `frame` up to `end`, with the headers in front.
+    ///
+    /// # Errors
+    /// The frame, and nothing done, when nobody or somebody else waits.
     #[inline(always)]
     pub(crate) fn on_lane(
         &mut self,
-        events: &mut EventQueue,
         waiting: &mut impl Waiting,
         lane: &LaneEnd,
         frame: RxFrame,
         end: usize,
-    ) -> Result<bool, RxFrame> {
-        let LaneEnd::Udp { index, generation, queue, source, port } = lane else { return Err(frame) };
-        if *generation != self.sockets.generation() || !Network::is_datagram(&frame, end) {
+    ) -> Result<(), RxFrame> {
+        let LaneEnd::Udp { generation, queue, source, port } = lane else { return Err(frame) };
+        if *generation != self.sockets.generation()
+            || !Network::is_datagram(&frame, end)
+            || !waiting.awaits_datagram(*queue)
+        {
             return Err(frame);
         }
         // A frame of a lane has no further buffers to drop.
@@ -111,17 +115,9 @@ impl UdpLayer {
         let mut data = frame.head;
         data.truncate(end);
         data.advance(HEADERS_BYTES);
-        match waiting.give_datagram(*queue, (*source, *port), ScatterGather::from(data)) {
-            Ok(()) => {
-                self.counters.in_datagrams += 1;
-                Ok(true)
-            }
-            Err(data) => {
-                let from = SocketAddr::V4(SocketAddrV4::new(*source, *port));
-                self.keep(*index, from, Body { data, segment_bytes: 0 }, events);
-                Ok(false)
-            }
-        }
+        waiting.give_datagram(*queue, (*source, *port), ScatterGather::from(data));
+        self.counters.in_datagrams += 1;
+        Ok(())
     }
 
     /// Tells the sender that there is nobody.

@@ -309,6 +309,14 @@ impl Completions {
         }
     }
 
+    /// True when one pop waits on a queue, nobody watches it, and no completion is ready: [`Self::give`] gives it a datagram
+    /// then. Says no more than that; whoever hears no asks `give` all the same.
+    #[inline(always)]
+    #[must_use]
+    pub fn waits_alone(&self, queue: QueueDescriptor) -> bool {
+        self.descriptors.get(queue).is_ok_and(|Queue { pops, .. }| self.operations.has_lone_pop(pops))
+    }
+
     /// Gives what has arrived for a queue to the pop that has waited longest on it: a datagram with its sender to any, a
     /// stream's data to one that takes it whole. As [`Self::waiting_pop`] and [`Self::popped`], for each packet; the sender is
     /// made in the place where it stays.

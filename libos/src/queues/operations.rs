@@ -380,6 +380,14 @@ impl OperationTable {
         is_lone.then_some(LonePop { slot, index, ready: &mut self.ready, completed: &mut self.completed })
     }
 
+    /// True when [`Self::lone_pop`] finds one.
+    #[inline(always)]
+    pub(crate) fn has_lone_pop(&self, pops: &List) -> bool {
+        self.slots.get(pops.head as usize).is_some_and(|slot| {
+            pops.head == pops.tail && slot.stage == Stage::OUTSTANDING && self.ready.head == NO_SLOT
+        })
+    }
+
     /// Whom to wake for a slot.
     pub(crate) fn take_wake(&mut self, SlotIndex(index): SlotIndex) -> WakeTarget {
         std::mem::take(&mut self.slots[index as usize].wake)

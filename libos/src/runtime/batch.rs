@@ -54,25 +54,14 @@ impl FrameBatch {
         Self::default()
     }
 
-    /// Puts a frame of one segment into an empty batch, from which [`Self::take_lone`] takes it.
-    ///
-    /// # Errors
-    /// The frame, when there are others, or some that were sent are still held.
-    #[inline(always)]
-    pub fn push_lone(&mut self, frame: Buffer, offload: TxOffload) -> Result<(), Buffer> {
-        if self.lone.is_some() || !self.segments.is_empty() {
-            return Err(frame);
-        }
-        // There is nothing in its place to be dropped.
-        std::mem::forget(self.lone.replace(frame));
-        self.lone_offload = offload;
-        Ok(())
-    }
-
     /// Appends a frame of one segment.
     #[inline(always)]
     pub fn push_frame(&mut self, frame: Buffer, offload: TxOffload) {
-        if let Err(frame) = self.push_lone(frame, offload) {
+        if self.lone.is_none() && self.segments.is_empty() {
+            // There is nothing in its place to be dropped.
+            std::mem::forget(self.lone.replace(frame));
+            self.lone_offload = offload;
+        } else {
             // Out of line without the frame, which so need not be in memory for the lone one either.
             self.make_room_behind();
             self.segments.push(frame);

@@ -246,20 +246,17 @@ pub trait Runtime {
         Arrival::Batch
     }
 
-    /// True when [`Self::transmit_lone`] is less work than a batch of one.
+    /// True when [`Self::transmit_lone`] takes a frame now, and that is less work than a batch of one.
     #[inline(always)]
     fn takes_lone(&self) -> bool {
         false
     }
 
-    /// Takes a frame of one segment, which nobody else has a view of and in front of which no other waits.
-    ///
-    /// # Errors
-    /// The frame, when it is for [`Self::transmit`]: there is no short way, or no room, or the device is gone.
+    /// Takes a frame of one segment, of which nobody else has a view and with which the device has nothing to do, without a
+    /// batch. Called only after [`Self::takes_lone`] said so, and nothing was sent since.
     #[inline(always)]
-    fn transmit_lone(&mut self, now: Instant, frame: Buffer, offload: TxOffload) -> Result<(), Buffer> {
-        let _ = (now, offload);
-        Err(frame)
+    fn transmit_lone(&mut self, now: Instant, frame: Buffer) {
+        let _ = (now, frame);
     }
 
     /// When the device itself next has something to do, such as a simulated frame's arrival.
