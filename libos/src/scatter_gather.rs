@@ -20,6 +20,13 @@ impl ScatterGather {
         Self { first: None, rest: BufferList::new() }
     }
 
+    /// The same array, moved as [`Buffer::by_fields`].
+    #[inline(always)]
+    pub(crate) fn by_fields(self) -> Self {
+        let Self { first, rest } = self;
+        Self { first: first.map(Buffer::by_fields), rest }
+    }
+
     /// Appends a segment. Empty buffers are left out.
     pub fn push(&mut self, buffer: Buffer) {
         if buffer.is_empty() {

@@ -47,6 +47,12 @@ impl Instant {
         Self(self.0.saturating_add(nanos))
     }
 
+    /// This instant `nanos` nanoseconds later, for who knows that the sum is not beyond what an instant can hold.
+    #[inline(always)]
+    pub(crate) const fn plus_few_nanos(self, nanos: u64) -> Self {
+        Self(self.0.wrapping_add(nanos))
+    }
+
     /// Nanoseconds from `earlier` to this instant, zero when `earlier` is later.
     #[must_use]
     pub const fn nanos_since(self, earlier: Self) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use catnip_os::libos::{Error, LibOs, QueueDescriptor, ScatterGather};
+use catnip_os::libos::{Completion, Error, LibOs, Outcome, QueueDescriptor, ScatterGather};
 
 use super::crowd::Crowd;
 use super::pair::{Connection, Pair, server_address};
@@ -37,30 +37,26 @@ fn next_popped(
     server: &LibOs,
     queue: QueueDescriptor,
 ) -> Result<(ScatterGather, Option<SocketAddr>), Failure> {
-    let completion = server.next_completion(None)?;
-    let on = completion.queue;
-    let popped = completion.popped()?;
-    check_queue(on, queue)?;
-    Ok(popped)
+    match server.next_completion(None)? {
+        Completion { queue: on, outcome: Outcome::Popped { data, from }, .. } if on == queue => {
+            Ok((data, from))
+        }
+        completion => Err(misplaced("pop", queue, &completion)),
+    }
 }
 
 /// Waits for the server's next completion, which has to be a push's on this queue.
 #[inline(always)]
 fn next_pushed(server: &LibOs, queue: QueueDescriptor) -> Result<(), Failure> {
-    let completion = server.next_completion(None)?;
-    let on = completion.queue;
-    completion.pushed()?;
-    check_queue(on, queue)
-}
-
-#[inline(always)]
-fn check_queue(queue: QueueDescriptor, expected: QueueDescriptor) -> Result<(), Failure> {
-    if queue == expected { Ok(()) } else { Err(misplaced(queue, expected)) }
+    match server.next_completion(None)? {
+        Completion { queue: on, outcome: Outcome::Pushed, .. } if on == queue => Ok(()),
+        completion => Err(misplaced("push", queue, &completion)),
+    }
 }
 
 #[cold]
-fn misplaced(queue: QueueDescriptor, expected: QueueDescriptor) -> Failure {
-    format!("an operation on {queue} completed and not the one on {expected}").into()
+fn misplaced(what: &str, queue: QueueDescriptor, completion: &Completion) -> Failure {
+    format!("expected a {what} on {queue} and got {completion:?}").into()
 }
 
 #[inline(always)]

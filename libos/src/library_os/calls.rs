@@ -301,24 +301,34 @@ impl LibOs {
     ) -> Result<Token, Error> {
         let mut state = self.state_as_is()?;
         let super::State { tables, modules, pushed, unflushed, .. } = &mut *state;
-        let (module, handle, mut token) = tables.begin_push(queue)?;
+        let (module, handle, token) = tables.begin_push(queue)?;
         let module = &mut *modules[module.get()];
         let departure = if *pushed { Departure::WithPoll } else { Departure::Now };
         let ended = module.push(&self.inner.time, handle, token, data, to, departure, tables);
-        *unflushed = *pushed;
         if let Poll::Ready(Ok(())) = ended
             && !*pushed
             && !claim.is_future()
             && let Some(lone) = tables.operations.keep_lone_push(queue)
         {
             // A wait for it need not ask whether a poll is due: what was to be sent was sent.
-            token = lone;
-        } else {
-            tables.end_push(queue, claim.is_future(), ended)?;
+            (*pushed, *unflushed) = (true, false);
+            self.release(state);
+            return Ok(lone);
         }
-        *pushed = true;
-        self.release(state);
-        Ok(token)
+        drop(state);
+        self.end_push(queue, ended, claim).into()
+    }
+
+    /// The end of a push that is not alone, has not ended or has failed.
+    #[inline(never)]
+    fn end_push(&self, queue: QueueDescriptor, ended: Poll<Result<(), Error>>, claim: Claim) -> Submitted {
+        let ended = self.state().and_then(|mut state| {
+            let token = state.tables.end_push(queue, claim.is_future(), ended)?;
+            state.unflushed = std::mem::replace(&mut state.pushed, true);
+            self.release(state);
+            Ok(token)
+        });
+        ended.into()
     }
 
     /// A pop of a program with the default limit: as [`Self::push_now`].

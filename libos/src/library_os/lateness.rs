@@ -8,6 +8,9 @@ use crate::time::duration_nanos;
 /// At most one warning in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// 146 years: so far from the end of what an instant can hold that no sum of a poll's time and a limit is beyond it.
+const NO_LIMIT_NS: u64 = u64::MAX / 4;
+
 /// Measures the time between polls. It reads no clock: each poll's time is there anyway.
 #[derive(Debug)]
 pub(super) struct Lateness {
@@ -34,7 +37,7 @@ impl Lateness {
     /// With no limit nothing is ever late.
     pub(super) fn new(limit: Option<Duration>) -> Self {
         Self {
-            limit_ns: limit.map_or(u64::MAX, duration_nanos),
+            limit_ns: limit.map_or(NO_LIMIT_NS, duration_nanos).min(NO_LIMIT_NS),
             late_after: Instant::FAR_FUTURE,
             last_warning: None,
             not_warned: 0,
@@ -52,7 +55,7 @@ impl Lateness {
     /// waiting for it, [`Self::note_late`] follows.
     #[inline(always)]
     pub(super) fn poll_begins(&mut self, now: Instant) -> Option<u64> {
-        let late_after = std::mem::replace(&mut self.late_after, now.plus_nanos(self.limit_ns));
+        let late_after = std::mem::replace(&mut self.late_after, now.plus_few_nanos(self.limit_ns));
         (now > late_after).then(|| now.nanos_since(late_after) + self.limit_ns)
     }
 

@@ -33,19 +33,27 @@ impl LibOs {
         &'a self,
         mut state: RefMut<'a, State>,
     ) -> Result<(Instant, RefMut<'a, State>), Error> {
-        let now = self.inner.time.now();
-        if self.inner.executor.is_due(now) {
-            self.poll_with_timers(now, &mut state);
-        } else {
-            state.poll(now);
-        }
-        // Buffers that other threads let go of.
-        self.inner.arena.reclaim();
+        self.poll_modules(&mut state);
+        state.note_idle();
         if !state.tables.foreign_wakers.is_empty() {
             self.call_wakers(state);
             state = self.state()?;
         }
-        Ok((now, state))
+        Ok((self.now(), state))
+    }
+
+    /// A poll that leaves two things to be done after it: to call the wakers, and, unless it is known that something completed,
+    /// [`State::note_idle`].
+    #[inline(always)]
+    pub(super) fn poll_modules(&self, state: &mut State) {
+        let now = self.inner.time.now();
+        if self.inner.executor.is_due(now) {
+            self.poll_with_timers(now, state);
+        } else {
+            state.poll(&self.inner.time);
+        }
+        // Buffers that other threads let go of.
+        self.inner.arena.reclaim();
     }
 
     /// A poll in which timers run out, or what was abandoned is given up.
@@ -55,7 +63,7 @@ impl LibOs {
         self.inner.executor.be_due(false);
         let abandoned = self.inner.abandoned.take();
         abandoned.iter().for_each(|abandoned| state.give_up(now, abandoned));
-        state.poll(now);
+        state.poll(&self.inner.time);
         self.inner.executor.expire_timers(now, |wake| state.tables.wake(wake));
     }
 

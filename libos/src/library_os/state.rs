@@ -7,6 +7,7 @@ use super::options::Options;
 use crate::executor::SharedTasks;
 use crate::metrics::MetricsSink;
 use crate::queues::{Completions, ModuleIndex, QueueReference};
+use crate::time::Timekeeper;
 use crate::{Error, Instant, Module, OperationKind, Outcome, QueueDescriptor, Token};
 
 /// A wait whose completion is already there returns without a poll, but so many times in a row at most:
@@ -31,6 +32,8 @@ pub(super) struct State {
     /// Polls that completed no operation.
     pub(super) idle_polls: u64,
     pub(super) sleeps: u64,
+    /// Operations that had completed when the last poll began.
+    completed_before: u64,
     /// Waits in a row that were answered without a poll.
     pub(super) unpolled_waits: u32,
     /// True when there was a push since the last poll.
@@ -50,6 +53,7 @@ impl State {
             polls: 0,
             idle_polls: 0,
             sleeps: 0,
+            completed_before: 0,
             unpolled_waits: 0,
             pushed: false,
             unflushed: false,
@@ -58,27 +62,39 @@ impl State {
 
     /// Lets every module make progress.
     #[inline(always)]
-    pub(super) fn poll(&mut self, now: Instant) {
+    pub(super) fn poll(&mut self, time: &Timekeeper) {
+        let now = time.last();
         if let Some(gap_ns) = self.lateness.poll_begins(now) {
             self.poll_is_late(now, gap_ns);
         }
-        let Self { tables, modules, .. } = self;
-        let completed = tables.operations.completed();
-        // One module for the most part, and then nothing about the others is kept meanwhile.
+        let Self { tables, modules, completed_before, .. } = self;
+        *completed_before = tables.operations.completed();
+        // There is one module for the most part.
         if let Some(first) = modules.first_mut() {
             first.poll(now, tables);
         }
-        for module in modules.iter_mut().skip(1) {
-            module.poll(now, tables);
+        if modules.len() > 1 {
+            self.poll_others(time.last());
         }
         self.polls += 1;
-        if self.tables.operations.completed() == completed {
-            self.idle_polls += 1;
-        }
         self.unpolled_waits = 0;
         self.pushed = false;
         // What came may have left something to be sent that did not fit into this poll.
         self.unflushed = true;
+    }
+
+    #[inline(never)]
+    fn poll_others(&mut self, now: Instant) {
+        for module in self.modules.iter_mut().skip(1) {
+            module.poll(now, &mut self.tables);
+        }
+    }
+
+    /// Counts the last poll as idle if it completed nothing.
+    pub(super) fn note_idle(&mut self) {
+        if self.tables.operations.completed() == self.completed_before {
+            self.idle_polls += 1;
+        }
     }
 
     /// Says that the program kept the core for too long, if anybody was waiting for it.

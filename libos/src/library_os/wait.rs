@@ -32,7 +32,7 @@ impl LibOs {
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::BadToken`] for a token that was never given out, whose completion
     /// was taken, or for which a future waits.
-    #[inline]
+    #[inline(always)]
     pub fn wait(&self, token: Token, timeout: Option<Duration>) -> Result<Completion, Error> {
         if let Ok(mut state) = self.state_as_is()
             && let Some(queue) = state.tables.operations.take_lone_push(token)
@@ -55,12 +55,25 @@ impl LibOs {
     /// Takes the token's operation, after a poll or if none is due. `None` when there was a poll that did not bring it alone.
     #[inline(never)]
     fn poll_for(&self, token: Token) -> Option<Taken> {
-        let state = self.state().ok()?;
+        let mut state = self.state().ok()?;
         if state.tables.operations.has_ready() {
             return self.look_for(state, token);
         }
-        let (_, mut state) = self.poll_with(state).ok()?;
-        state.tables.operations.take_only_ready(token)
+        self.poll_modules(&mut state);
+        if state.tables.foreign_wakers.is_empty()
+            && let Some(taken) = state.tables.operations.take_only_ready(token)
+        {
+            return Some(taken);
+        }
+        self.miss(state);
+        None
+    }
+
+    /// The rest of a poll that did not bring what it was made for.
+    #[inline(never)]
+    fn miss(&self, mut state: RefMut<'_, State>) {
+        state.note_idle();
+        self.release(state);
     }
 
     /// [`Self::poll_for`], beside other completions.
@@ -74,7 +87,8 @@ impl LibOs {
             return state.tables.operations.take_completed(slot);
         }
         let (_, mut state) = self.poll_with(state).ok()?;
-        state.tables.operations.take_only_ready(token)
+        let (slot, _) = state.tables.operations.find_completed(token).ok()??;
+        state.tables.operations.take_completed(slot)
     }
 
     /// Waits for one token after a poll that did not bring it alone.
@@ -177,7 +191,7 @@ impl LibOs {
     ///
     /// # Errors
     /// [`Error::TimedOut`]; [`Error::WouldBlock`] when no operation is outstanding.
-    #[inline]
+    #[inline(always)]
     pub fn next_completion(&self, timeout: Option<Duration>) -> Result<Completion, Error> {
         if let Ok(mut state) = self.state_as_is()
             && let Some((token, queue)) = state.tables.operations.take_any_lone_push()
@@ -195,12 +209,18 @@ impl LibOs {
     /// brought none.
     #[inline(never)]
     fn poll_for_any(&self) -> Option<Taken> {
-        let state = self.state().ok()?;
+        let mut state = self.state().ok()?;
         if state.tables.operations.has_ready() {
             return self.take_next(state);
         }
-        let (_, mut state) = self.poll_with(state).ok()?;
-        state.tables.operations.take_first_ready()
+        self.poll_modules(&mut state);
+        if state.tables.foreign_wakers.is_empty()
+            && let Some(taken) = state.tables.operations.take_first_ready()
+        {
+            return Some(taken);
+        }
+        self.miss(state);
+        None
     }
 
     /// [`Self::poll_for_any`], with a completion that is there already.

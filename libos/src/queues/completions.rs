@@ -84,16 +84,15 @@ impl Completions {
     }
 
     /// A push to which its module has given this answer, and for which there is to be a slot.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn end_push(
         &mut self,
         queue: QueueDescriptor,
         awaited: bool,
         ended: Poll<Result<(), Error>>,
-    ) -> Result<(), Error> {
-        // In front of what becomes ready now.
-        self.operations.unfold();
+    ) -> Result<Token, Error> {
         let Poll::Ready(ended) = ended else { return self.settle_push(queue, awaited) };
+        let token = self.operations.next_token()?;
         const PUSH: usize = OperationKind::Push.index();
         let Self { operations, counts, .. } = self;
         counts.submitted[PUSH] += 1;
@@ -106,14 +105,14 @@ impl Completions {
             }
         };
         operations.submit_completed(queue, OperationKind::Push, awaited, outcome);
-        Ok(())
+        Ok(token)
     }
 
     /// A push that waits at its module.
-    fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<(), Error> {
-        let Submission { slot, .. } = self.submit(queue, OperationKind::Push, awaited)?;
+    fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<Token, Error> {
+        let Submission { slot, token, .. } = self.submit(queue, OperationKind::Push, awaited)?;
         self.settle(queue, slot);
-        Ok(())
+        Ok(token)
     }
 
     /// Gives the operation a token and says who serves it. With `awaited` the completion is a

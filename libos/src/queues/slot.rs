@@ -1,5 +1,7 @@
 //! One operation's place in the table, how far it is, and the lists it may be on.
 
+use std::net::{SocketAddr, SocketAddrV4};
+
 use crate::executor::WakeTarget;
 use crate::{Completion, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
 
@@ -136,8 +138,25 @@ impl Slot {
     /// The completion. What is left in its place owns nothing.
     #[inline(always)]
     pub(super) fn take(&mut self, token: Token) -> Completion {
-        let outcome = std::mem::replace(&mut self.outcome, Outcome::Closed);
+        let outcome = match std::mem::replace(&mut self.outcome, Outcome::Closed) {
+            // What nearly always comes, field by field: each then goes straight to where the program wants it.
+            Outcome::Popped { data, from } => {
+                Outcome::Popped { data: data.by_fields(), from: from.map(by_fields) }
+            }
+            outcome => outcome,
+        };
         Completion { token, queue: self.queue, kind: self.kind, outcome }
+    }
+}
+
+/// The same address, moved as [`ScatterGather::by_fields`].
+///
+/// [`ScatterGather::by_fields`]: crate::ScatterGather::by_fields
+#[inline(always)]
+fn by_fields(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddr::V4(SocketAddrV4::new(*v4.ip(), v4.port())),
+        SocketAddr::V6(_) => address,
     }
 }
 

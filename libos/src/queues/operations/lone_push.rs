@@ -36,16 +36,18 @@ impl LonePush {
 
 impl OperationTable {
     /// Keeps the completion of a push that ended well and for which no future waits, and makes its token: if no completion
-    /// is ready, and there is none like it.
+    /// is ready. It is the first one since the last poll.
     #[inline(always)]
     pub(crate) fn keep_lone_push(&mut self, queue: QueueDescriptor) -> Option<Token> {
         self.has_place_for_lone_push().then(|| self.put_lone_push(queue))
     }
 
-    /// True when [`Self::keep_lone_push`] keeps the next one.
+    /// True when [`Self::keep_lone_push`] keeps the next one. It kept none since the last poll, which has called
+    /// [`Self::unfold`].
     #[inline(always)]
     pub(crate) fn has_place_for_lone_push(&self) -> bool {
-        self.ready.head == NO_SLOT && !self.lone.is_in_slot && self.lone.raw_token == 0
+        debug_assert_eq!(self.lone.raw_token, 0);
+        self.ready.head == NO_SLOT && !self.lone.is_in_slot
     }
 
     /// [`Self::keep_lone_push`], where there is a place.
