@@ -131,8 +131,8 @@ impl Network {
     #[inline(always)]
     pub(crate) fn is_datagram(frame: &RxFrame, end: usize) -> bool {
         let Some(head) = frame.head.first_chunk::<HEAD_BYTES>() else { return false };
-        // As it stands in the header. What `end` was made from has no more bits.
-        let stated = ((end - TRANSPORT) as u16).to_be_bytes();
+        // As it stands in the header. What `end` was made from has no more bits, and may be less than the headers.
+        let stated = (end.wrapping_sub(TRANSPORT) as u16).to_be_bytes();
         end > HEAD_BYTES && two::<{ TRANSPORT + 4 }>(head) == stated
     }
 

@@ -1,5 +1,7 @@
 //! Two stacks on one wire, driven by hand: what one frame or one call does, in virtual time.
 
+mod lane;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
