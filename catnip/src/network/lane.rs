@@ -150,7 +150,7 @@ impl Network {
             self.last_flow = flow;
             return None;
         }
-        if plain.start != TRANSPORT || plain.protocol != PlainProtocol::Udp {
+        if plain.start != TRANSPORT || plain.protocol != PlainProtocol::Udp || self.wants_checksum(frame) {
             return None;
         }
         frame.head.first_chunk().map(|head| FlowHead(*head))

@@ -7,7 +7,7 @@ use libos::runtime::{TxChecksum, TxOffload};
 use libos::{Buffer, Instant, ScatterGather};
 
 use super::path::{EXPRESS_BYTES, Express};
-use super::{Network, Path, PlainProtocol};
+use super::{Network, Path, PlainProtocol, Refusal};
 use crate::wire::{ethernet, ipv4, udp};
 
 const TOTAL_LENGTH: usize = ethernet::HEADER_BYTES + 2;
@@ -116,7 +116,8 @@ impl Network {
 
     /// The frame of a datagram that goes the straight way and for which nothing is left to be done. It counts as sent, and is
     /// to be. `None`, and `data` as it was, for all else: one that goes elsewhere, or has several pieces, or whose payload
-    /// others hold, or has no room in front, or for [`Self::send_straight`].
+    /// others hold, or has no room in front, or that is for
+    /// [`Self::send_straight`].
     #[inline(always)]
     pub(crate) fn send_plain(
         &mut self,
@@ -136,29 +137,41 @@ impl Network {
         Some(payload.take())
     }
 
-    /// As [`Self::send_plain`], for a datagram that needs an identification or a checksum as well; and what is left to the
-    /// device.
-    #[inline(never)]
+    /// As [`Self::send_plain`], for any datagram that goes the straight way; and what is left to the device.
+    ///
+    /// # Errors
+    /// Why not, and `data` as it was.
+    #[inline(always)]
     pub(crate) fn send_straight(
         &mut self,
         now: Instant,
         straight: &Straight,
-        path: &Path,
+        path: Option<&Path>,
         to: &SocketAddr,
         data: &mut ScatterGather,
-    ) -> Option<(Buffer, TxOffload)> {
-        let SocketAddr::V4(to) = to else { return None };
-        let mut payload = data.single_with_room::<HEADERS_BYTES>()?;
+    ) -> Result<(Buffer, TxOffload), Refusal> {
+        let (SocketAddr::V4(to), Some(path), Some(payload)) = (to, path, data.single_mut()) else {
+            return Err(Refusal::Unusual);
+        };
         if now >= straight.usable_until || !straight.leads(self.neighbors.epoch(), to, payload.len()) {
-            return None;
+            return Err(Refusal::Unusual);
         }
+        let Some(mut payload) = data.single_with_room::<HEADERS_BYTES>() else {
+            return Err(Refusal::Shared);
+        };
         self.express_out += 1;
+        if now < straight.plain_until {
+            let bytes = payload.len();
+            straight.write(payload.parts().0, bytes, to.port(), 0, 0);
+            return Ok((payload.take(), TxOffload::default()));
+        }
         let (out, bytes) = payload.parts();
         let offload = self.write_straight(straight, path, to.port(), out, bytes);
-        Some((payload.take(), offload))
+        Ok((payload.take(), offload))
     }
 
     /// Writes the headers of a datagram for which it takes more than a look at its length.
+    #[inline(never)]
     fn write_straight(
         &mut self,
         straight: &Straight,

@@ -3,14 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libos::memory::CopyCause;
-use libos::runtime::TxOffload;
 use libos::{Buffer, Error, Instant, ScatterGather};
 
 use super::layer::MAX_PAYLOAD_BYTES;
 use super::options::Options;
 use super::socket::Socket;
 use crate::network::{
-    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol,
+    HeaderBuffer, Network, Outgoing, PacketKind, Path, Payload, PieceList, PlainProtocol, Protocol, Refusal,
     TransportHeader,
 };
 use crate::wire::udp;
@@ -24,17 +23,20 @@ pub(super) fn send_from(
     to: Option<&SocketAddr>,
     data: &mut ScatterGather,
 ) -> Result<(), Error> {
-    if !network.transmit_queue_is_full() {
-        if let Some(frame) = plain(now, network, socket, to, data) {
-            network.frames().push_frame(frame, TxOffload::default());
-            return Ok(());
-        }
-        if let Some((frame, offload)) = straight(now, network, socket, to, data) {
-            network.frames().push_frame(frame, offload);
-            return Ok(());
-        }
-        if send_shared(now, network, socket, to, data) {
-            return Ok(());
+    if !network.transmit_queue_is_full()
+        && let Some(to) = to.or(socket.remote.as_ref())
+    {
+        match network.send_straight(now, socket.way.straight(), socket.way.path(), to, data) {
+            Ok((frame, offload)) => {
+                network.frames().push_frame(frame, offload);
+                return Ok(());
+            }
+            Err(Refusal::Shared) => {
+                if send_shared(now, network, socket, to.port(), data) {
+                    return Ok(());
+                }
+            }
+            Err(Refusal::Unusual) => {}
         }
     }
     send_any(now, network, socket, headers, to, data)
@@ -56,18 +58,6 @@ pub(super) fn plain(
     network.send_plain(now, socket.way.straight(), to, data)
 }
 
-/// As [`plain`], where more is to be filled in, by us or the device.
-fn straight(
-    now: Instant,
-    network: &mut Network,
-    socket: &Socket,
-    to: Option<&SocketAddr>,
-    data: &mut ScatterGather,
-) -> Option<(Buffer, TxOffload)> {
-    let to = to.or(socket.remote.as_ref())?;
-    network.send_straight(now, socket.way.straight(), socket.way.path()?, to, data)
-}
-
 #[inline(always)]
 fn header(local_port: u16, remote_port: u16, payload_len: usize) -> TransportHeader<2> {
     // What is longer than its length field fits into no packet and is refused there.
@@ -83,16 +73,13 @@ fn send_shared(
     now: Instant,
     network: &mut Network,
     socket: &Socket,
-    to: Option<&SocketAddr>,
+    to_port: u16,
     data: &mut ScatterGather,
 ) -> bool {
-    let (Some(path), Some(to)) = (socket.way.path(), to.or(socket.remote.as_ref())) else { return false };
-    if socket.error.is_some() || to.port() == 0 || !path.leads_to(to) {
-        return false;
-    }
+    let Some(path) = socket.way.path() else { return false };
     let Some(payload) = data.take_single() else { return false };
     let kind = PacketKind::new(PlainProtocol::Udp, socket.hop_limit, socket.options.traffic_class);
-    let header = header(socket.local.port(), to.port(), payload.len());
+    let header = header(socket.local.port(), to_port, payload.len());
     match network.send_express_shared(now, path, kind, header, payload) {
         Ok(()) => true,
         Err(payload) => {
