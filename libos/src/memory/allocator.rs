@@ -30,6 +30,10 @@ pub(super) struct Allocator {
     owners: Cell<usize>,
     used_bytes: Cell<usize>,
     peak_used_bytes: Cell<usize>,
+    /// The smallest limit that any handle has.
+    smallest_limit_bytes: Cell<usize>,
+    /// An allocation up to which no more bytes are used is neither a new peak nor beyond anybody's limit.
+    watermark_bytes: Cell<usize>,
     handles: Cell<usize>,
     /// Blocks that only other threads have views of.
     parked: Cell<usize>,
@@ -75,6 +79,8 @@ impl Allocator {
                 owners: Cell::new(1),
                 used_bytes: Cell::new(0),
                 peak_used_bytes: Cell::new(0),
+                smallest_limit_bytes: Cell::new(usize::MAX),
+                watermark_bytes: Cell::new(0),
                 handles: Cell::new(1),
                 parked: Cell::new(0),
                 lent_bytes: Cell::new(0),
@@ -97,9 +103,32 @@ impl Allocator {
         Ok(this)
     }
 
-    /// A block with one reference and room for `capacity` bytes of data.
-    #[inline]
-    pub(super) fn allocate(&self, capacity: usize) -> Option<NonNull<Block>> {
+    /// A block with one reference and room for `capacity` bytes of data. With it, no more than `limit_bytes` are used, which
+    /// [`Self::note_limit`] knows.
+    #[inline(always)]
+    pub(super) fn allocate(&self, capacity: usize, limit_bytes: usize) -> Option<NonNull<Block>> {
+        if let Some(class) = Class::of(capacity)
+            && let slab = self.current_slab(class)
+            && let Some((block, held_bytes)) = slab.first_free()
+            && let used_bytes = self.used_bytes.get() + held_bytes
+            && used_bytes <= self.watermark_bytes.get()
+        {
+            self.used_bytes.set(used_bytes);
+            self.owners.set(self.owners.get() + 1);
+            slab.take_first(block);
+            return Some(block);
+        }
+        self.allocate_carefully(capacity, limit_bytes)
+    }
+
+    /// [`Self::allocate`], with all that hardly ever is.
+    #[cold]
+    #[inline(never)]
+    fn allocate_carefully(&self, capacity: usize, limit_bytes: usize) -> Option<NonNull<Block>> {
+        if self.used_bytes().saturating_add(capacity) > limit_bytes && !self.gets_below(limit_bytes, capacity)
+        {
+            return None;
+        }
         let Some(class) = Class::of(capacity) else {
             return self.allocate_span(capacity);
         };
@@ -120,9 +149,7 @@ impl Allocator {
 
     /// True when there is room for `capacity` bytes below `limit_bytes` once what other threads gave back is
     /// counted; else the allocation has failed.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn gets_below(&self, limit_bytes: usize, capacity: usize) -> bool {
+    fn gets_below(&self, limit_bytes: usize, capacity: usize) -> bool {
         self.reclaim();
         let fits = self.used_bytes().saturating_add(capacity) <= limit_bytes;
         if !fits {
@@ -131,19 +158,25 @@ impl Allocator {
         fits
     }
 
-    #[inline]
     fn count_used(&self, bytes: usize) {
         self.owners.set(self.owners.get() + 1);
         let used_bytes = self.used_bytes.get() + bytes;
         self.used_bytes.set(used_bytes);
-        if used_bytes > self.peak_used_bytes.get() {
-            self.peak_used_bytes.set(used_bytes);
-        }
+        self.peak_used_bytes.set(self.peak_used_bytes.get().max(used_bytes));
+        self.set_watermark();
+    }
+
+    fn set_watermark(&self) {
+        self.watermark_bytes.set(self.peak_used_bytes.get().min(self.smallest_limit_bytes.get()));
+    }
+
+    /// Says that there is a handle with this limit.
+    pub(super) fn note_limit(&self, limit_bytes: usize) {
+        self.smallest_limit_bytes.set(self.smallest_limit_bytes.get().min(limit_bytes));
+        self.set_watermark();
     }
 
     /// The current slab is used up: goes on with one that has free slots, or a new one.
-    #[cold]
-    #[inline(never)]
     fn allocate_from_next_slab(&self, class: Class) -> Option<NonNull<Block>> {
         self.reclaim();
         if let Some(block) = self.current_slab(class).take() {
@@ -191,8 +224,6 @@ impl Allocator {
     }
 
     /// A block that has a span for itself.
-    #[cold]
-    #[inline(never)]
     fn allocate_span(&self, capacity: usize) -> Option<NonNull<Block>> {
         self.reclaim();
         // More chunks than can be counted are more than there are: the search then fails.

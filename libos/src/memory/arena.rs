@@ -80,6 +80,7 @@ impl Arena {
     pub fn leaving(&self, reserve_bytes: usize) -> Self {
         let mut handle = self.clone();
         handle.limit_bytes = self.region().len().saturating_sub(reserve_bytes);
+        self.allocator().note_limit(handle.limit_bytes);
         handle
     }
 
@@ -95,23 +96,18 @@ impl Arena {
     #[inline]
     #[must_use]
     pub fn allocate(&self, capacity: usize) -> Option<BufferMut> {
-        if self.allocator().used_bytes().saturating_add(capacity) > self.limit_bytes
-            && !self.allocator().gets_below(self.limit_bytes, capacity)
-        {
-            return None;
-        }
-        let block = self.allocator().allocate(capacity)?;
+        let block = self.allocator().allocate(capacity, self.limit_bytes)?;
         // SAFETY: a new block of the arena has one reference, which nobody has yet.
         Some(unsafe { BufferMut::from_new_block(block) })
     }
 
     /// A buffer with a copy of `bytes`. `None` when the region is full.
+    #[inline]
     #[must_use]
     pub fn copy_from(&self, bytes: &[u8]) -> Option<BufferMut> {
-        let mut buffer = self.allocate(bytes.len())?;
-        buffer.set_len(bytes.len());
-        buffer.copy_from_slice(bytes);
-        Some(buffer)
+        let block = self.allocator().allocate(bytes.len(), self.limit_bytes)?;
+        // SAFETY: as in `allocate`, and there is room for as many bytes.
+        Some(unsafe { BufferMut::from_new_block(block).filled_with(bytes) })
     }
 
     /// A buffer with a copy of all pieces behind one another, counted as `cause`. `None` when the region is full.

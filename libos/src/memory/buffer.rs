@@ -299,6 +299,18 @@ impl BufferMut {
         Self { inner: Buffer { data, len: 0, block } }
     }
 
+    /// The buffer with a copy of `bytes` in it.
+    ///
+    /// # Safety
+    /// They fit, and are not the buffer's own.
+    #[inline(always)]
+    pub(super) unsafe fn filled_with(mut self, bytes: &[u8]) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { bytes.as_ptr().copy_to_nonoverlapping(self.inner.data.as_ptr(), bytes.len()) };
+        self.inner.len = bytes.len();
+        self
+    }
+
     /// Bytes that fit, from the start of the data to the end of the block.
     #[inline]
     #[must_use]

@@ -74,16 +74,30 @@ impl Slab {
         unsafe { slab.write(Self { free: Cell::new(free), chunk, class, ..Self::without_slots(owner) }) };
     }
 
-    /// Takes a free slot.
-    #[inline]
-    pub(super) fn take(&self) -> Option<NonNull<Block>> {
+    /// The free slot that [`Self::take_first`] takes, and the bytes it holds.
+    #[inline(always)]
+    pub(super) fn first_free(&self) -> Option<(NonNull<Block>, usize)> {
         let block = self.free.get()?;
         // SAFETY: blocks in the free list are initialised headers in the slab's span.
+        Some((block, unsafe { block.as_ref() }.held_bytes))
+    }
+
+    /// Takes the slot that [`Self::first_free`] showed.
+    #[inline(always)]
+    pub(super) fn take_first(&self, block: NonNull<Block>) {
+        debug_assert_eq!(self.free.get(), Some(block));
+        // SAFETY: as in `first_free`.
         let header = unsafe { block.as_ref() };
         unpoison(block.as_ptr().cast(), header.held_bytes);
         self.free.set(header.next.get());
         self.used.set(self.used.get() + 1);
         header.start();
+    }
+
+    /// Takes a free slot.
+    pub(super) fn take(&self) -> Option<NonNull<Block>> {
+        let (block, _) = self.first_free()?;
+        self.take_first(block);
         Some(block)
     }
 
