@@ -46,6 +46,22 @@ pub trait Waiting {
     /// The data, when nobody waits, or not for so much, or for more than this.
     fn offer_data(&mut self, user_data: u64, data: ScatterGather) -> Result<(), ScatterGather>;
 
+    /// As which the pops wait on the connection with this number, once one did, unless more data follows at once. None
+    /// where [`Self::offer_data`] is the only way.
+    fn queue_of_data(&self, user_data: u64) -> Option<QueueDescriptor> {
+        let _ = user_data;
+        None
+    }
+
+    /// As [`Self::offer_data`], by what [`Self::queue_of_data`] said, when no more follows at once.
+    ///
+    /// # Errors
+    /// The data, when nobody waits, or not for so much, or for more than this.
+    fn give_data(&mut self, queue: QueueDescriptor, data: ScatterGather) -> Result<(), ScatterGather> {
+        let _ = queue;
+        Err(data)
+    }
+
     /// Takes out who has waited longest on the connection with this number, and how much they want.
     /// [`Self::data`] follows.
     fn next_for_data(&mut self, user_data: u64) -> Option<(Self::Ticket, PopLimit)>;

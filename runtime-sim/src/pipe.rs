@@ -255,6 +255,12 @@ impl Runtime for PipeEnd {
     }
 
     #[inline(always)]
+    fn transmit_kept(&mut self, now: Instant, frame: Buffer) {
+        let frame = self.own(frame);
+        self.transmit_lone(now, frame);
+    }
+
+    #[inline(always)]
     fn transmit(&mut self, _now: Instant, batch: &mut FrameBatch) -> Result<(), Error> {
         if self.outgoing.is_empty.get()
             && let Some((frame, offload)) = batch.take_lone()

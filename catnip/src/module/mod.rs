@@ -18,10 +18,11 @@ use libos::module::{Completions, Departure, Popped};
 use libos::runtime::{Arrival, RxBatch, RxFrame};
 use libos::time::Timekeeper;
 use libos::{
-    Buffer, Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
+    Domain, Error, FilterMode, GroupMembership, Handle, Instant, MemoryAccess, Module, PopLimit,
     QueueDescriptor, Runtime, ScatterGather, Shutdown, SocketKind, SocketOption, SocketOptionName, Token,
 };
 
+use crate::events::ConnectionId;
 use crate::slab::{Key, Slab};
 use crate::stack::Stack;
 use calm::Calm;
@@ -77,16 +78,18 @@ impl<R: Runtime> StackModule<R> {
         match self.runtime.receive_lone(now) {
             Arrival::Nothing => {}
             Arrival::Lone(frame) => {
+                let Some(end) = self.stack.in_lane(&frame) else {
+                    self.received.push(frame);
+                    return false;
+                };
+                if self.stack.has_lane_of_segments() {
+                    self.poll_segment(now, completions, frame, end);
+                    return true;
+                }
                 let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-                match self.stack.quietly().receive_straight(now, frame, &mut pops) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        self.stack.stir();
-                    }
-                    Err(frame) => {
-                        self.received.push(frame);
-                        return false;
-                    }
+                if let Err(frame) = self.stack.quietly().receive_datagram(frame, end, &mut pops) {
+                    self.received.push(frame);
+                    return false;
                 }
             }
             Arrival::Batch => return false,
@@ -138,25 +141,59 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    /// The frame of a datagram that goes where the socket's last one went, while nothing else waits to be sent or done. `None`,
-    /// and nothing done, for all else.
+    /// Takes a segment of a lane, which ends at `end`, and does what is left to be done. Out of line: other frames of lanes
+    /// are taken without a call.
+    #[inline(never)]
+    fn poll_segment(&mut self, now: Instant, completions: &mut Completions, frame: RxFrame, end: usize) {
+        let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
+        match self.stack.quietly().receive_segment(now, frame, end, &mut pops) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.stack.stir();
+            }
+            Err(frame) => self.received.push(frame),
+        }
+        if !self.received.is_empty() || !self.stack.is_calm(now) {
+            self.poll_on(now, completions);
+        }
+    }
+
+    /// Sends what goes where the socket's last push went, while nothing else waits to be sent or done. False, and nothing
+    /// done, for all else.
     #[inline(always)]
-    fn straight_datagram(
+    fn send_straight(
         &mut self,
-        now: Instant,
+        time: &Timekeeper,
         handle: Handle,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
-    ) -> Option<Buffer> {
+    ) -> bool {
         if !self.runtime.takes_lone() || !self.stack.is_settled() {
-            return None;
+            return false;
         }
         match self.sockets.get(Key::from_bits(handle.0)) {
             Some(Socket::Datagram(Datagram { id: Some(id), .. })) => {
-                self.stack.quietly().udp_straight(now, *id, to, data)
+                let now = time.last();
+                let Some(frame) = self.stack.quietly().udp_straight(now, *id, to, data) else { return false };
+                self.runtime.transmit_lone(now, frame);
+                true
             }
-            _ => None,
+            Some(Socket::Stream(stream)) if stream.pushes.is_empty() => {
+                let id = stream.id;
+                self.send_segment(time, id, data)
+            }
+            _ => false,
         }
+    }
+
+    /// As [`Self::send_straight`], of a stream. Out of line: a datagram is sent without a call.
+    #[inline(never)]
+    fn send_segment(&mut self, time: &Timekeeper, id: ConnectionId, data: &mut ScatterGather) -> bool {
+        // Round trips are measured from here, and the last poll may be long ago.
+        let now = time.now();
+        let Some(frame) = self.stack.quietly().tcp_straight(now, id, data) else { return false };
+        self.runtime.transmit_kept(now, frame);
+        true
     }
 
     #[inline(always)]
@@ -271,10 +308,7 @@ impl<R: Runtime> Module for StackModule<R> {
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
     ) -> bool {
-        let now = time.last();
-        let Some(frame) = self.straight_datagram(now, handle, data, to) else { return false };
-        self.runtime.transmit_lone(now, frame);
-        true
+        self.send_straight(time, handle, data, to)
     }
 
     fn push(

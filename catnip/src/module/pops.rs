@@ -78,6 +78,21 @@ impl Waiting for Pops<'_> {
         }
     }
 
+    fn queue_of_data(&self, user_data: u64) -> Option<QueueDescriptor> {
+        match self.sockets.get(Key::from_bits(user_data)) {
+            Some(Socket::Stream(stream)) => stream.popped_as.filter(|_| !self.in_burst),
+            Some(
+                Socket::Fresh(_) | Socket::Closing { .. } | Socket::Datagram(_) | Socket::Listener { .. },
+            )
+            | None => None,
+        }
+    }
+
+    #[inline(always)]
+    fn give_data(&mut self, queue: QueueDescriptor, data: ScatterGather) -> Result<(), ScatterGather> {
+        self.completions.give(queue, data, || None)
+    }
+
     #[inline(always)]
     fn next_for_data(&mut self, user_data: u64) -> Option<(WaitingPop, PopLimit)> {
         if self.in_burst {

@@ -116,6 +116,26 @@ impl Network {
         Ok(())
     }
 
+    /// The frame that [`Self::send_express_kept`] sends, which counts as sent and is to be. `None` for all that is refused,
+    /// and where something is left to the device.
+    #[inline(always)]
+    pub(crate) fn frame_express<const WORDS: usize>(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        kind: PacketKind,
+        header: TransportHeader<WORDS>,
+        payload: &mut Buffer,
+    ) -> Option<Buffer> {
+        if self.device.tx_checksum == TxChecksum::Partial {
+            return None;
+        }
+        let headers = self.express_headers(now, path, kind, header, payload)?;
+        let frame = payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out))?;
+        self.express_out += 1;
+        Some(frame)
+    }
+
     /// As [`Self::send_express_kept`], for a payload that others hold as well: the headers go into a segment of their own.
     ///
     /// # Errors

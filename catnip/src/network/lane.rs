@@ -9,8 +9,9 @@ use std::net::Ipv4Addr;
 use libos::QueueDescriptor;
 use libos::runtime::RxFrame;
 
+use super::Network;
 use super::plain::Plain;
-use super::{Network, PlainProtocol};
+use crate::slab::Key;
 use crate::wire::checksum;
 use crate::wire::{ethernet, ipv4, udp};
 
@@ -34,6 +35,13 @@ pub(crate) enum LaneEnd {
         source: Ipv4Addr,
         /// From which port.
         port: u16,
+    },
+    /// A connection's, which says with each segment whether it is as expected.
+    Tcp {
+        /// The connection's place.
+        key: Key,
+        /// As which its pops wait.
+        queue: QueueDescriptor,
     },
 }
 
@@ -96,8 +104,8 @@ impl Lane {
 }
 
 impl Network {
-    /// Where the packet ends in a frame that belongs to the flow of the last ones and is right in every way: it is
-    /// [`Self::lane_end`]'s, and then counts with [`Self::count_in_lane`]. `None` for all else.
+    /// Where the packet ends in a frame that belongs to the flow of the last ones and is right in every way up to its
+    /// transport: it is [`Self::lane_end`]'s, and then counts with [`Self::count_in_lane`]. `None` for all else.
     #[inline(always)]
     pub(crate) fn in_lane(&self, frame: &RxFrame) -> Option<usize> {
         let lane = &self.lane;
@@ -150,7 +158,7 @@ impl Network {
             self.last_flow = flow;
             return None;
         }
-        if plain.start != TRANSPORT || plain.protocol != PlainProtocol::Udp || self.wants_checksum(frame) {
+        if plain.start != TRANSPORT || self.wants_checksum(frame) {
             return None;
         }
         frame.head.first_chunk().map(|head| FlowHead(*head))

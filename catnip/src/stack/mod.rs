@@ -16,7 +16,7 @@ use libos::runtime::Medium;
 use libos::{Arena, Error, FrameBatch, Instant, RxFrame, SetupError};
 
 use crate::events::{Event, EventQueue};
-use crate::network::{AddressStatus, Ingress, Lease, Network, PlainProtocol, Protocol};
+use crate::network::{AddressStatus, Ingress, LaneEnd, Lease, Network, PlainProtocol, Protocol};
 use crate::random::Random;
 use crate::steering::{self, Class, Transport};
 use crate::tcp::TcpLayer;
@@ -100,15 +100,58 @@ impl Stack {
     #[inline(always)]
     pub(crate) fn receive_straight(
         &mut self,
-        _now: Instant,
+        now: Instant,
         frame: RxFrame,
         waiting: &mut impl Waiting,
     ) -> Result<bool, RxFrame> {
+        let Some(end) = self.in_lane(&frame) else { return Err(frame) };
+        if self.has_lane_of_segments() {
+            self.receive_segment(now, frame, end, waiting)
+        } else {
+            self.receive_datagram(frame, end, waiting).map(|()| true)
+        }
+    }
+
+    /// Where the packet ends in a frame of the flow that the last ones belonged to.
+    #[inline(always)]
+    pub(crate) fn in_lane(&self, frame: &RxFrame) -> Option<usize> {
+        self.network.in_lane(frame)
+    }
+
+    /// True when what is [`Self::in_lane`] is for [`Self::receive_segment`], else for [`Self::receive_datagram`].
+    #[inline(always)]
+    pub(crate) fn has_lane_of_segments(&self) -> bool {
+        matches!(self.network.lane_end(), LaneEnd::Tcp { .. })
+    }
+
+    /// [`Self::receive_straight`] of a frame with a datagram that ends at `end`. It leaves nothing to be done.
+    #[inline(always)]
+    pub(crate) fn receive_datagram(
+        &mut self,
+        frame: RxFrame,
+        end: usize,
+        waiting: &mut impl Waiting,
+    ) -> Result<(), RxFrame> {
         let Self { network, udp, .. } = self;
-        let Some(end) = network.in_lane(&frame) else { return Err(frame) };
         udp.on_lane(waiting, network.lane_end(), frame, end)?;
         network.count_in_lane();
-        Ok(true)
+        Ok(())
+    }
+
+    /// [`Self::receive_straight`] of a frame with a segment that ends at `end`.
+    #[inline(always)]
+    pub(crate) fn receive_segment(
+        &mut self,
+        now: Instant,
+        frame: RxFrame,
+        end: usize,
+        waiting: &mut impl Waiting,
+    ) -> Result<bool, RxFrame> {
+        let Self { network, tcp, events, .. } = self;
+        let LaneEnd::Tcp { key, queue } = *network.lane_end() else { return Err(frame) };
+        let left_nothing = tcp.on_lane(now, key, queue, frame, end, network, events, waiting)?;
+        network.count_in_lane();
+        Ok(left_nothing)
     }
 
     /// True when there is nothing that a poll would get out, and no event.

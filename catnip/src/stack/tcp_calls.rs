@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use libos::{Error, Instant, PopLimit, ScatterGather, Shutdown, SocketOption, SocketOptionName};
+use libos::{Buffer, Error, Instant, PopLimit, ScatterGather, Shutdown, SocketOption, SocketOptionName};
 
 use super::Stack;
 use crate::events::{ConnectionId, ListenerId, Readiness};
@@ -133,6 +133,18 @@ impl Stack {
             return Ok(bytes);
         }
         self.tcp.send(id, data, self.network.arena())
+    }
+
+    /// The frame of a push for [`Self::tcp_push`] while nothing of its connection is under way: it is to be sent at once,
+    /// while nothing else waits to be sent. `None`, and nothing done, for all others.
+    #[inline(always)]
+    pub(crate) fn tcp_straight(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        data: &mut ScatterGather,
+    ) -> Option<Buffer> {
+        self.tcp.straight(now, &mut self.network, id, data)
     }
 
     /// Data that arrived, at most `limit`; `Some` of nothing is the end of the stream, `None` means not yet.

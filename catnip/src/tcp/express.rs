@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use libos::runtime::TxOffload;
 use libos::{Buffer, Instant, RxFrame, ScatterGather};
 
 use super::congestion::{AckEvent, CongestionControl};
@@ -62,7 +63,7 @@ impl PlainEnds {
         Self { remote, local, ports: u32::from(remote_port) << 16 | u32::from(local_port) }
     }
 
-    const fn tuple(self) -> FourTuple {
+    pub(super) const fn tuple(self) -> FourTuple {
         FourTuple::V4 {
             local: self.local.to_bits(),
             remote: self.remote.to_bits(),
@@ -175,21 +176,10 @@ impl TcpLayer {
         if !network.frames().is_empty() {
             return false;
         }
-        let Some(buffer) = data.single_mut() else { return false };
-        let len = buffer.len();
-        if connection.course.is_ready() {
-            if !connection.send_lone(buffer, len, now, network) {
-                return false;
-            }
-            self.shared.counters.out_segments += 1;
-            if let Some(buffer) = data.take_single() {
-                connection.keep_lone(buffer);
-            }
-            let due = connection.deadlines.retransmit;
-            if due < connection.deadlines.armed {
-                connection.deadlines.armed = due;
-                self.timers.arm(id.0.index, due);
-            }
+        if connection.course.is_ready()
+            && let Some(frame) = self.straight(now, network, id, data)
+        {
+            network.frames().push_frame(frame, TxOffload::default());
             return true;
         }
         self.send_behind(now, id, data, network)
@@ -433,7 +423,7 @@ impl Connection {
 
     /// [`Self::emit_express`] of a payload that others hold as well.
     #[inline(never)]
-    pub(super) fn emit_shared(&mut self, payload: &Buffer, now: Instant, network: &mut Network) -> bool {
+    fn emit_shared(&mut self, payload: &Buffer, now: Instant, network: &mut Network) -> bool {
         let window = self.rcv.advertise(self.snd.mss);
         let Some(header) = self.next_header(window, now) else { return false };
         let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, self.traffic_class);

@@ -8,7 +8,7 @@
 //! rarely changes is looked at when the connection becomes ready; what changes without anybody getting hold of the connection is
 //! compared with each segment.
 
-use libos::{Buffer, Instant, RxFrame};
+use libos::{Buffer, Instant, QueueDescriptor, RxFrame, ScatterGather};
 
 use super::congestion::{AckEvent, CongestionControl};
 use super::connection::{Connection, Settings};
@@ -19,12 +19,14 @@ use super::express::{CONTROL, CONTROL_MASK, PlainEnds};
 use super::layer::{TcpLayer, schedule};
 use super::recovery::Alarm;
 use super::sequence::SequenceNumber;
-use crate::events::EventQueue;
-use crate::network::{Network, PacketKind, Plain, PlainProtocol, Refusal};
+use crate::events::{ConnectionId, EventQueue};
+use crate::network::{LaneEnd, Network, PacketKind, Plain, PlainProtocol};
+use crate::slab::Key;
 use crate::waiting::Waiting;
+use crate::wire::{ethernet, ipv4};
 
-/// A header with timestamps and nothing else, as it stands in the segment.
-type Header = [[u8; 4]; STAMPED_BYTES / 4];
+/// Bytes from a frame's first to its TCP header's, in a lane.
+const TRANSPORT: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
 
 #[inline(always)]
 fn sequence(word: [u8; 4]) -> SequenceNumber {
@@ -42,15 +44,58 @@ struct Next {
 }
 
 /// What is left to do after a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
     Nothing,
+    /// To tell of events.
+    Events,
     /// There is something to send, or a deadline that is earlier than all.
     Scheduling,
 }
 
 impl TcpLayer {
-    /// Takes a segment that is all that its connection waits for.
+    /// Takes a segment of a lane: `frame` up to `end`, if it is all that its connection waits for. False when that left
+    /// something to be done.
+    ///
+    /// # Errors
+    /// The frame, and nothing done, for all else.
+    #[allow(clippy::too_many_arguments, reason = "what a context holds, of which this needs little")]
+    #[inline(always)]
+    pub(crate) fn on_lane(
+        &mut self,
+        now: Instant,
+        key: Key,
+        queue: QueueDescriptor,
+        frame: RxFrame,
+        end: usize,
+        network: &mut Network,
+        events: &mut EventQueue,
+        waiting: &mut impl Waiting,
+    ) -> Result<bool, RxFrame> {
+        let Some(connection) = self.connections.straight_mut(key) else { return Err(frame) };
+        let Some(segment) = frame.head.get(TRANSPORT..end) else { return Err(frame) };
+        let Some(next) = connection.next(segment) else { return Err(frame) };
+        if self.shared.memory_short {
+            return Err(frame);
+        }
+        self.shared.counters.in_segments += 1;
+        // A frame of a lane has no further buffers to drop.
+        std::mem::forget(frame.rest);
+        let mut data = frame.head;
+        data.truncate(end);
+        data.advance(TRANSPORT + STAMPED_BYTES);
+        let who = Some(queue);
+        match connection.on_next(next, data, who, now, &self.shared.settings, network, events, waiting) {
+            Left::Nothing => Ok(true),
+            Left::Events => Ok(false),
+            Left::Scheduling => {
+                schedule(connection, key.index, &mut self.outgoing, &mut self.timers);
+                Ok(false)
+            }
+        }
+    }
+
+    /// As [`Self::on_lane`], for a packet whose flow is not that of the last ones: the next one will be in a lane.
     ///
     /// # Errors
     /// The frame, and nothing done, for all else.
@@ -64,34 +109,64 @@ impl TcpLayer {
         events: &mut EventQueue,
         waiting: &mut impl Waiting,
     ) -> Result<(), RxFrame> {
-        let segment = frame.head.get(plain.start..plain.end).unwrap_or_default();
-        let Some(bytes) = segment.first_chunk::<STAMPED_BYTES>() else { return Err(frame) };
-        let (words, _) = bytes.as_chunks::<4>();
-        let Some(header) = words.first_chunk() else { return Err(frame) };
-        // A frame is at most 64 KiB and a bit.
-        let len = (segment.len() - STAMPED_BYTES) as u32;
-        let index = self.table.last();
-        let Some(connection) = self.connections.straight_index_mut(index) else { return Err(frame) };
         let ends = PlainEnds { remote: plain.source, local: plain.destination, ports: plain.ports };
-        if connection.ends != ends
-            || self.shared.memory_short
-            || frame.segment_bytes != 0
-            || plain.traffic_class & ecn::FIELD != 0
-        {
-            return Err(frame);
-        }
-        let Some(next) = connection.next(header, len) else { return Err(frame) };
+        let found = self.table.get(
+            || ends.tuple(),
+            |index| self.connections.get_index(index).is_some_and(|connection| connection.ends == ends),
+        );
+        let Some(index) = found else { return Err(frame) };
+        let Some(connection) = self.connections.straight_index_mut(index) else { return Err(frame) };
+        let is_usual =
+            !self.shared.memory_short && frame.segment_bytes == 0 && plain.traffic_class & ecn::FIELD == 0;
+        let segment = frame.head.get(plain.start..plain.end).unwrap_or_default();
+        let Some(next) = connection.next(segment).filter(|_| is_usual) else { return Err(frame) };
         self.shared.counters.in_segments += 1;
+        let flow = network.note_flow(&frame, &plain);
         // A plain frame has no further buffers to drop.
         std::mem::forget(frame.rest);
         let mut data = frame.head;
         data.truncate(plain.end);
         data.advance(plain.start + STAMPED_BYTES);
-        let left = connection.on_next(next, data, now, &self.shared.settings, network, events, waiting);
+        let left = connection.on_next(next, data, None, now, &self.shared.settings, network, events, waiting);
         if left == Left::Scheduling {
             schedule(connection, index, &mut self.outgoing, &mut self.timers);
         }
+        if let Some(flow) = &flow
+            && let Some(queue) = waiting.queue_of_data(connection.user_data)
+        {
+            network.open_lane(flow, LaneEnd::Tcp { key: connection.key, queue });
+        }
         Ok(())
+    }
+
+    /// The frame of one buffer that is pushed, if the connection has nothing in flight or pending: it is to be sent at once,
+    /// while nothing else waits to be sent. `None`, and nothing done, for all else.
+    #[inline(always)]
+    pub(crate) fn straight(
+        &mut self,
+        now: Instant,
+        network: &mut Network,
+        id: ConnectionId,
+        data: &mut ScatterGather,
+    ) -> Option<Buffer> {
+        let connection = self.connections.straight_mut(id.0)?;
+        let payload = data.single_mut()?;
+        let due = now.plus_nanos(connection.rtt.rto_ns());
+        if connection.course != Course::READY || due < connection.deadlines.armed {
+            return None;
+        }
+        let len = payload.len();
+        let window = connection.offers_lone(len, now)?;
+        let header = connection.next_header(window, now)?;
+        let kind = PacketKind::new(PlainProtocol::Tcp, connection.hop_limit, connection.traffic_class);
+        let frame = network.frame_express(now, &connection.path, kind, header, payload)?;
+        self.shared.counters.out_segments += 1;
+        // Not more than a segment's.
+        connection.sent_lone(len as u32, due, now);
+        if let Some(payload) = data.take_single() {
+            connection.snd.queue.push_lone(payload);
+        }
+        Some(frame)
     }
 }
 
@@ -137,18 +212,21 @@ impl Connection {
         self.course = Course::BUSY;
     }
 
-    /// What a segment says that comes next: an answer to all that is in flight, data in order, or both.
+    /// What a segment says that comes next: an answer to all that is in flight, data in order, or both. `None` for all else.
     #[inline(always)]
-    fn next(&self, header: &Header, len: u32) -> Option<Next> {
-        let [_, at, acknowledgment, control, _, lead, stamp, _] = *header;
-        let control = u32::from_be_bytes(control);
+    fn next(&self, segment: &[u8]) -> Option<Next> {
+        let (words, _) = segment.first_chunk::<STAMPED_BYTES>()?.as_chunks::<4>();
+        let word = |index: usize| words[index];
+        let control = u32::from_be_bytes(word(3));
         let window = control as u16;
-        let stamp = u32::from_be_bytes(stamp);
+        let stamp = u32::from_be_bytes(word(6));
+        // A frame is at most 64 KiB and a bit.
+        let len = (segment.len() - STAMPED_BYTES) as u32;
         let is_next = (self.course == Course::WAITS || (self.course == Course::READY && len > 0))
             && control & CONTROL_MASK == CONTROL
-            && lead == STAMP_LEAD
-            && sequence(at) == self.rcv.nxt
-            && sequence(acknowledgment) == self.snd.nxt
+            && word(5) == STAMP_LEAD
+            && sequence(word(1)) == self.rcv.nxt
+            && sequence(word(2)) == self.snd.nxt
             && (self.rcv.nxt + len).at_or_before(self.rcv.edge)
             && window != 0
             // An older stamp may be right all the same, after a long time.
@@ -156,13 +234,14 @@ impl Connection {
         is_next.then_some(Next { window, stamp, len })
     }
 
-    /// Takes the segment that comes next: `data` is its payload.
+    /// Takes the segment that comes next: `data` is its payload, for who waits on `queue`, if that is known.
     #[allow(clippy::too_many_arguments, reason = "what a context holds, of which this needs little")]
     #[inline(always)]
     fn on_next(
         &mut self,
         next: Next,
         data: Buffer,
+        queue: Option<QueueDescriptor>,
         now: Instant,
         settings: &Settings,
         network: &mut Network,
@@ -180,7 +259,7 @@ impl Connection {
         if len == 0 {
             return Left::Nothing;
         }
-        self.on_next_data(len, data, now, settings, network, events, waiting)
+        self.on_next_data(len, data, queue, now, settings, network, events, waiting)
     }
 
     /// Takes the peer's time stamp, of a segment that begins at RCV.NXT (RFC 7323, section 4.3). One that says the same
@@ -233,6 +312,7 @@ impl Connection {
         &mut self,
         len: u32,
         data: Buffer,
+        queue: Option<QueueDescriptor>,
         now: Instant,
         settings: &Settings,
         network: &mut Network,
@@ -257,12 +337,18 @@ impl Connection {
         if self.rcv.nxt.at_or_after(self.rcv.tuning.look_at) {
             self.tune_receive_buffer(now, false);
         }
-        if self.rcv.queue.len_bytes() != 0 {
+        let refused = if self.rcv.queue.len_bytes() == 0 {
+            let given = match queue {
+                Some(queue) => waiting.give_data(queue, data.into()),
+                None => waiting.offer_data(self.user_data, data.into()),
+            };
+            given.err().and_then(|mut refused| refused.take_single())
+        } else {
+            Some(data)
+        };
+        if let Some(data) = refused {
             self.keep_data(data, network, events, waiting);
-        } else if let Err(mut refused) = waiting.offer_data(self.user_data, data.into()) {
-            if let Some(data) = refused.take_single() {
-                self.keep_data(data, network, events, waiting);
-            }
+            left = left.max(Left::Events);
         } else if self.rcv.edge.distance_from(self.rcv.nxt) <= self.rcv.limit_bytes / 2 {
             self.consider_window_update();
         }
@@ -286,45 +372,30 @@ impl Connection {
         self.announce_data(waiting, events);
     }
 
-    /// Sends the one buffer of a push, of `len` bytes, if nothing is in its way: of a connection that is
-    /// [`Course::READY`]. False, and nothing done, for all else. [`Self::keep_lone`] follows.
+    /// The window to offer with a segment of `len` bytes, if nothing is in the way of it: of a connection that is
+    /// [`Course::READY`].
     #[inline(always)]
-    pub(super) fn send_lone(
-        &mut self,
-        payload: &mut Buffer,
-        len: usize,
-        now: Instant,
-        network: &mut Network,
-    ) -> bool {
+    fn offers_lone(&mut self, len: usize, now: Instant) -> Option<u16> {
         if len.wrapping_sub(1) >= usize::from(self.snd.mss) {
-            return false;
+            return None;
         }
         self.restart_after_idle(now);
         // Not more than a segment's.
         let bytes = len as u32;
         if bytes > self.snd.wnd || bytes > self.congestion.cwnd_bytes() {
-            return false;
+            return None;
         }
-        let window = self.rcv.advertise_plain(self.snd.mss);
-        let Some(header) = self.next_header(window, now) else { return false };
-        let kind = PacketKind::new(PlainProtocol::Tcp, self.hop_limit, self.traffic_class);
-        match network.send_express_kept(now, &self.path, kind, header, payload) {
-            Ok(()) => {}
-            Err(Refusal::Shared) if self.emit_shared(payload, now, network) => {}
-            Err(Refusal::Shared | Refusal::Unusual) => return false,
-        }
+        Some(self.rcv.advertise_plain(self.snd.mss))
+    }
+
+    /// One segment is in flight, to be acknowledged by when it is `due`.
+    #[inline(always)]
+    fn sent_lone(&mut self, len: u32, due: Instant, now: Instant) {
         self.course = Course::WAITS;
-        self.snd.nxt += bytes;
+        self.snd.nxt += len;
         self.snd.max = self.snd.nxt;
         self.last_sent = now;
         self.acknowledgment_sent();
-        self.deadlines.retransmit = now.plus_nanos(self.rtt.rto_ns());
-        true
-    }
-
-    /// Keeps what [`Self::send_lone`] sent until it is acknowledged.
-    #[inline(always)]
-    pub(super) fn keep_lone(&mut self, payload: Buffer) {
-        self.snd.queue.push_lone(payload);
+        self.deadlines.retransmit = due;
     }
 }

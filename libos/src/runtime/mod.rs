@@ -259,6 +259,12 @@ pub trait Runtime {
         let _ = (now, frame);
     }
 
+    /// As [`Self::transmit_lone`], for a frame of which the sender keeps a view, to send it again.
+    #[inline(always)]
+    fn transmit_kept(&mut self, now: Instant, frame: Buffer) {
+        let _ = (now, frame);
+    }
+
     /// When the device itself next has something to do, such as a simulated frame's arrival.
     fn next_deadline(&self) -> Option<Instant> {
         None

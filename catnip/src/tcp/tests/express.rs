@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use libos::memory::ArenaConfig;
-use libos::runtime::{Medium, RxChecksum, TxChecksum};
-use libos::{Arena, Buffer, Capabilities, Instant, PopLimit, RxFrame, ScatterGather, SocketOption};
+use libos::runtime::{Medium, RxChecksum, TxChecksum, TxOffload};
+use libos::{
+    Arena, Buffer, Capabilities, Instant, PopLimit, QueueDescriptor, RxFrame, ScatterGather, SocketOption,
+};
 use proptest::prelude::*;
 
 use crate::events::ConnectionId;
@@ -57,6 +59,14 @@ impl Waiting for Taker<'_> {
         Ok(())
     }
 
+    fn queue_of_data(&self, _user_data: u64) -> Option<QueueDescriptor> {
+        (self.0 == Program::Waits).then(|| QueueDescriptor::from_raw(0))
+    }
+
+    fn give_data(&mut self, _queue: QueueDescriptor, data: ScatterGather) -> Result<(), ScatterGather> {
+        self.offer_data(0, data)
+    }
+
     fn next_for_data(&mut self, _user_data: u64) -> Option<((), PopLimit)> {
         (self.0 == Program::Waits).then_some(((), PopLimit::default()))
     }
@@ -77,6 +87,8 @@ struct World {
     /// Every frame sent, with its sender.
     sent: Vec<(usize, Vec<u8>)>,
     received: [Vec<u8>; 2],
+    /// Pushes and segments that took the shortest way.
+    lone: [usize; 2],
     /// Data that the program goes on holding.
     kept: Vec<Buffer>,
     arena: Arena,
@@ -107,9 +119,20 @@ impl World {
         let listener = stacks[1].tcp_listen(binding, 1, &options).unwrap();
         let client = stacks[0].tcp_connect(now, &mut None, address, &options).unwrap();
         let connections = [client, client];
-        let (wires, received, kept) = Default::default();
-        let mut world =
-            Self { way, program, stacks, connections, wires, sent: Vec::new(), received, kept, arena, now };
+        let (wires, received, lone, kept) = Default::default();
+        let mut world = Self {
+            way,
+            program,
+            stacks,
+            connections,
+            wires,
+            sent: Vec::new(),
+            received,
+            lone,
+            kept,
+            arena,
+            now,
+        };
         for _ in 0..8 {
             world.poll();
             world.deliver(0, usize::MAX);
@@ -144,7 +167,15 @@ impl World {
         let mut data = buffer.into();
         let (stack, id) = (&mut self.stacks[side], self.connections[side]);
         match self.way {
-            Way::Straight => stack.tcp_push(self.now, id, &mut data),
+            Way::Straight => match stack.tcp_straight(self.now, id, &mut data) {
+                Some(frame) => {
+                    assert!(!stack.has_frames() && data.is_empty());
+                    stack.frames().push_frame(frame, TxOffload::default());
+                    self.lone[0] += 1;
+                    Ok(len)
+                }
+                None => stack.tcp_push(self.now, id, &mut data),
+            },
             Way::General => stack.tcp_send(id, &mut data),
         }
         .unwrap();
@@ -156,7 +187,10 @@ impl World {
         let count = self.wires[side].len().min(most);
         for mut bytes in self.wires[side].drain(..count).collect::<Vec<_>>() {
             let frame = match self.way {
-                Way::Straight => RxFrame::from(self.arena.copy_from(&bytes).unwrap().freeze()),
+                Way::Straight => RxFrame {
+                    checksum: RxChecksum::Verified,
+                    ..RxFrame::from(self.arena.copy_from(&bytes).unwrap().freeze())
+                },
                 Way::General => {
                     // Padding, as short frames have it, so that there is a second piece in any case.
                     bytes.push(0);
@@ -167,7 +201,10 @@ impl World {
                 }
             };
             let mut taker = Taker(self.program, &mut self.received[side]);
-            self.stacks[side].receive_for(self.now, frame, &mut taker);
+            match self.stacks[side].receive_straight(self.now, frame, &mut taker) {
+                Ok(_) => self.lone[1] += 1,
+                Err(frame) => self.stacks[side].receive_for(self.now, frame, &mut taker),
+            }
             self.poll();
         }
         let limit = PopLimit::default();
@@ -302,4 +339,40 @@ fn a_lone_push_is_a_frame_at_once_and_one_behind_it_waits() {
     assert_eq!(world.wires[1].len(), 2);
     world.deliver(1, 2);
     assert_eq!(world.received[1], [7; 128]);
+}
+
+#[test]
+fn messages_and_answers_take_the_shortest_way_until_something_else_is_under_way() {
+    let mut world = World::new(Way::Straight, Program::Waits, true);
+    let exchange = |world: &mut World, len: usize| {
+        let before = world.lone;
+        for side in [0, 1] {
+            world.push(side, len, After::Dropped);
+            world.deliver(1 - side, usize::MAX);
+        }
+        [0, 1].map(|way| world.lone[way] - before[way])
+    };
+    for _ in 0..4 {
+        exchange(&mut world, 64);
+    }
+    assert_eq!(exchange(&mut world, 64), [2, 2]);
+    assert_eq!(exchange(&mut world, 3_000)[0], 0, "more than a segment");
+    for _ in 0..4 {
+        exchange(&mut world, 64);
+    }
+    assert_eq!(exchange(&mut world, 64), [2, 2]);
+    let before = world.lone[0];
+    world.push(0, 64, After::Dropped);
+    world.push(0, 64, After::Dropped);
+    assert_eq!(world.lone[0], before + 1, "the first is still under way");
+    world.deliver(1, usize::MAX);
+    for _ in 0..4 {
+        exchange(&mut world, 64);
+    }
+    assert_eq!(exchange(&mut world, 64), [2, 2]);
+    // Whoever gets hold of the connection may change anything.
+    let id = world.connections[0];
+    world.stacks[0].tcp_set_option(id, SocketOption::Cork(false)).unwrap();
+    assert_eq!(exchange(&mut world, 64)[0], 1);
+    assert_eq!(exchange(&mut world, 64), [2, 2]);
 }
