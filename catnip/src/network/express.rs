@@ -116,24 +116,25 @@ impl Network {
         Ok(())
     }
 
-    /// The frame that [`Self::send_express_kept`] sends, which counts as sent and is to be. `None` for all that is refused,
-    /// and where something is left to the device.
+    /// Writes the headers of a packet to `out`, which is as large, for a frame that counts as sent and is to be, while nothing
+    /// else waits to be sent. False, and nothing done, if the last packet went another way, or something would be left to the
+    /// device.
     #[inline(always)]
-    pub(crate) fn frame_express<const WORDS: usize>(
+    pub(crate) fn write_express<const WORDS: usize>(
         &mut self,
         now: Instant,
         path: &Path,
         kind: PacketKind,
         header: TransportHeader<WORDS>,
-        payload: &mut Buffer,
-    ) -> Option<Buffer> {
-        if self.device.tx_checksum == TxChecksum::Partial {
-            return None;
+        out: &mut [u8],
+        payload: &[u8],
+    ) -> bool {
+        if !self.leads::<WORDS>(now, path, kind, payload) || self.device.tx_checksum == TxChecksum::Partial {
+            return false;
         }
-        let headers = self.express_headers(now, path, kind, header, payload)?;
-        let frame = payload.with_header_by(Headers::<WORDS>::BYTES, |out| headers.write(out))?;
+        self.compose(path, header, payload).write(out);
         self.express_out += 1;
-        Some(frame)
+        true
     }
 
     /// As [`Self::send_express_kept`], for a payload that others hold as well: the headers go into a segment of their own.
@@ -242,12 +243,17 @@ impl Network {
         header: TransportHeader<WORDS>,
         payload: &[u8],
     ) -> Option<Headers<'a, WORDS>> {
-        let ready = path.express.epoch == self.neighbors.epoch()
+        let ready = self.leads::<WORDS>(now, path, kind, payload) && !self.transmit_queue_is_full();
+        if ready { Some(self.compose(path, header, payload)) } else { None }
+    }
+
+    /// True when a packet goes the way of the last one of its path.
+    #[inline(always)]
+    fn leads<const WORDS: usize>(&self, now: Instant, path: &Path, kind: PacketKind, payload: &[u8]) -> bool {
+        path.express.epoch == self.neighbors.epoch()
             && now < path.express.usable_until
             && Headers::<WORDS>::packet_len(payload) <= path.mtu
             && path.express.kind == kind
-            && !self.transmit_queue_is_full();
-        ready.then(|| self.compose(path, header, payload))
     }
 
     #[inline(always)]

@@ -27,6 +27,8 @@ use crate::wire::{ethernet, ipv4};
 
 /// Bytes from a frame's first to its TCP header's, in a lane.
 const TRANSPORT: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+/// Bytes from a frame's first to its payload's.
+const HEADERS_BYTES: usize = TRANSPORT + STAMPED_BYTES;
 
 #[inline(always)]
 fn sequence(word: [u8; 4]) -> SequenceNumber {
@@ -83,7 +85,7 @@ impl TcpLayer {
         std::mem::forget(frame.rest);
         let mut data = frame.head;
         data.truncate(end);
-        data.advance(TRANSPORT + STAMPED_BYTES);
+        data.advance(HEADERS_BYTES);
         let who = Some(queue);
         match connection.on_next(next, data, who, now, &self.shared.settings, network, events, waiting) {
             Left::Nothing => Ok(true),
@@ -150,22 +152,26 @@ impl TcpLayer {
         data: &mut ScatterGather,
     ) -> Option<Buffer> {
         let connection = self.connections.straight_mut(id.0)?;
-        let payload = data.single_mut()?;
         let due = now.plus_nanos(connection.rtt.rto_ns());
         if connection.course != Course::READY || due < connection.deadlines.armed {
             return None;
         }
+        let mut payload = data.single_with_room::<HEADERS_BYTES>()?;
         let len = payload.len();
         let window = connection.offers_lone(len, now)?;
         let header = connection.next_header(window, now)?;
         let kind = PacketKind::new(PlainProtocol::Tcp, connection.hop_limit, connection.traffic_class);
-        let frame = network.frame_express(now, &connection.path, kind, header, payload)?;
+        let (out, bytes) = payload.parts();
+        if !network.write_express(now, &connection.path, kind, header, out, bytes) {
+            return None;
+        }
         self.shared.counters.out_segments += 1;
         // Not more than a segment's.
         connection.sent_lone(len as u32, due, now);
-        if let Some(payload) = data.take_single() {
-            connection.snd.queue.push_lone(payload);
-        }
+        let frame = payload.take();
+        let mut kept = frame.clone();
+        kept.advance(HEADERS_BYTES);
+        connection.snd.queue.push_lone(kept);
         Some(frame)
     }
 }
