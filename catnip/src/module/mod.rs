@@ -23,6 +23,7 @@ use libos::{
 };
 
 use crate::events::ConnectionId;
+use crate::network::InLane;
 use crate::slab::{Key, Slab};
 use crate::stack::Stack;
 use calm::Calm;
@@ -78,16 +79,16 @@ impl<R: Runtime> StackModule<R> {
         match self.runtime.receive_lone(now) {
             Arrival::Nothing => {}
             Arrival::Lone(frame) => {
-                let Some(end) = self.stack.in_lane(&frame) else {
+                let Some(lane) = self.stack.in_lane(&frame) else {
                     self.received.push(frame);
                     return false;
                 };
-                if self.stack.has_lane_of_segments() {
-                    self.poll_segment(now, completions, frame, end);
+                if self.stack.is_lane_of_segments(lane) {
+                    self.poll_segment(now, completions, frame, lane);
                     return true;
                 }
                 let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-                if let Err(frame) = self.stack.quietly().receive_datagram(frame, end, &mut pops) {
+                if let Err(frame) = self.stack.quietly().receive_datagram(frame, lane, &mut pops) {
                     self.received.push(frame);
                     return false;
                 }
@@ -141,12 +142,12 @@ impl<R: Runtime> StackModule<R> {
         }
     }
 
-    /// Takes a segment of a lane, which ends at `end`, and does what is left to be done. Out of line: other frames of lanes
+    /// Takes a segment of a lane and does what is left to be done. Out of line: other frames of lanes
     /// are taken without a call.
     #[inline(never)]
-    fn poll_segment(&mut self, now: Instant, completions: &mut Completions, frame: RxFrame, end: usize) {
+    fn poll_segment(&mut self, now: Instant, completions: &mut Completions, frame: RxFrame, lane: InLane) {
         let mut pops = Pops { sockets: &mut self.sockets, completions, in_burst: false };
-        match self.stack.quietly().receive_segment(now, frame, end, &mut pops) {
+        match self.stack.quietly().receive_segment(now, frame, lane, &mut pops) {
             Ok(true) => {}
             Ok(false) => {
                 self.stack.stir();

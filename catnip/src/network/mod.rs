@@ -40,7 +40,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use libos::metrics::MetricsSink;
 use libos::runtime::{Capabilities, FrameBatch, Medium, RxFrame};
@@ -59,8 +59,8 @@ use groups::Groups;
 pub use groups::{FilterMode, SourceFilter};
 pub use incoming::{DestinationKind, IcmpError, IcmpErrorKind, Ingress, Packet};
 use interface::{Interface, NextHop};
-use lane::Lane;
-pub(crate) use lane::LaneEnd;
+use lane::Lanes;
+pub(crate) use lane::{InLane, LaneEnd};
 use neighbor::{Expiry, NeighborCache};
 pub use neighbor::{NeighborConfig, NeighborCounters};
 pub use outgoing::{HeaderBuffer, MAX_TRANSPORT_HEADER_BYTES, Outgoing, Payload, PieceList, Protocol};
@@ -139,9 +139,7 @@ pub struct Network {
     /// The IP header of the packet handed up last, for quoting.
     last_header: LastHeader,
     plain: PlainFilter,
-    lane: Lane,
-    /// Sender and ports of the last packet that came the general way.
-    last_flow: (Ipv4Addr, u32),
+    lanes: Lanes,
     counters: NetworkCounters,
     /// Frames of the usual kind received, which count as such and as packets received and delivered.
     plain_in: u64,
@@ -199,8 +197,7 @@ impl Network {
             unreported: VecDeque::new(),
             last_header: LastHeader::default(),
             plain: PlainFilter::NONE,
-            lane: Lane::NONE,
-            last_flow: (Ipv4Addr::UNSPECIFIED, 0),
+            lanes: Lanes::NONE,
             counters: NetworkCounters::default(),
             plain_in: 0,
             express_out: 0,

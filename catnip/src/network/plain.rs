@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use libos::runtime::RxFrame;
 
-use super::lane::Lane;
+use super::lane::Lanes;
 use super::{DestinationKind, Network, Packet, Protocol};
 use crate::tcp;
 use crate::wire::checksum::{self, Checksum};
@@ -200,7 +200,7 @@ impl Network {
         // Tagged frames are none of the usual kind.
         let first = self.interface.first_v4().filter(|_| self.vlan.is_none());
         self.plain = PlainFilter::new(self.device.hardware_address, first);
-        self.lane = Lane::NONE;
+        self.lanes = Lanes::NONE;
     }
 }
 

@@ -16,7 +16,7 @@ use libos::runtime::Medium;
 use libos::{Arena, Error, FrameBatch, Instant, RxFrame, SetupError};
 
 use crate::events::{Event, EventQueue};
-use crate::network::{AddressStatus, Ingress, LaneEnd, Lease, Network, PlainProtocol, Protocol};
+use crate::network::{AddressStatus, InLane, Ingress, LaneEnd, Lease, Network, PlainProtocol, Protocol};
 use crate::random::Random;
 use crate::steering::{self, Class, Transport};
 use crate::tcp::TcpLayer;
@@ -93,7 +93,7 @@ impl Stack {
         }
     }
 
-    /// Takes a frame of the flow that the last ones belonged to. True when that left nothing to be done.
+    /// Takes a frame of a flow that has a lane. True when that left nothing to be done.
     ///
     /// # Errors
     /// The frame, and nothing done, for all else: it is for [`Self::receive_for`].
@@ -104,52 +104,56 @@ impl Stack {
         frame: RxFrame,
         waiting: &mut impl Waiting,
     ) -> Result<bool, RxFrame> {
-        let Some(end) = self.in_lane(&frame) else { return Err(frame) };
-        if self.has_lane_of_segments() {
-            self.receive_segment(now, frame, end, waiting)
+        let Some(lane) = self.in_lane(&frame) else { return Err(frame) };
+        if self.is_lane_of_segments(lane) {
+            self.receive_segment(now, frame, lane, waiting)
         } else {
-            self.receive_datagram(frame, end, waiting).map(|()| true)
+            self.receive_datagram(frame, lane, waiting).map(|()| true)
         }
     }
 
-    /// Where the packet ends in a frame of the flow that the last ones belonged to.
+    /// The lane of a frame whose flow has one.
     #[inline(always)]
-    pub(crate) fn in_lane(&self, frame: &RxFrame) -> Option<usize> {
+    pub(crate) fn in_lane(&self, frame: &RxFrame) -> Option<InLane> {
         self.network.in_lane(frame)
     }
 
     /// True when what is [`Self::in_lane`] is for [`Self::receive_segment`], else for [`Self::receive_datagram`].
     #[inline(always)]
-    pub(crate) fn has_lane_of_segments(&self) -> bool {
-        matches!(self.network.lane_end(), LaneEnd::Tcp { .. })
+    pub(crate) fn is_lane_of_segments(&self, lane: InLane) -> bool {
+        matches!(self.network.lane_end(lane), LaneEnd::Tcp { .. })
     }
 
-    /// [`Self::receive_straight`] of a frame with a datagram that ends at `end`. It leaves nothing to be done.
+    /// [`Self::receive_straight`] of a frame with a datagram. It leaves nothing to be done.
     #[inline(always)]
     pub(crate) fn receive_datagram(
         &mut self,
         frame: RxFrame,
-        end: usize,
+        lane: InLane,
         waiting: &mut impl Waiting,
     ) -> Result<(), RxFrame> {
         let Self { network, udp, .. } = self;
-        udp.on_lane(waiting, network.lane_end(), frame, end)?;
+        udp.on_lane(waiting, network.lane_end(lane), frame, lane.end)?;
         network.count_in_lane();
         Ok(())
     }
 
-    /// [`Self::receive_straight`] of a frame with a segment that ends at `end`.
+    /// [`Self::receive_straight`] of a frame with a segment.
     #[inline(always)]
     pub(crate) fn receive_segment(
         &mut self,
         now: Instant,
         frame: RxFrame,
-        end: usize,
+        lane: InLane,
         waiting: &mut impl Waiting,
     ) -> Result<bool, RxFrame> {
+        // The general way takes note of it.
+        if self.arena.used_bytes() > self.memory_short_bytes {
+            return Err(frame);
+        }
         let Self { network, tcp, events, .. } = self;
-        let LaneEnd::Tcp { key, queue } = *network.lane_end() else { return Err(frame) };
-        let left_nothing = tcp.on_lane(now, key, queue, frame, end, network, events, waiting)?;
+        let LaneEnd::Tcp { key, queue } = *network.lane_end(lane) else { return Err(frame) };
+        let left_nothing = tcp.on_lane(now, key, queue, frame, lane.end, network, events, waiting)?;
         network.count_in_lane();
         Ok(left_nothing)
     }
