@@ -174,9 +174,11 @@ impl Completion {
     /// What the push failed with; [`Error::InvalidArgument`] for what is no push.
     #[inline]
     pub fn pushed(self) -> Result<(), Error> {
+        if let Outcome::Pushed = self.outcome {
+            return Ok(());
+        }
         match self.outcome {
             Outcome::Failed(error) => Err(error),
-            Outcome::Pushed => Ok(()),
             _ => Err(Error::InvalidArgument),
         }
     }

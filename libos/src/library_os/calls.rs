@@ -261,24 +261,42 @@ impl LibOs {
         Ok(token)
     }
 
-    /// A push of a program: expanded for itself, as it is the one that is to be fast.
-    #[inline(never)]
+    #[inline(always)]
     fn push_now(
+        &self,
+        queue: QueueDescriptor,
+        mut data: ScatterGather,
+        to: Option<&SocketAddr>,
+    ) -> Result<Token, Error> {
+        match self.push_straight(queue, &mut data, to) {
+            0 => self.push_any(queue, &mut data, to).into(),
+            raw => {
+                // It was taken: there is nothing to drop.
+                std::mem::forget(data);
+                Ok(Token::from_raw(raw))
+            }
+        }
+    }
+
+    /// A push that is the first since the last poll, and all there is to do for its module. Its token, or 0 when it is
+    /// for [`Self::push_any`].
+    #[inline(never)]
+    fn push_straight(
         &self,
         queue: QueueDescriptor,
         data: &mut ScatterGather,
         to: Option<&SocketAddr>,
-    ) -> Submitted {
+    ) -> u64 {
         if let Ok(mut state) = self.state_as_is()
             && let super::State { tables, modules, pushed: pushed @ false, .. } = &mut *state
             && let Ok(&Queue { module, handle, .. }) = tables.descriptors.get(queue)
-            && tables.operations.has_place_for_lone_push()
+            && tables.operations.prepare_lone_push(queue)
             && modules[module.get()].push_straight(&self.inner.time, handle, data, to)
         {
             *pushed = true;
-            return Submitted(tables.operations.put_lone_push(queue).raw(), Error::Busy);
+            return tables.operations.put_lone_push().raw();
         }
-        self.push_any(queue, data, to)
+        0
     }
 
     #[inline(never)]
@@ -405,7 +423,7 @@ impl LibOs {
     /// See [`Self::submit`].
     #[inline]
     pub fn push(&self, queue: QueueDescriptor, data: impl Into<ScatterGather>) -> Result<Token, Error> {
-        self.push_now(queue, &mut data.into(), None).into()
+        self.push_now(queue, data.into(), None)
     }
 
     /// Sends a datagram to `peer`. Completes as [`Self::push`].
@@ -419,7 +437,7 @@ impl LibOs {
         data: impl Into<ScatterGather>,
         peer: SocketAddr,
     ) -> Result<Token, Error> {
-        self.push_now(queue, &mut data.into(), Some(&peer)).into()
+        self.push_now(queue, data.into(), Some(&peer))
     }
 
     /// Receives up to the default limit. Completes as [`Outcome::Popped`]; empty

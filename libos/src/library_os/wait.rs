@@ -55,9 +55,11 @@ impl LibOs {
     /// Takes the token's operation, after a poll or if none is due. `None` when there was a poll that did not bring it alone.
     #[inline(never)]
     fn poll_for(&self, token: Token) -> Option<Taken> {
+        // What is rare begins anew with a state of its own, so that nothing is kept for it here.
         let mut state = self.state().ok()?;
         if state.tables.operations.has_ready() {
-            return self.look_for(state, token);
+            drop(state);
+            return self.look_for(token);
         }
         self.poll_modules(&mut state);
         if state.tables.foreign_wakers.is_empty()
@@ -65,21 +67,25 @@ impl LibOs {
         {
             return Some(taken);
         }
-        self.miss(state);
+        drop(state);
+        self.miss();
         None
     }
 
     /// The rest of a poll that did not bring what it was made for.
     #[inline(never)]
-    fn miss(&self, mut state: RefMut<'_, State>) {
-        state.note_idle();
-        self.release(state);
+    fn miss(&self) {
+        if let Ok(mut state) = self.state() {
+            state.note_idle();
+            self.release(state);
+        }
     }
 
     /// [`Self::poll_for`], beside other completions.
     #[cold]
     #[inline(never)]
-    fn look_for<'a>(&'a self, mut state: RefMut<'a, State>, token: Token) -> Option<Taken> {
+    fn look_for(&self, token: Token) -> Option<Taken> {
+        let mut state = self.state().ok()?;
         if state.may_skip_poll()
             && let Ok(Some((slot, _))) = state.tables.operations.find_completed(token)
         {
@@ -211,7 +217,8 @@ impl LibOs {
     fn poll_for_any(&self) -> Option<Taken> {
         let mut state = self.state().ok()?;
         if state.tables.operations.has_ready() {
-            return self.take_next(state);
+            drop(state);
+            return self.take_next();
         }
         self.poll_modules(&mut state);
         if state.tables.foreign_wakers.is_empty()
@@ -219,13 +226,15 @@ impl LibOs {
         {
             return Some(taken);
         }
-        self.miss(state);
+        drop(state);
+        self.miss();
         None
     }
 
     /// [`Self::poll_for_any`], with a completion that is there already.
     #[inline(never)]
-    fn take_next<'a>(&'a self, mut state: RefMut<'a, State>) -> Option<Taken> {
+    fn take_next(&self) -> Option<Taken> {
+        let mut state = self.state().ok()?;
         if state.may_skip_poll() {
             state.unpolled_waits += 1;
         } else {

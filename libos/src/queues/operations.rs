@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use super::slot::{INDEX_BITS, INDEX_MASK, List, MAX_OPERATIONS, NO_SLOT, Slot, Stage, token};
 use crate::executor::WakeTarget;
 use crate::{Completion, Error, OperationKind, Outcome, PopLimit, QueueDescriptor, Token};
-use lone_push::LonePush;
+use lone_push::{LONE, LonePush};
 
 /// A pop that [`OperationTable::lone_pop`] found.
 pub(crate) struct LonePop<'a> {
@@ -271,13 +271,19 @@ impl OperationTable {
         }
     }
 
-    /// Takes the operation whose completion is the only one that is ready, if it has this token. The usual case where each
-    /// is waited for by itself.
+    /// Takes the operation whose completion is the only one that is ready, if it has this token: the usual case where each
+    /// is waited for by itself. Nothing is taken that was a lone push.
     #[inline(always)]
     pub(crate) fn take_only_ready(&mut self, token: Token) -> Option<Taken> {
         let List { head, tail } = self.ready;
-        let slot = self.slots.get(head as usize)?;
-        if head == tail && slot.token == token { self.take_first_ready() } else { None }
+        let slot = self.slots.get_mut(head as usize)?;
+        if head != tail || slot.token != token || head <= LONE {
+            return None;
+        }
+        self.ready = List::EMPTY;
+        self.taken += 1;
+        slot.free(&mut self.free, head);
+        NonZeroU32::new(head).map(Taken)
     }
 
     /// Takes the operation whose completion is ready for longest.

@@ -36,27 +36,26 @@ impl LonePush {
 
 impl OperationTable {
     /// Keeps the completion of a push that ended well and for which no future waits, and makes its token: if no completion
-    /// is ready. It is the first one since the last poll.
+    /// is ready. It is the first one since the last poll, which has called [`Self::unfold`].
     #[inline(always)]
     pub(crate) fn keep_lone_push(&mut self, queue: QueueDescriptor) -> Option<Token> {
-        self.has_place_for_lone_push().then(|| self.put_lone_push(queue))
+        self.prepare_lone_push(queue).then(|| self.put_lone_push())
     }
 
-    /// True when [`Self::keep_lone_push`] keeps the next one. It kept none since the last poll, which has called
-    /// [`Self::unfold`].
+    /// True when [`Self::keep_lone_push`] keeps the next one. The queue is noted, so that nobody has to remember it.
     #[inline(always)]
-    pub(crate) fn has_place_for_lone_push(&self) -> bool {
+    pub(crate) fn prepare_lone_push(&mut self, queue: QueueDescriptor) -> bool {
         debug_assert_eq!(self.lone.raw_token, 0);
+        self.lone.queue = queue;
         self.ready.head == NO_SLOT && !self.lone.is_in_slot
     }
 
-    /// [`Self::keep_lone_push`], where there is a place.
+    /// [`Self::keep_lone_push`], after [`Self::prepare_lone_push`].
     #[inline(always)]
-    pub(crate) fn put_lone_push(&mut self, queue: QueueDescriptor) -> Token {
+    pub(crate) fn put_lone_push(&mut self) -> Token {
         let lone = &mut self.lone;
         lone.kept += 1;
         lone.raw_token = (lone.kept << INDEX_BITS) | u64::from(LONE);
-        lone.queue = queue;
         Token::from_raw(lone.raw_token)
     }
 
