@@ -132,3 +132,61 @@ pub(super) fn free(slot: &mut Slot, index: u32, free: &mut u32, lone: &mut LoneP
 pub(super) fn reserved_slots() -> Vec<Slot> {
     (0..RESERVED_SLOTS as u32).map(Slot::new).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OperationKind;
+
+    const QUEUE: QueueDescriptor = QueueDescriptor::from_raw(3);
+
+    fn take(table: &mut OperationTable) -> Option<(Token, OperationKind)> {
+        let taken = table.take_first_ready()?;
+        table.completion(taken).map(|completion| (completion.token, completion.kind))
+    }
+
+    #[test]
+    fn a_lone_push_is_taken_once_by_its_token_or_by_whoever_comes_next() {
+        let mut table = OperationTable::new(4);
+        let first = table.keep_lone_push(QUEUE).unwrap();
+        assert!(table.take_lone_push(Token::from_raw(first.raw() + 1)).is_none());
+        assert!(table.take_lone_push(Token::from_raw(0)).is_none());
+        assert_eq!(table.take_lone_push(first), Some(QUEUE));
+        assert!(table.take_lone_push(first).is_none() && table.take_lone_push(Token::from_raw(0)).is_none());
+        let second = table.keep_lone_push(QUEUE).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(table.take_any_lone_push(), Some((second, QUEUE)));
+        assert!(table.take_any_lone_push().is_none());
+        assert_eq!((table.lone_pushes(), table.used(), table.totals()), (2, 0, (0, 0)));
+    }
+
+    #[test]
+    fn in_a_slot_it_is_before_all_that_completed_later_and_frees_its_place_when_it_is_taken() {
+        let mut table = OperationTable::new(4);
+        let lone = table.keep_lone_push(QUEUE).unwrap();
+        let (slot, later) = table.submit(QUEUE, OperationKind::Accept, false).unwrap();
+        table.complete(slot, Outcome::Closed);
+        table.unfold();
+        assert!(table.take_any_lone_push().is_none());
+        assert_eq!((table.used(), table.totals()), (2, (1, 1)));
+        let completed_at = [lone, later].map(|token| table.find_completed(token).unwrap().unwrap().1);
+        assert!(completed_at[0] < completed_at[1]);
+        assert!(!table.prepare_lone_push(QUEUE), "others are ready");
+        assert_eq!(take(&mut table), Some((lone, OperationKind::Push)));
+        assert_eq!(take(&mut table), Some((later, OperationKind::Accept)));
+        assert!(table.find_completed(lone).is_err());
+        assert!(table.keep_lone_push(QUEUE).is_some_and(|next| next != lone));
+    }
+
+    #[test]
+    fn while_a_future_has_it_the_next_push_is_like_any_other() {
+        let mut table = OperationTable::new(4);
+        let lone = table.keep_lone_push(QUEUE).unwrap();
+        table.unfold();
+        table.claim(lone).unwrap();
+        assert!(!table.has_ready() && !table.prepare_lone_push(QUEUE));
+        let slot = table.find_claimed(lone).unwrap().unwrap();
+        assert_eq!(table.take(slot).token, lone);
+        assert!(table.prepare_lone_push(QUEUE));
+    }
+}
