@@ -39,7 +39,8 @@ impl Waiting for Pops<'_> {
 
     fn queue_of_datagrams(&self, user_data: u64) -> Option<QueueDescriptor> {
         match self.sockets.get(Key::from_bits(user_data)) {
-            Some(Socket::Datagram(datagram)) => datagram.popped_as,
+            // In a burst several wait, and nobody alone.
+            Some(Socket::Datagram(datagram)) => datagram.popped_as.filter(|_| !self.in_burst),
             Some(Socket::Fresh(_) | Socket::Closing { .. } | Socket::Stream(_) | Socket::Listener { .. })
             | None => None,
         }

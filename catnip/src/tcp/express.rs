@@ -104,26 +104,7 @@ impl TcpLayer {
         events: &mut EventQueue,
         waiting: &mut impl Waiting,
     ) {
-        match self.receive_lone(now, plain, frame, network, events, waiting) {
-            Ok(()) => {}
-            Err(frame) => self.receive_express(now, plain, frame, network, events, waiting),
-        }
-    }
-
-    #[inline(never)]
-    fn receive_express(
-        &mut self,
-        now: Instant,
-        plain: Plain,
-        frame: RxFrame,
-        network: &mut Network,
-        events: &mut EventQueue,
-        waiting: &mut impl Waiting,
-    ) {
         let segment = frame.head.get(plain.start..plain.end).unwrap_or_default();
-        let Some(expected) = Expected::parse(segment) else {
-            return self.receive(now, plain.packet(frame), network, events, waiting);
-        };
         let ends = PlainEnds { remote: plain.source, local: plain.destination, ports: plain.ports };
         let found = self.table.get(
             || ends.tuple(),
@@ -134,17 +115,24 @@ impl TcpLayer {
             && !self.shared.memory_short
             && frame.segment_bytes == 0
             && plain.traffic_class & ecn::FIELD == 0
-            && connection.expects(&expected, now)
         {
-            self.shared.counters.in_segments += 1;
-            // A plain frame has no further buffers to drop.
-            std::mem::forget(frame.rest);
-            let mut data = frame.head;
-            data.truncate(plain.end);
-            data.advance(plain.start + STAMPED_BYTES);
-            connection.on_expected(&expected, data, now, &self.shared.settings, network, events, waiting);
-            self.schedule_straight(index);
-            return;
+            if let Some(next) = connection.next(segment) {
+                self.shared.counters.in_segments += 1;
+                return self.take_next(now, index, next, plain, frame, network, events, waiting);
+            }
+            if let Some(expected) = Expected::parse(segment)
+                && connection.expects(&expected, now)
+            {
+                self.shared.counters.in_segments += 1;
+                // A plain frame has no further buffers to drop.
+                std::mem::forget(frame.rest);
+                let mut data = frame.head;
+                data.truncate(plain.end);
+                data.advance(plain.start + STAMPED_BYTES);
+                connection.on_expected(&expected, data, now, &self.shared.settings, network, events, waiting);
+                self.schedule_straight(index);
+                return;
+            }
         }
         self.receive(now, plain.packet(frame), network, events, waiting);
     }

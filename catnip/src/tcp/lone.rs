@@ -13,9 +13,8 @@ use libos::{Buffer, Instant, QueueDescriptor, RxFrame, ScatterGather};
 use super::congestion::{AckEvent, CongestionControl};
 use super::connection::{Connection, Settings};
 use super::connections::Course;
-use super::ecn;
 use super::emit::{STAMP_LEAD, STAMPED_BYTES};
-use super::express::{CONTROL, CONTROL_MASK, PlainEnds};
+use super::express::{CONTROL, CONTROL_MASK};
 use super::layer::{TcpLayer, schedule};
 use super::recovery::Alarm;
 use super::sequence::SequenceNumber;
@@ -37,7 +36,7 @@ fn sequence(word: [u8; 4]) -> SequenceNumber {
 
 /// What the segment says that comes next, beside what was known before.
 #[derive(Debug, Clone, Copy)]
-struct Next {
+pub(super) struct Next {
     window: u16,
     /// The peer's time stamp.
     stamp: u32,
@@ -97,32 +96,22 @@ impl TcpLayer {
         }
     }
 
-    /// As [`Self::on_lane`], for a packet whose flow is not that of the last ones: the next one will be in a lane.
-    ///
-    /// # Errors
-    /// The frame, and nothing done, for all else.
-    #[inline(always)]
-    pub(super) fn receive_lone(
+    /// As [`Self::on_lane`], for a packet whose flow has no lane: its next one will have. What the segment says was found
+    /// out of the connection at `index`.
+    #[allow(clippy::too_many_arguments, reason = "what a context holds, of which this needs little")]
+    #[inline(never)]
+    pub(super) fn take_next(
         &mut self,
         now: Instant,
+        index: u32,
+        next: Next,
         plain: Plain,
         frame: RxFrame,
         network: &mut Network,
         events: &mut EventQueue,
         waiting: &mut impl Waiting,
-    ) -> Result<(), RxFrame> {
-        let ends = PlainEnds { remote: plain.source, local: plain.destination, ports: plain.ports };
-        let found = self.table.get(
-            || ends.tuple(),
-            |index| self.connections.get_index(index).is_some_and(|connection| connection.ends == ends),
-        );
-        let Some(index) = found else { return Err(frame) };
-        let Some(connection) = self.connections.straight_index_mut(index) else { return Err(frame) };
-        let is_usual =
-            !self.shared.memory_short && frame.segment_bytes == 0 && plain.traffic_class & ecn::FIELD == 0;
-        let segment = frame.head.get(plain.start..plain.end).unwrap_or_default();
-        let Some(next) = connection.next(segment).filter(|_| is_usual) else { return Err(frame) };
-        self.shared.counters.in_segments += 1;
+    ) {
+        let Some(connection) = self.connections.straight_index_mut(index) else { return };
         let flow = network.note_flow(&frame, &plain);
         // A plain frame has no further buffers to drop.
         std::mem::forget(frame.rest);
@@ -138,7 +127,6 @@ impl TcpLayer {
         {
             network.open_lane(flow, LaneEnd::Tcp { key: connection.key, queue });
         }
-        Ok(())
     }
 
     /// The frame of one buffer that is pushed, if the connection has nothing in flight or pending: it is to be sent at once,
@@ -220,7 +208,7 @@ impl Connection {
 
     /// What a segment says that comes next: an answer to all that is in flight, data in order, or both. `None` for all else.
     #[inline(always)]
-    fn next(&self, segment: &[u8]) -> Option<Next> {
+    pub(super) fn next(&self, segment: &[u8]) -> Option<Next> {
         let (words, _) = segment.first_chunk::<STAMPED_BYTES>()?.as_chunks::<4>();
         let word = |index: usize| words[index];
         let control = u32::from_be_bytes(word(3));
