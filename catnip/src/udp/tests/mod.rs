@@ -2,6 +2,7 @@
 
 mod groups;
 mod path_mtu;
+mod straight;
 
 use std::net::{IpAddr, SocketAddr};
 
