@@ -9,6 +9,9 @@ mod operations;
 mod pops;
 mod sockets;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::task::Poll;

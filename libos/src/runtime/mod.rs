@@ -246,7 +246,8 @@ pub trait Runtime {
         Arrival::Batch
     }
 
-    /// True when [`Self::transmit_lone`] takes a frame now, and that is less work than a batch of one.
+    /// True when [`Self::transmit_lone`] takes a frame now, and that is less work than a batch of one. Whoever ever says so
+    /// implements [`Self::transmit_kept`] as well: by themselves, both drop what they are given.
     #[inline(always)]
     fn takes_lone(&self) -> bool {
         false
