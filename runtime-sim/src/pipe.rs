@@ -357,6 +357,87 @@ mod tests {
         assert_eq!(received, sent.iter().map(|frame| frame.to_vec()).collect::<Vec<_>>());
     }
 
+    /// What comes without a batch.
+    fn receive_lone(end: &mut PipeEnd) -> Result<Vec<u8>, &'static str> {
+        match end.receive_lone(Instant::ZERO) {
+            Arrival::Nothing => Err("nothing"),
+            Arrival::Lone(frame) => {
+                assert!(frame.head.is_unique() && frame.rest.is_empty());
+                Ok(bytes(&frame))
+            }
+            Arrival::Batch => Err("batch"),
+        }
+    }
+
+    #[test]
+    fn a_frame_is_lone_while_it_is_alone_whole_and_leaves_nothing_to_be_done_for_it() {
+        let arena = arena();
+        let (mut a, mut b) = pipe(PipeConfig::default(), [&arena, &arena]);
+        let frame = |bytes: &[u8]| arena.copy_from(bytes).unwrap().freeze();
+        assert_eq!(receive_lone(&mut b), Err("nothing"));
+        assert!(a.takes_lone());
+        a.transmit_lone(Instant::ZERO, frame(b"lone"));
+        assert!(!a.takes_lone() && b.takes_lone(), "the wire of one direction is taken");
+        assert_eq!(b.next_deadline(), Some(Instant::ZERO));
+        assert_eq!(receive_lone(&mut b), Ok(b"lone".to_vec()));
+        assert_eq!((receive_lone(&mut b), a.takes_lone(), b.next_deadline()), (Err("nothing"), true, None));
+
+        a.transmit_lone(Instant::ZERO, frame(b"one"));
+        send(&mut a, &[&[b"two"], &[b"three"]], TxOffload::default());
+        assert_eq!((receive_lone(&mut b), a.takes_lone()), (Err("batch"), false), "others are behind it");
+        assert_eq!(receive(&mut b).iter().map(bytes).collect::<Vec<_>>(), [&b"one"[..], b"two", b"three"]);
+        assert!(a.takes_lone());
+
+        a.transmit_lone(Instant::ZERO, frame(b"by batch"));
+        assert_eq!(receive(&mut b).iter().map(bytes).collect::<Vec<_>>(), [b"by batch"]);
+
+        let mut batch = FrameBatch::new();
+        batch.push_frame(frame(b"from a batch"), TxOffload::default());
+        a.transmit(Instant::ZERO, &mut batch).unwrap();
+        assert_eq!((batch.len(), receive_lone(&mut b)), (0, Ok(b"from a batch".to_vec())));
+        let segmentation = Segmentation { segment_bytes: 2, header_bytes: 2, ipv6: false };
+        batch.push_frame(frame(b"segments"), TxOffload::new(None, Some(segmentation)));
+        a.transmit(Instant::ZERO, &mut batch).unwrap();
+        assert_eq!((receive_lone(&mut b), a.takes_lone()), (Err("batch"), false));
+        assert_eq!(receive(&mut b)[0].segment_bytes, 2);
+        send(&mut a, &[&[b"two", b"pieces"]], TxOffload::default());
+        assert_eq!((receive_lone(&mut b), receive(&mut b).len()), (Err("batch"), 1));
+        assert_eq!((a.sent_frames, b.received_frames), (8, 8));
+        assert_eq!(arena.stats().live_buffers, 0);
+    }
+
+    #[test]
+    fn a_frame_that_its_sender_keeps_is_the_receivers_own_copy() {
+        let arena = arena();
+        let (mut a, mut b) = pipe(PipeConfig::default(), [&arena, &arena]);
+        let kept = arena.copy_from(b"kept").unwrap().freeze();
+        a.transmit_kept(Instant::ZERO, kept.clone());
+        assert!(kept.is_unique());
+        assert_eq!(receive_lone(&mut b), Ok(b"kept".to_vec()));
+        let mut batch = FrameBatch::new();
+        batch.push_frame(kept.clone(), TxOffload::default());
+        a.transmit(Instant::ZERO, &mut batch).unwrap();
+        assert!(kept.is_unique());
+        assert_eq!(receive_lone(&mut b), Ok(b"kept".to_vec()));
+        assert_eq!(&kept[..], b"kept");
+    }
+
+    #[test]
+    fn a_receiver_whose_batch_is_full_leaves_a_lone_frame_where_it_is() {
+        let arena = arena();
+        let (mut a, mut b) = pipe(PipeConfig::default(), [&arena, &arena]);
+        let frame = || arena.copy_from(b"frame").unwrap().freeze();
+        let mut batch = RxBatch::new();
+        while !batch.is_full() {
+            batch.push(frame().into());
+        }
+        a.transmit_lone(Instant::ZERO, frame());
+        let before = batch.len();
+        b.receive(Instant::ZERO, &mut batch).unwrap();
+        assert_eq!(batch.len(), before);
+        assert_eq!(receive_lone(&mut b), Ok(b"frame".to_vec()));
+    }
+
     #[test]
     fn small_frames_are_joined_and_large_ones_are_handed_over_as_they_are() {
         let arena = arena();
