@@ -1,6 +1,6 @@
 //! Building a library OS.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::idle::Sleeper;
@@ -95,6 +95,7 @@ impl LibOsBuilder {
             inner: Rc::new(Inner {
                 state: RefCell::new(state),
                 time,
+                pushed: Cell::new(false),
                 arena,
                 device_arena,
                 options,

@@ -268,14 +268,15 @@ impl LibOs {
         mut data: ScatterGather,
         to: Option<&SocketAddr>,
     ) -> Result<Token, Error> {
-        match self.push_straight(queue, &mut data, to) {
-            0 => self.push_any(queue, &mut data, to).into(),
-            raw => {
+        if !self.inner.pushed.get() {
+            let raw = self.push_straight(queue, &mut data, to);
+            if raw != 0 {
                 // It was taken: there is nothing to drop.
                 std::mem::forget(data);
-                Ok(Token::from_raw(raw))
+                return Ok(Token::from_raw(raw));
             }
         }
+        self.push_any(queue, &mut data, to).into()
     }
 
     /// A push that is the first since the last poll, and all there is to do for its module. Its token, or 0 when it is
@@ -288,12 +289,12 @@ impl LibOs {
         to: Option<&SocketAddr>,
     ) -> u64 {
         if let Ok(mut state) = self.state_as_is()
-            && let super::State { tables, modules, pushed: pushed @ false, .. } = &mut *state
+            && let super::State { tables, modules, .. } = &mut *state
             && let Ok(&Queue { module, handle, .. }) = tables.descriptors.get(queue)
             && tables.operations.prepare_lone_push(queue)
             && modules[module.get()].push_straight(&self.inner.time, handle, data, to)
         {
-            *pushed = true;
+            self.inner.pushed.set(true);
             return tables.operations.put_lone_push().raw();
         }
         0
@@ -318,35 +319,25 @@ impl LibOs {
         claim: Claim,
     ) -> Result<Token, Error> {
         let mut state = self.state_as_is()?;
-        let super::State { tables, modules, pushed, unflushed, .. } = &mut *state;
-        let (module, handle, token) = tables.begin_push(queue)?;
+        let super::State { tables, modules, unflushed, .. } = &mut *state;
+        let (module, handle, mut token) = tables.begin_push(queue)?;
         let module = &mut *modules[module.get()];
-        let departure = if *pushed { Departure::WithPoll } else { Departure::Now };
-        let ended = module.push(&self.inner.time, handle, token, data, to, departure, tables);
-        if let Poll::Ready(Ok(())) = ended
-            && !*pushed
-            && !claim.is_future()
-            && let Some(lone) = tables.operations.keep_lone_push(queue)
-        {
+        let is_first = !self.inner.pushed.replace(true);
+        let departure = if is_first { Departure::Now } else { Departure::WithPoll };
+        match module.push(&self.inner.time, handle, token, data, to, departure, tables) {
             // A wait for it need not ask whether a poll is due: what was to be sent was sent.
-            (*pushed, *unflushed) = (true, false);
-            self.release(state);
-            return Ok(lone);
+            Poll::Ready(Ok(()))
+                if is_first
+                    && !claim.is_future()
+                    && let Some(lone) = tables.operations.keep_lone_push(queue) =>
+            {
+                token = lone;
+            }
+            ended => tables.end_push(queue, claim.is_future(), ended)?,
         }
-        drop(state);
-        self.end_push(queue, ended, claim).into()
-    }
-
-    /// The end of a push that is not alone, has not ended or has failed.
-    #[inline(never)]
-    fn end_push(&self, queue: QueueDescriptor, ended: Poll<Result<(), Error>>, claim: Claim) -> Submitted {
-        let ended = self.state().and_then(|mut state| {
-            let token = state.tables.end_push(queue, claim.is_future(), ended)?;
-            state.unflushed = std::mem::replace(&mut state.pushed, true);
-            self.release(state);
-            Ok(token)
-        });
-        ended.into()
+        *unflushed = !is_first;
+        self.release(state);
+        Ok(token)
     }
 
     /// A pop of a program with the default limit: as [`Self::push_now`].

@@ -12,7 +12,7 @@ mod shut_down;
 mod state;
 mod wait;
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
 pub use builder::LibOsBuilder;
@@ -48,6 +48,8 @@ pub struct LibOs {
 pub(crate) struct Inner {
     state: RefCell<State>,
     time: Timekeeper,
+    /// True when there was a push since the last poll. Beside the state, as it decides how a push begins.
+    pushed: Cell<bool>,
     /// The program's handle to the memory, and the one of modules and devices.
     arena: Arena,
     device_arena: Arena,

@@ -47,6 +47,7 @@ impl LibOs {
     #[inline(always)]
     pub(super) fn poll_modules(&self, state: &mut State) {
         let now = self.inner.time.now();
+        self.inner.pushed.set(false);
         if self.inner.executor.is_due(now) {
             self.poll_with_timers(now, state);
         } else {

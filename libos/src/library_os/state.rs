@@ -36,8 +36,6 @@ pub(super) struct State {
     completed_before: u64,
     /// Waits in a row that were answered without a poll.
     pub(super) unpolled_waits: u32,
-    /// True when there was a push since the last poll.
-    pub(super) pushed: bool,
     /// True when there may be frames to be sent: after a poll or an operation, until a flush.
     pub(super) unflushed: bool,
 }
@@ -55,7 +53,6 @@ impl State {
             sleeps: 0,
             completed_before: 0,
             unpolled_waits: 0,
-            pushed: false,
             unflushed: false,
         }
     }
@@ -78,7 +75,6 @@ impl State {
         }
         self.polls += 1;
         self.unpolled_waits = 0;
-        self.pushed = false;
         // What came may have left something to be sent that did not fit into this poll.
         self.unflushed = true;
     }

@@ -90,9 +90,10 @@ impl Completions {
         queue: QueueDescriptor,
         awaited: bool,
         ended: Poll<Result<(), Error>>,
-    ) -> Result<Token, Error> {
+    ) -> Result<(), Error> {
+        // In front of what becomes ready now.
+        self.operations.unfold();
         let Poll::Ready(ended) = ended else { return self.settle_push(queue, awaited) };
-        let token = self.operations.next_token()?;
         const PUSH: usize = OperationKind::Push.index();
         let Self { operations, counts, .. } = self;
         counts.submitted[PUSH] += 1;
@@ -105,14 +106,15 @@ impl Completions {
             }
         };
         operations.submit_completed(queue, OperationKind::Push, awaited, outcome);
-        Ok(token)
+        Ok(())
     }
 
     /// A push that waits at its module.
-    fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<Token, Error> {
-        let Submission { slot, token, .. } = self.submit(queue, OperationKind::Push, awaited)?;
+    #[inline(never)]
+    fn settle_push(&mut self, queue: QueueDescriptor, awaited: bool) -> Result<(), Error> {
+        let Submission { slot, .. } = self.submit(queue, OperationKind::Push, awaited)?;
         self.settle(queue, slot);
-        Ok(token)
+        Ok(())
     }
 
     /// Gives the operation a token and says who serves it. With `awaited` the completion is a
