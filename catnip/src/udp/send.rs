@@ -136,7 +136,10 @@ fn send_any(
         None => send_pieces(now, network, path, outgoing, data)?,
     }
     data.clear();
-    way.straighten(network, local.port());
+    // What goes straight is asked for its address alone: from a socket of IPv6 none of IPv4 is to go.
+    if local.is_ipv4() {
+        way.straighten(network, local.port());
+    }
     Ok(())
 }
 

@@ -355,6 +355,19 @@ fn only_an_own_payload_with_room_to_a_port_of_ipv4_goes_as_a_lone_push() {
     assert_eq!(senders.send(None, b"payload"), Err(Error::NotConnected));
 }
 
+#[test]
+fn a_socket_of_ipv6_sends_nothing_straight() {
+    let mut senders = Senders::new(TxChecksum::Unneeded, std::net::Ipv6Addr::UNSPECIFIED.into());
+    let mapped = SocketAddr::from((v4(2).to_ipv6_mapped(), 7));
+    for to in [mapped, mapped, SocketAddr::from((v4(2), 7))] {
+        senders.send(Some(to), b"payload").unwrap();
+        senders.sent();
+        senders.all(to, |sender| sender.send_now(Some(to), b"payload", Payload::Own)).0.unwrap();
+        let (frames, lone) = senders.sent();
+        assert!(!frames.is_empty() && lone == 0, "{to}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Send(Departure, Option<(IpAddr, u16)>, usize, Payload),
